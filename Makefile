@@ -1,0 +1,46 @@
+# The first use of any target makes the virtual environment; nothing outside this folder changes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format lock clean
+
+help: ## list what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
+		awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+setup: $(READY) ## make the virtual environment with everything pinned
+
+$(READY): requirements.txt host_sim/stock.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed: make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+		{ echo "Python's venv is missing: on Debian, apt install python3-venv" >&2; exit 1; }
+	@echo "Setting up $(VENV) (first use only) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m host_sim.stock
+	@touch $@
+
+demo: $(READY) ## a node updates itself from v1 to v2, live
+	@$(BIN)/python -m host_sim demo
+
+test: $(READY) lint ## lint and all tests
+	@$(BIN)/python -m pytest -q -n 2
+
+lint: $(READY)
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+
+format: $(READY) ## put the code into the project's format
+	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format .
+
+lock: $(READY) ## pin requirements.in, with all it pulls in, in requirements.txt
+	@$(BIN)/pip install -q --disable-pip-version-check uv
+	@$(BIN)/uv pip compile -q --universal --python-version 3.10 --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links requirements.in -o requirements.txt
+
+clean: ## remove what make made
+	@rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
