@@ -1,0 +1,33 @@
+"""Over-the-air updates for nodes of the insigh.io platform.
+
+    import ota
+    agent = ota.Agent(ota.load_config())
+    agent.check()
+
+Importing this package costs next to nothing: each name loads its module when it is first used, so
+that the boot path and an application that never updates pay for neither network nor archive code.
+"""
+
+__version__ = "0.1.0"
+
+
+_HOME = {
+    "Agent": "agent",
+    "load_config": "config",
+    "confirm": "recovery",
+    "status": "recovery",
+}
+
+
+def __getattr__(name):
+    # Also asked by `from ota import recovery`: a name that is not public may be a module.
+    if not name.startswith("_"):
+        home = _HOME.get(name, name)
+        try:
+            module = __import__("ota." + home, None, None, (home,))
+        except ImportError:
+            if home != name:
+                raise
+        else:
+            return getattr(module, name) if home != name else module
+    raise AttributeError(name)

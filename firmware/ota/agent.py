@@ -1,0 +1,329 @@
+"""One update cycle from request to reset; the only module that knows all others.
+
+What an idle check does not need is imported where it is used.
+"""
+
+import gc
+import os
+import time
+
+from .config import complete
+from .control import Control
+from .errors import Refused, Transient, name_of
+
+_REASON = "can not download"
+
+
+class Agent:
+    """The update agent of one node.
+
+    config: dict, as from load_config(). progress: called as progress(step, value) with the steps
+    request, space, download, bytes, file, commit, install, clear, report, confirm, reset, failed
+    and later; without it they are printed, but for bytes and file. open_stream: called with the
+    download's URL in place of the built-in verified HTTPS (the URL holds the device key: never
+    log it); returns a urequests-shaped response: `status_code`, `raw` with `readinto(buffer, n)`,
+    `close()`.
+
+    `reason` is the text of the last failure, None after a cycle without one.
+    """
+
+    def __init__(self, config, progress=None, open_stream=None):
+        self.reason = None
+        self._config = complete(config)
+        self._progress = progress or _print
+        self._open_stream = open_stream
+        self._control = None
+        self._last_ping = 0
+
+    def check(self):
+        """One cycle: deliver what is owed, confirm a trial, act on a waiting request.
+
+        Returns "idle", "later" (the control channel can not be reached, or the request stays for
+        another wake), "failed" (reported), "installed", "confirmed" or "rolled_back" (reported).
+        Resets the node after an install, so that only an update that changed nothing returns
+        "installed".
+        """
+        self.reason = None
+        control = self._control = Control(self._config)
+        try:
+            control.connect()
+            return self._cycle(control)
+        except Transient as error:
+            return self._later(error)
+        except MemoryError:
+            return self._later("out of memory")
+        finally:
+            control.close()
+            self._control = None
+
+    def _cycle(self, control):
+        outcome = "idle"
+        try:
+            os.stat("/.ota")
+        except OSError:
+            pass  # nothing on trial, nothing owed, no litter
+        else:
+            outcome = self._settle()
+        if control.bad:
+            return self._fail(control.bad.file_id, str(control.bad))
+        if control.request:
+            return self._take(control.request)
+        return outcome
+
+    def _settle(self):
+        """Confirm a trial and deliver an owed report, before anything new is begun."""
+        from . import recovery
+
+        outcome = "idle"
+        # A node that reaches its control channel can be mended from there.
+        if recovery.confirm():
+            self._progress("confirm", "")
+            outcome = "confirmed"
+        owed = recovery.load("report")
+        if owed:
+            self._deliver(recovery)
+            if owed.startswith("2 "):
+                outcome = "rolled_back" if " rolled back" in owed else "failed"
+        if not recovery.read_state():
+            recovery.discard()
+        if not self._control.request:
+            recovery.forget("attempts")
+        return outcome
+
+    def _take(self, request):
+        from . import recovery
+
+        self._progress("request", request.file_id)
+        try:
+            staged = self._stage(request)
+        except Refused as error:
+            recovery.discard()
+            return self._fail(request.file_id, str(error))
+        except Transient as error:
+            reason = str(error)
+        except OSError as error:
+            recovery.discard()
+            if error.args[0] == 28:
+                return self._fail(request.file_id, "not enough space: flash is full")
+            return self._fail(request.file_id, "can not apply: flash, " + name_of(error))
+        except MemoryError:
+            reason = "can not apply: out of memory"
+        else:
+            return self._install(request, staged)
+        recovery.discard()
+        if self._attempts(recovery, request.file_id) < self._config["max_attempts"]:
+            return self._later(reason)
+        return self._fail(request.file_id, reason)
+
+    def _attempts(self, recovery, file_id):
+        """Count this attempt on flash and return how many there have been."""
+        count = 1
+        before = recovery.load("attempts")
+        if before and before.split(" ")[0] == file_id:
+            count += int(before.split(" ")[1])
+        if count < self._config["max_attempts"]:
+            recovery.save("attempts", "%s %d" % (file_id, count))
+        return count
+
+    def _stage(self, request):
+        """Download, verify and stage; the live tree is not touched. Returns changed paths."""
+        from .inflate import open_archive
+        from .staging import Staging, enough_for, free_blocks
+        from .tarfile_lite import TarReader
+
+        if not enough_for(request.size):
+            raise Refused(
+                "not enough space",
+                "%d bytes announced, %d blocks are free" % (request.size, free_blocks()),
+            )
+        self._progress("space", free_blocks())
+        if self._config["mqtt"]["tls"]:
+            # Two TLS connections at a time are more than a node without PSRAM can hold.
+            self._control.close()
+        gc.collect()
+        response = self._open(request)
+        staging = None
+        try:
+            self._progress("download", request.size)
+            body = _Body(response.raw, request.size, self._on_bytes)
+            archive = open_archive(body)
+            reader = TarReader(archive)
+            staging = Staging(self._progress)
+            while reader.next():
+                staging.add(reader)
+            scratch = bytearray(256)
+            while archive.readinto(scratch, 256):
+                pass  # padding; the check sums stand behind it
+            body.end(scratch)
+            if reader.name is None:
+                raise Refused("can not apply", "bad archive, it is empty")
+            staging.finish()
+            return staging.staged
+        finally:
+            if staging:
+                staging.close()
+            response.close()
+
+    def _open(self, request):
+        config = self._config
+        url = "https://%s/mf-rproxy/packages/download?fuid=%s&did=%s&dk=%s&cid=%s" % (
+            config["server"],
+            request.file_id,
+            _quote(config["device_id"]),
+            _quote(config["device_key"]),
+            _quote(config["control_channel"]),
+        )
+        try:
+            if self._open_stream:
+                response = self._open_stream(url)
+            else:
+                from .https import get
+
+                response = get(url, config["ca"], config["timeout_s"] * 1000)
+        except (Refused, Transient, MemoryError):
+            raise
+        except Exception as error:  # a foreign transport's; its text may quote the URL
+            raise Transient(_REASON, name_of(error))
+        try:
+            _judge(response, request.size)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _install(self, request, staged):
+        from . import recovery
+
+        config = self._config
+        if not staged:
+            # Nothing differs from what runs: no trial, and no reset.
+            recovery.discard()
+            recovery.save("report", "1 " + request.file_id)
+            self._try_to_deliver(recovery)
+            return "installed"
+        recovery.commit(
+            request.file_id,
+            config["trial_boots"],
+            config["trial_wakes"],
+            config["trial_deadline_s"],
+            config["report"],
+        )
+        recovery.forget("attempts")
+        self._progress("commit", staged)
+        try:
+            recovery.install()
+        except OSError:
+            # Rolled back already; the report says why.
+            self._try_to_deliver(recovery)
+            self._progress("failed", "can not apply")
+            return "failed"
+        self._progress("install", staged)
+        if config["report"] == "installed":
+            self._try_to_deliver(recovery)
+        self._control.close()
+        self._progress("reset", "")
+        import machine
+
+        machine.reset()
+        return "installed"
+
+    def _fail(self, file_id, reason):
+        from . import recovery
+
+        self.reason = reason
+        # On flash before the clear: a cut between clear and report must not lose the end.
+        recovery.save("report", "2 %s %s" % (file_id, reason))
+        recovery.forget("attempts")
+        self._progress("failed", reason)
+        self._try_to_deliver(recovery)
+        return "failed"
+
+    def _try_to_deliver(self, recovery):
+        try:
+            self._deliver(recovery)
+        except Transient as error:
+            self._later(error)  # it waits on flash, and goes out first at the next contact
+
+    def _deliver(self, recovery):
+        event, file_id, text = (recovery.load("report") + "  ").split(" ", 2)
+        text = text.strip() or None
+        self._control.finish(int(event), file_id, text, self._progress)
+        recovery.forget("report")
+
+    def _later(self, reason):
+        self.reason = str(reason)
+        self._progress("later", self.reason)
+        return "later"
+
+    def _on_bytes(self, count):
+        self._progress("bytes", count)
+        # The broker drops who is silent for one and a half times the keep-alive.
+        now = time.ticks_ms()
+        keepalive_ms = self._config["mqtt"]["keepalive"] * 1000
+        if keepalive_ms and time.ticks_diff(now, self._last_ping) > keepalive_ms // 2:
+            self._last_ping = now
+            self._control.keep_alive()
+
+
+class _Body:
+    """Exactly the announced number of bytes, whatever the transport does."""
+
+    def __init__(self, raw, size, on_bytes):
+        self._raw = raw
+        self._size = size
+        self._left = size
+        self._on_bytes = on_bytes
+
+    def readinto(self, buffer, n):
+        if n > self._left:
+            n = self._left
+        if not n:
+            return 0
+        got = self._read(buffer, n)
+        if not got:
+            raise Transient(_REASON, "the body ended early")
+        self._left -= got
+        self._on_bytes(self._size - self._left)
+        return got
+
+    def end(self, scratch):
+        """Raise Refused unless all that was announced came, and no more."""
+        if self._left:
+            raise Refused(_REASON, "the archive is shorter than announced")
+        if self._read(scratch, 1):
+            raise Refused(_REASON, "the body is longer than announced")
+
+    def _read(self, buffer, n):
+        try:
+            return self._raw.readinto(buffer, n)
+        except OSError as error:
+            raise Transient(_REASON, "the body stopped, " + name_of(error))
+
+
+def _judge(response, size):
+    """Raise unless the response is 200 and, as far as it says, of the announced size."""
+    status = response.status_code
+    if status != 200:
+        detail = {401: "id or key refused", 403: "not this node's channel", 404: "no such package"}
+        detail = "%d %s" % (status, detail.get(status, "from the server"))
+        if status >= 500 or status in (408, 429):
+            raise Transient(_REASON, detail)
+        raise Refused(_REASON, detail)
+    length = getattr(response, "length", None)
+    if length is not None and length != size:
+        raise Refused(_REASON, "%d bytes announced, the server has %d" % (size, length))
+
+
+def _quote(text):
+    """Percent-encode for a URL's query (RFC 3986)."""
+    quoted = ""
+    for byte in text.encode():
+        c = chr(byte)
+        unreserved = "a" <= c <= "z" or "A" <= c <= "Z" or "0" <= c <= "9" or c in "-._~"
+        quoted += c if unreserved else "%%%02X" % byte
+    return quoted
+
+
+def _print(step, value):
+    if step not in ("bytes", "file"):
+        print("ota:", step, value)

@@ -1,0 +1,107 @@
+"""The node's configuration: `/ota.json` with every default filled in."""
+
+import json
+
+from .errors import ConfigError
+
+# Stands where a key has no default.
+_REQUIRED = ()
+
+# One row a key: its default (whose type is the key's type), the least value of a number.
+_KEYS = (
+    ("device_id", _REQUIRED, 0),
+    ("device_key", _REQUIRED, 0),
+    ("control_channel", _REQUIRED, 0),
+    ("server", "console.insigh.io", 0),
+    ("ca", "/ca.der", 0),
+    ("report", "installed", 0),
+    ("trial_boots", 3, 1),
+    ("trial_wakes", 24, 1),
+    ("trial_deadline_s", 300, 0),
+    ("max_attempts", 5, 1),
+    ("timeout_s", 20, 1),
+)
+_MQTT_KEYS = (
+    ("host", "console.insigh.io", 0),
+    ("port", 1883, 1),
+    ("tls", False, 0),
+    ("keepalive", 60, 0),
+    ("grace_ms", 50, 0),
+)
+
+
+def load_config(path="/ota.json"):
+    """Read the configuration file and return it as a dict with every key present.
+
+    path: str, a JSON object; its keys are those of the README's table.
+    Raises ConfigError naming what to mend.
+    """
+    try:
+        with open(path) as file:
+            given = json.load(file)
+    except OSError:
+        raise ConfigError("bad configuration", path + " is missing")
+    except ValueError:
+        raise ConfigError("bad configuration", path + " is not JSON")
+    return complete(given)
+
+
+def complete(given):
+    """Check a configuration dict and return a new one with the defaults filled in.
+
+    An unknown key, a wrong type, a missing id or a value out of range raises ConfigError
+    naming the key.
+    """
+    if not isinstance(given, dict):
+        raise ConfigError("bad configuration", "not a JSON object")
+    mqtt = given.get("mqtt", {})
+    if not isinstance(mqtt, dict):
+        raise ConfigError("bad configuration", "mqtt is not an object")
+    config = _fill(given, _KEYS, "")
+    config["mqtt"] = _fill(mqtt, _MQTT_KEYS, "mqtt.")
+    if config["report"] not in ("installed", "confirmed"):
+        raise ConfigError("bad configuration", "report is neither installed nor confirmed")
+    if config["mqtt"]["port"] > 65535:
+        raise ConfigError("bad configuration", "mqtt.port is above 65535")
+    if config["mqtt"]["keepalive"] > 65535:
+        raise ConfigError("bad configuration", "mqtt.keepalive is above 65535")
+    for key in ("device_id", "control_channel"):
+        # Either stands in a topic: a level or a wildcard in it would reach beyond this node.
+        if any(c in "/+# \0" for c in config[key]):
+            raise ConfigError("bad configuration", key + " has a character not allowed in it")
+    _check_server(config["server"])
+    return config
+
+
+def _fill(given, keys, prefix):
+    known = [row[0] for row in keys]
+    for key in given:
+        if key not in known and prefix + key != "mqtt":
+            raise ConfigError("bad configuration", "unknown key %s%s" % (prefix, key))
+    filled = {}
+    for key, default, least in keys:
+        value = given.get(key, default)
+        if value is _REQUIRED:
+            raise ConfigError("bad configuration", "%s%s is missing" % (prefix, key))
+        kind = str if default is _REQUIRED else type(default)
+        # bool is an int to isinstance, but `"port": true` is a mistake.
+        if type(value) is not kind:
+            raise ConfigError(
+                "bad configuration", "%s%s is not of type %s" % (prefix, key, kind.__name__)
+            )
+        if kind is str and not value:
+            raise ConfigError("bad configuration", "%s%s is empty" % (prefix, key))
+        if kind is int and value < least:
+            raise ConfigError("bad configuration", "%s%s is below %d" % (prefix, key, least))
+        filled[key] = value
+    return filled
+
+
+def _check_server(server):
+    host, _, port = server.partition(":")
+    if (
+        not host
+        or any(c in "/?#@\\ \r\n" for c in server)
+        or (":" in server and not (port.isdigit() and 0 < int(port) < 65536))
+    ):
+        raise ConfigError("bad configuration", "server is not host or host:port")

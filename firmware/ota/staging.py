@@ -1,0 +1,310 @@
+"""Where members go: path policy, space, unchanged files, and the journal of what will be moved.
+
+Nothing outside /.ota is written here. Until recovery.commit() all of it is litter to be discarded.
+"""
+
+import binascii
+import os
+
+from micropython import const
+
+from .errors import Refused
+from .recovery import exists
+
+_DIR = "/.ota"
+_BLOCK = const(4096)
+_CHUNK = const(1024)
+# Blocks that must stay free: the journal's and the folders' own growth, and what renaming needs to
+# rewrite folders; an install that began must never find flash full.
+_RESERVE = const(12)
+_FILTER = const(2048)
+# What stands at a path.
+_NOTHING = const(0)
+_FILE = const(1)
+_FOLDER = const(2)
+
+# A package that could rewrite these could steal the node from its owner, or its way back.
+_PROTECTED = ("/.ota", "/ota.json")
+# The next boot runs these before it can mend anything.
+_BOOT_PATH = ("/boot.py", "/ota/", "/lib/ota/")
+
+
+class Staging:
+    """One package on its way to flash.
+
+    progress: called as progress("file", path) for each staged member. Raises Refused; OSError when
+    flash itself fails. Call close() in any case.
+    """
+
+    def __init__(self, progress):
+        self.staged = 0
+        self.bytes = 0
+        self._progress = progress
+        self._number = 0
+        self._last_folder = "/"
+        self._last_depth = 0
+        self._seen = bytearray(_FILTER)
+        self._buffer = bytearray(_CHUNK)
+        self._live_buffer = bytearray(_CHUNK)
+        self._free = free_blocks()
+        for folder in ("", "/new", "/old"):
+            if not exists(_DIR + folder):
+                os.mkdir(_DIR + folder)
+        self._journal = open(_DIR + "/journal", "w")
+
+    def add(self, member):
+        """Stage one member of a TarReader."""
+        path = clean_path(member.name)
+        if path == "/":
+            if member.is_folder:
+                return
+            raise Refused("can not apply", "a file without a name")
+        for protected in _PROTECTED:
+            if path == protected or path.startswith(protected + "/"):
+                raise Refused("can not apply", "protected path " + path)
+        if member.is_folder:
+            self._add_folder(path)
+        else:
+            self._add_file(path, member)
+
+    def finish(self):
+        """All members are staged and verified: close what the commit relies on."""
+        self._journal.close()
+
+    def close(self):
+        """Close files, in whatever state. Leaves the litter to recovery.discard()."""
+        self._journal.close()
+
+    def _add_folder(self, path):
+        mode = _mode(path)
+        if mode == _FILE:
+            raise Refused("can not apply", "a folder where a file is: " + path)
+        depth = self._depth(path)
+        self._meet(path, "m")
+        if mode == _NOTHING:
+            self._line("m", 0, depth + 1, path)
+            self.staged += 1
+
+    def _add_file(self, path, member):
+        mode = _mode(path)
+        if mode == _FOLDER:
+            raise Refused("can not apply", "a file where a folder is: " + path)
+        depth = self._depth(path)
+        self._meet(path, "f")
+        n = self._number
+        new = "%s/new/%d" % (_DIR, n)
+        same = mode == _FILE and os.stat(path)[6] == member.size
+        if self._copy(member, path, new, same):
+            self._line("u", 0, 0, "%08x" % _sum(path))
+            return
+        if path == "/boot.py" and not _starts_recovery(new):
+            # Today's packages bring a boot.py that knows nothing of recovery. It must not take its
+            # place at the front, so our boot.py stays and runs theirs last.
+            path = "/boot_user.py"
+            mode = _mode(path)
+            self._meet(path, "f")
+        self._number += 1
+        self.staged += 1
+        if mode == _NOTHING:
+            self._line("a", n, depth, path)
+        elif _on_boot_path(path):
+            # There must be no moment without this file, so the old one can not be moved away
+            # first: it is copied, now, while nothing depends on it.
+            self._copy_aside(path, "%s/old/%d" % (_DIR, n))
+            self._line("b", n, 0, path)
+        else:
+            self._line("r", n, 0, path)
+        self._progress("file", path)
+
+    def _copy(self, member, path, new, same):
+        """Write the member's content to new. True, and nothing written, when path has it already.
+
+        same: whether path has the member's size. As long as the content agrees with path's nothing
+        is written; at the first difference what agreed is taken from there.
+        """
+        live = open(path, "rb") if same else None
+        out = None
+        done = 0
+        buffer = self._buffer
+        try:
+            if not same:
+                out = self._create(new, member.size)
+            while done < member.size:
+                n = self._read_chunk(member)
+                if not out:
+                    if self._agrees(live, n):
+                        done += n
+                        continue
+                    out = self._create(new, member.size)
+                    live.seek(0)
+                    self._copy_bytes(live, out, done)
+                out.write(buffer if n == _CHUNK else memoryview(buffer)[:n])
+                done += n
+                self.bytes += n
+        finally:
+            if live:
+                live.close()
+            if out:
+                out.close()
+        return out is None
+
+    def _read_chunk(self, member):
+        """Fill the buffer from the member, or to the member's end. Returns bytes read."""
+        n = member.readinto(self._buffer, _CHUNK)
+        if n < _CHUNK:
+            view = memoryview(self._buffer)
+            while n < _CHUNK:
+                more = member.readinto(view[n:], _CHUNK - n)
+                if not more:
+                    break
+                n += more
+        return n
+
+    def _agrees(self, live, n):
+        if live.readinto(self._live_buffer) < n:
+            return False
+        if n == _CHUNK:
+            return self._live_buffer == self._buffer
+        return self._live_buffer[:n] == self._buffer[:n]
+
+    def _copy_bytes(self, source, out, left):
+        buffer = self._live_buffer
+        while left:
+            n = source.readinto(buffer)
+            if not n:
+                raise OSError(5)  # it shrank under our hands
+            n = min(n, left)
+            out.write(buffer if n == _CHUNK else memoryview(buffer)[:n])
+            left -= n
+
+    def _copy_aside(self, path, old):
+        size = os.stat(path)[6]
+        with open(path, "rb") as source, self._create(old, size) as out:
+            self._copy_bytes(source, out, size)
+
+    def _create(self, path, size):
+        blocks = (size + _BLOCK - 1) // _BLOCK
+        if self._free - blocks < _RESERVE:
+            # The running count is pessimistic (littlefs keeps tiny files inside their folder);
+            # asking walks all of flash, so only when it matters.
+            self._free = free_blocks()
+            if self._free - blocks < _RESERVE:
+                raise Refused("not enough space", "%d blocks are free" % self._free)
+        self._free -= blocks
+        return open(path, "wb")
+
+    def _depth(self, path):
+        """How many folders above path do not exist yet."""
+        folder = path[: path.rfind("/")] or "/"
+        if folder == self._last_folder:
+            return self._last_depth
+        depth = 0
+        parent = folder
+        while parent:
+            mode = _mode(parent)
+            if mode == _FOLDER:
+                break
+            if mode == _FILE or self._known(parent, "f"):
+                raise Refused("can not apply", "a folder where a file is: " + parent)
+            self._mark(parent, "m")
+            depth += 1
+            parent = parent[: parent.rfind("/")]
+        self._last_folder, self._last_depth = folder, depth
+        return depth
+
+    # A name twice, or one as file and as folder, would make the journal ambiguous. Remembering all
+    # names takes memory that grows with the package, so a fixed filter remembers that a name *may*
+    # have been seen, and then the journal itself is asked.
+
+    def _meet(self, path, kind):
+        if self._known(path, "f") or (kind == "f" and self._known(path, "m")):
+            raise Refused("can not apply", "the same name twice: " + path)
+        self._mark(path, kind)
+
+    def _bits(self, path, kind):
+        code = binascii.crc32(kind + path)
+        return code & 0x3FFF, code >> 14 & 0x3FFF
+
+    def _mark(self, path, kind):
+        for bit in self._bits(path, kind):
+            self._seen[bit >> 3] |= 1 << (bit & 7)
+
+    def _known(self, path, kind):
+        for bit in self._bits(path, kind):
+            if not self._seen[bit >> 3] & 1 << (bit & 7):
+                return False
+        self._journal.flush()
+        unchanged = "%08x" % _sum(path)
+        inside = path + "/"
+        with open(_DIR + "/journal") as file:
+            for line in file:
+                line_kind, _, _, name = line[:-1].split(" ", 3)
+                if kind == "m":
+                    if name.startswith(inside) or (line_kind == "m" and name == path):
+                        return True
+                elif line_kind == "u":
+                    if name == unchanged:
+                        return True
+                elif line_kind != "m" and name == path:
+                    return True
+        return False
+
+    def _line(self, kind, n, depth, path):
+        self._journal.write("%s %d %d %s\n" % (kind, n, depth, path))
+
+
+def _mode(path):
+    try:
+        return _FOLDER if os.stat(path)[0] & 0x4000 else _FILE
+    except OSError:
+        return _NOTHING
+
+
+def _sum(path):
+    return binascii.crc32(path)
+
+
+def _on_boot_path(path):
+    for start in _BOOT_PATH:
+        if path == start or (start[-1] == "/" and path.startswith(start)):
+            return True
+    return False
+
+
+def _starts_recovery(path):
+    with open(path) as file:
+        for line in file:
+            if "ota.recovery" in line and not line.lstrip().startswith("#"):
+                return True
+    return False
+
+
+def free_blocks():
+    """Free blocks of flash, of 4096 bytes."""
+    info = os.statvfs("/")
+    return info[3] * info[0] // _BLOCK
+
+
+def enough_for(size):
+    """True when `size` bytes, an archive's, are free. What it holds is counted as it arrives."""
+    return free_blocks() * _BLOCK >= size
+
+
+def clean_path(name):
+    """The absolute path on flash for a name in an archive.
+
+    name: str; `./` and a leading `/` mean the root. Raises Refused for what leaves the root.
+    """
+    parts = []
+    for part in name.split("/"):
+        if part == "" or part == ".":
+            continue
+        if part == "..":
+            raise Refused("can not apply", "a path leaves the root")
+        if len(part.encode()) > 255:
+            raise Refused("can not apply", "a name is longer than 255 bytes")
+        for c in part:
+            if c == "\\" or ord(c) < 32 or ord(c) == 127:
+                raise Refused("can not apply", "a name has a character not allowed in it")
+        parts.append(part)
+    return "/" + "/".join(parts)

@@ -1,0 +1,227 @@
+"""Streaming tar reader: what is in the archive, never where it goes.
+
+Reads v7, ustar (POSIX.1-1988), GNU (long names, base-256 numbers) and PAX (POSIX.1-2001, `path`
+and `size`) archives from a source with `readinto(buffer, n)`, with one 512-byte buffer of its own.
+Anything but regular files and folders refuses the archive: a link could lead out of the root, and
+no node needs a device.
+"""
+
+from micropython import const
+
+from .errors import Refused
+
+_BLOCK = const(512)
+# A PAX or GNU header longer than this is no name: a path on the node has at most 255 bytes a part.
+_LONGEST_EXTENSION = const(4096)
+
+
+def _bad(detail):
+    return Refused("can not apply", "bad archive, " + detail)
+
+
+class TarReader:
+    """Walks an archive from a source: `next()`, then `readinto()` until the member is read.
+
+    After `next()` returned True: `name` (str, as the archive spells it), `is_folder` (bool) and
+    `size` (bytes of content). Raises Refused on anything damaged or not allowed.
+    """
+
+    def __init__(self, source):
+        self.name = None
+        self.size = 0
+        self.is_folder = False
+        self._source = source
+        self._header = bytearray(_BLOCK)
+        self._left = 0  # bytes of content not read yet
+        self._padding = 0
+        self._global = {}
+
+    def next(self):
+        """Go to the next member, past what is unread of this one. False at the archive's end."""
+        override = dict(self._global)
+        while self._next_header():
+            header = self._header
+            kind = chr(header[156])
+            size = override.get("size")
+            if size is None or kind in "xgLK":
+                size = _number(header, 124, 136)
+            self._left = size
+            self._padding = -size % _BLOCK
+            if kind == "x":
+                override.update(self._pax(size))
+            elif kind == "g":
+                self._global.update(self._pax(size))
+                override.update(self._global)
+            elif kind == "L":
+                override["path"] = _text(self._extension(size))
+            elif kind == "K":
+                self._extension(size)  # the target of a link, which will be refused anyway
+            elif kind in "0\x007":
+                self._member(override, size)
+                return True
+            elif kind == "5":
+                self._member(override, size)
+                self.is_folder = True
+                # Some programs announce a size with a folder; there is no content behind it.
+                self.size = self._left = self._padding = 0
+                return True
+            else:
+                raise _bad("member of type %r is neither file nor folder" % kind)
+        if override != self._global:
+            raise _bad("ends after an extended header")
+        return False
+
+    def readinto(self, buffer, n):
+        """Read at most n bytes of this member's content into buffer; 0 at its end.
+
+        buffer: bytearray or memoryview of at least n bytes.
+        """
+        if n > self._left:
+            n = self._left
+        if n:
+            n = self._source.readinto(buffer, n)
+            if not n:
+                raise _bad("ends inside a member")
+            self._left -= n
+        return n
+
+    def _member(self, override, size):
+        name = override.get("path")
+        if name is None:
+            name = _name(self._header)
+        self.name = name
+        self.size = size
+        # v7 has no type for folders: a slash at the end says it.
+        self.is_folder = name.endswith("/") and not size
+        if name.endswith("/") and size:
+            raise _bad("a folder has content")
+
+    def _next_header(self):
+        self._skip()
+        zero_blocks = 0
+        while self._block():
+            header = self._header
+            if not any(header):
+                zero_blocks += 1
+                if zero_blocks == 2:
+                    return False
+                continue
+            if zero_blocks:
+                raise _bad("data after a zero block")
+            _check_sum(header)
+            return True
+        return False  # no end blocks: whoever owns the source knows whether all of it came
+
+    def _block(self):
+        """Fill the header buffer. False at the source's end, which must be on a block boundary."""
+        n = self._source.readinto(self._header, _BLOCK)
+        if not n:
+            return False
+        if n < _BLOCK:
+            view = memoryview(self._header)
+            while n < _BLOCK:
+                more = self._source.readinto(view[n:], _BLOCK - n)
+                if not more:
+                    raise _bad("ends inside a block")
+                n += more
+        return True
+
+    def _skip(self):
+        left = self._left + self._padding
+        self._left = self._padding = 0
+        while left:
+            n = self._source.readinto(self._header, min(left, _BLOCK))
+            if not n:
+                raise _bad("ends inside a member")
+            left -= n
+
+    def _extension(self, size):
+        """The whole content of an extended header, as bytes."""
+        if size > _LONGEST_EXTENSION:
+            raise _bad("extended header of %d bytes" % size)
+        content = bytearray(size)
+        view = memoryview(content)
+        n = 0
+        while n < size:
+            n += self.readinto(view[n:], size - n)
+        return bytes(content)
+
+    def _pax(self, size):
+        """The records of a PAX header that matter here: {"path": str, "size": int}."""
+        content = self._extension(size)
+        found = {}
+        start = 0
+        while start < len(content):
+            space = content.find(b" ", start)
+            length = _decimal(content[start:space]) if space > start else 0
+            end = start + length
+            if length < 5 or end > len(content) or content[end - 1] != 10:
+                raise _bad("damaged PAX header")
+            key, equals, value = content[space + 1 : end - 1].partition(b"=")
+            if not equals:
+                raise _bad("damaged PAX header")
+            if key == b"path":
+                found["path"] = _text(value)
+            elif key == b"size":
+                found["size"] = _decimal(value)
+            elif key.startswith(b"GNU.sparse."):
+                raise _bad("sparse file")
+            start = end
+        return found
+
+
+def _check_sum(header):
+    stated = _number(header, 148, 156)
+    # The sum is taken with its own field as eight spaces; some old programs summed signed bytes.
+    total = sum(header) - sum(header[148:156]) + 256
+    if total != stated:
+        negative = sum(1 for b in header if b > 127) - sum(1 for b in header[148:156] if b > 127)
+        if total - 256 * negative != stated:
+            raise _bad("header check sum differs")
+
+
+def _number(header, start, end):
+    """A header's number: octal text, or base-256 when the top bit is set (GNU)."""
+    first = header[start]
+    if first & 0x80:
+        value = int.from_bytes(header[start + 1 : end], "big")
+        if first != 0x80:
+            raise _bad("negative or huge number")
+        return value
+    text = bytes(header[start:end]).split(b"\0", 1)[0].strip()
+    value = 0
+    for digit in text:
+        if not 48 <= digit <= 55:
+            raise _bad("number is not octal")
+        value = value * 8 + digit - 48
+    return value
+
+
+def _decimal(text):
+    if not text or not text.isdigit() or len(text) > 10:
+        raise _bad("damaged PAX header")
+    return int(text)
+
+
+def _name(header):
+    name = _text(bytes(header[:100]))
+    # "ustar\0" is POSIX, with a prefix; "ustar  \0" is GNU, which keeps other things there.
+    if header[257:263] == b"ustar\0" and header[345]:
+        name = _text(bytes(header[345:500])) + "/" + name
+    return name
+
+
+def _text(raw):
+    try:
+        return str(raw.split(b"\0", 1)[0], "utf-8")
+    except UnicodeError:
+        raise _bad("name is not UTF-8")
+
+
+def looks_like_header(block):
+    """True when these 512 bytes are a tar header with a right check sum."""
+    try:
+        _check_sum(block)
+    except Refused:
+        return False
+    return True
