@@ -1,0 +1,33 @@
+"""A test runner that fits in the interpreter: one line per test, for the host to count."""
+
+import sys
+
+
+def run(namespace):
+    """Call every test_… function of a module's globals() and print `ok NAME` or `FAILED NAME`."""
+    for name in sorted(namespace):
+        if name.startswith("test_"):
+            try:
+                namespace[name]()
+            except BaseException as error:
+                sys.print_exception(error)
+                print("FAILED", name)
+            else:
+                print("ok", name)
+
+
+def equal(got, expected):
+    """Fail unless got == expected; not an `assert`, which -O3 would remove."""
+    if got != expected:
+        raise AssertionError("got %r, expected %r" % (got, expected))
+
+
+def raises(kind, text, call, *args):
+    """Fail unless call(*args) raises kind with text in its message; returns the exception."""
+    try:
+        call(*args)
+    except kind as error:
+        if text not in str(error):
+            raise AssertionError("%r does not say %r" % (str(error), text))
+        return error
+    raise AssertionError("nothing raised")

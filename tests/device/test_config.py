@@ -1,0 +1,82 @@
+"""The node's configuration: defaults, and one clear error per mistake, naming the key."""
+
+import check
+from ota.config import complete, load_config
+from ota.errors import ConfigError
+
+IDS = {"device_id": "d", "device_key": "k", "control_channel": "c"}
+
+
+def wrong(text, **changes):
+    given = dict(IDS)
+    given.update(changes)
+    check.raises(ConfigError, text, complete, given)
+
+
+def test_defaults():
+    config = complete(IDS)
+    check.equal(config["server"], "console.insigh.io")
+    check.equal(config["mqtt"]["port"], 1883)
+    check.equal(config["mqtt"]["tls"], False)
+    check.equal(config["ca"], "/ca.der")
+    check.equal(config["report"], "installed")
+    check.equal((config["trial_boots"], config["trial_wakes"]), (3, 24))
+    check.equal((config["trial_deadline_s"], config["max_attempts"]), (300, 5))
+
+
+def test_a_complete_configuration_stays_as_it_is():
+    config = complete(IDS)
+    check.equal(complete(config), config)
+
+
+def test_missing_ids():
+    for key in IDS:
+        given = dict(IDS)
+        del given[key]
+        check.raises(ConfigError, key + " is missing", complete, given)
+
+
+def test_unknown_keys():
+    wrong("unknown key sever", sever="x")
+    wrong("unknown key mqtt.prot", mqtt={"prot": 1})
+    wrong("unknown key mqtt.mqtt", mqtt={"mqtt": {}})
+
+
+def test_wrong_types():
+    wrong("device_key is not of type str", device_key=5)
+    wrong("trial_boots is not of type int", trial_boots="3")
+    wrong("trial_boots is not of type int", trial_boots=3.5)
+    wrong("mqtt is not an object", mqtt=1883)
+    wrong("mqtt.port is not of type int", mqtt={"port": True})
+    wrong("mqtt.tls is not of type bool", mqtt={"tls": 1})
+    check.raises(ConfigError, "not a JSON object", complete, [])
+
+
+def test_values_out_of_range():
+    wrong("device_id is empty", device_id="")
+    wrong("max_attempts is below 1", max_attempts=0)
+    wrong("mqtt.port is above 65535", mqtt={"port": 70000})
+    wrong("report is neither", report="later")
+    wrong("server is not host", server="http://console.insigh.io")
+    wrong("server is not host", server="host:x")
+    wrong("server is not host", server="user@host")
+    wrong("device_id has a character", device_id="a/b")
+    wrong("control_channel has a character", control_channel="+")
+
+
+def test_the_key_is_in_no_error():
+    secret = "6bb7163b-6edd-42b3-8546-c76693bc2f18"
+    for changes in ({"device_id": 1}, {"x": 1}, {"server": "a/b"}, {"mqtt": {"port": ""}}):
+        given = dict(IDS)
+        given["device_key"] = secret
+        given.update(changes)
+        error = check.raises(ConfigError, "", complete, given)
+        check.equal(secret in repr(error), False)
+
+
+def test_files():
+    check.raises(ConfigError, "/nowhere.json is missing", load_config, "/nowhere.json")
+    check.raises(ConfigError, "is not JSON", load_config, __file__)
+
+
+check.run(globals())

@@ -1,0 +1,266 @@
+"""Stage, commit, install, confirm and roll back, on littlefs in RAM."""
+
+import os
+
+import check
+import ramflash
+from ota import recovery
+from ota.errors import Refused
+from ota.staging import Staging, clean_path
+
+
+class Member:
+    """What a TarReader shows of one member."""
+
+    def __init__(self, name, content):
+        self.name = name
+        self.is_folder = content is None
+        self.size = len(content or b"")
+        self._content = content
+        self._at = 0
+
+    def readinto(self, buffer, n):
+        # Short reads on purpose: a link gives what it has.
+        n = min(n, self.size - self._at, 700)
+        buffer[:n] = self._content[self._at : self._at + n]
+        self._at += n
+        return n
+
+
+OLD = {
+    "/main.py": b"old main" * 300,
+    "/same.py": b"same" * 900,
+    "/lib/a.py": b"old a",
+    "/boot.py": b"import ota.recovery  # old",
+    "/ota/agent.py": b"old agent" * 400,
+    "/keep.bin": bytes(range(256)) * 20,
+}
+NEW = {
+    "/main.py": b"new main" * 300,
+    "/same.py": b"same" * 900,
+    "/lib/a.py": b"new a, longer",
+    "/lib/sub/deep/b.py": b"b",
+    "/lib/sub/c.py": b"",
+    "/boot.py": b"import ota.recovery  # new",
+    "/ota/agent.py": b"new agent" * 400,
+    "/ota/more.py": b"more",
+    b"/f\xc3\xbcr/\xe2\x82\xac.txt".decode(): b"names",
+    "/empty/inner": None,
+}
+
+
+def old_tree():
+    device = ramflash.mount()
+    for path in OLD:
+        ramflash.write(path, OLD[path])
+    return device, ramflash.tree()
+
+
+def stage(package):
+    staging = Staging(lambda step, value: None)
+    try:
+        for path in package:
+            staging.add(Member("." + path, package[path]))
+        staging.finish()
+    finally:
+        staging.close()
+    return staging
+
+
+def open_trial(when="installed"):
+    _, before = old_tree()
+    stage(NEW)
+    recovery.commit("fa8884d2", 3, 24, 300, when)
+    recovery.install()
+    return before
+
+
+def expected_new():
+    files = dict(OLD)
+    files.update(NEW)
+    for folder in ("/lib", "/ota", "/lib/sub", "/lib/sub/deep", "/empty", "/empty/inner"):
+        files[folder] = None
+    files[b"/f\xc3\xbcr".decode()] = None
+    return files
+
+
+def test_staging_touches_nothing_that_lives():
+    _, before = old_tree()
+    staging = stage(NEW)
+    check.equal(ramflash.tree(), before)
+    check.equal(staging.staged, 9)
+
+
+def test_install_then_confirm():
+    open_trial()
+    check.equal(ramflash.tree(), expected_new())
+    check.equal(recovery.status()["state"], "trial")
+    check.equal(recovery.load("report"), "1 fa8884d2")
+    check.equal(recovery.confirm(), True)
+    check.equal(recovery.confirm(), False)
+    check.equal(ramflash.tree(), expected_new())
+    recovery.forget("report")
+    check.equal(recovery.exists("/.ota"), False)
+
+
+def test_confirmed_mode_owes_its_report_only_then():
+    open_trial("confirmed")
+    check.equal(recovery.load("report"), None)
+    recovery.confirm()
+    check.equal(recovery.load("report"), "1 fa8884d2")
+
+
+def test_roll_back_restores_exactly_the_old_tree():
+    before = open_trial()
+    recovery.roll_back("rolled back: a test")
+    check.equal(ramflash.tree(), before)
+    check.equal(recovery.load("report"), "2 fa8884d2 rolled back: a test")
+    recovery.forget("report")
+    check.equal(recovery.exists("/.ota"), False)
+
+
+def test_roll_back_keeps_what_new_code_wrote_itself():
+    before = open_trial()
+    ramflash.write("/lib/sub/measured.csv", b"1,2")
+    recovery.roll_back("rolled back: a test")
+    before["/lib/sub"] = None
+    before["/lib/sub/measured.csv"] = b"1,2"
+    check.equal(ramflash.tree(), before)
+
+
+def test_a_package_that_changes_nothing_stages_nothing():
+    _, before = old_tree()
+    staging = stage(OLD)
+    check.equal((staging.staged, staging.bytes), (0, 0))
+    recovery.discard()
+    check.equal(ramflash.tree(skip=None), before)
+
+
+def test_one_changed_byte_at_every_place():
+    content = bytes(range(250)) * 13  # several buffers and a rest
+    for at in (0, 1, 1023, 1024, 1025, 2048, len(content) - 1):
+        ramflash.mount()
+        ramflash.write("/x.bin", content)
+        changed = bytearray(content)
+        changed[at] ^= 1
+        check.equal(stage({"/x.bin": bytes(changed)}).staged, 1)
+        recovery.commit("a", 3, 24, 0, "installed")
+        recovery.install()
+        check.equal(ramflash.tree()["/x.bin"], bytes(changed))
+
+
+def test_an_error_of_flash_while_moving_in_goes_back():
+    _, before = old_tree()
+    stage(NEW)
+    recovery.commit("fa8884d2", 3, 24, 300, "installed")
+    moves = [0]
+    real_rename = os.rename
+
+    class Flaky:
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        def rename(self, a, b):
+            if not b.startswith("/.ota") and a.startswith("/.ota/new"):
+                moves[0] += 1
+                if moves[0] == 4:
+                    raise OSError(5)
+            real_rename(a, b)
+
+    recovery.os = Flaky()
+    try:
+        check.raises(OSError, "5", recovery.install)
+    finally:
+        recovery.os = os
+    check.equal(ramflash.tree(), before)
+    check.equal(recovery.load("report"), "2 fa8884d2 can not apply: OSError 5")
+
+
+def test_a_foreign_boot_py_never_takes_the_front():
+    _, before = old_tree()
+    foreign = b"# ota.recovery is not for me\nimport network\n"
+    stage({"/boot.py": foreign})
+    recovery.commit("a", 3, 24, 0, "installed")
+    recovery.install()
+    before["/boot_user.py"] = foreign
+    check.equal(ramflash.tree(), before)
+
+
+def test_refused_members():
+    rows = (
+        ({"/../x": b""}, "leaves the root"),
+        ({"/a/../../x": b""}, "leaves the root"),
+        ({"/a\\b": b""}, "not allowed"),
+        ({"/a\nb": b""}, "not allowed"),
+        ({"/" + "n" * 256: b""}, "longer than 255"),
+        ({"/.ota/state": b""}, "protected"),
+        ({"/.ota": None}, "protected"),
+        ({"/ota.json": b"{}"}, "protected"),
+        ({"/": b"x"}, "without a name"),
+        ({"/lib": b"x"}, "a file where a folder is"),
+        ({"/main.py": None}, "a folder where a file is"),
+        ({"/main.py/x": b""}, "a folder where a file is"),
+        ({"/n": b"x", "/n/y": b""}, "a folder where a file is"),
+        ({"/n/y": b"", "/n": b"x"}, "same name twice"),
+        ({"/n": None, "/./n": b"x"}, "same name twice"),
+        ({"/n": b"1", "//n": b"2"}, "same name twice"),
+        ({"/same.py": OLD["/same.py"], "/./same.py": b"2"}, "same name twice"),
+    )
+    for package, text in rows:
+        _, before = old_tree()
+        check.raises(Refused, text, stage, package)
+        recovery.discard()
+        check.equal(ramflash.tree(skip=None), before)
+
+
+def test_folders_named_often_are_no_mistake():
+    old_tree()
+    stage({"/n": None, "/n/a": b"", "/./n": None, "/n/b/c": b"", "/lib": None, "/": None})
+
+
+def test_a_full_flash_is_refused_with_a_reserve_left():
+    _, before = old_tree()
+    check.raises(Refused, "not enough space", stage, {"/big": bytes(200000)})
+    check.equal(os.statvfs("/")[3] >= 10, True)
+    recovery.discard()
+    check.equal(ramflash.tree(skip=None), before)
+
+
+def test_many_small_files_fit_where_littlefs_keeps_them_inside_folders():
+    ramflash.mount(64)
+    stage({"/s/%d" % n: b"tiny" for n in range(120)})
+
+
+def test_discard_never_touches_an_open_transaction():
+    open_trial()
+    recovery.discard()
+    recovery.roll_back("rolled back: a test")
+    check.equal(ramflash.tree()["/main.py"], OLD["/main.py"])
+
+
+def test_a_state_of_another_version_is_left_alone():
+    before = open_trial()
+    with open("/.ota/state") as file:
+        text = file.read()
+    recovery.save("state", "2" + text[1:])
+    recovery.discard()
+    recovery.boot()
+    check.equal(recovery.confirm(), False)
+    recovery.save("state", text)
+    recovery.roll_back("rolled back: a test")
+    check.equal(ramflash.tree(), before)
+
+
+def test_clean_paths():
+    for name, path in (
+        ("a", "/a"),
+        ("./a//b/", "/a/b"),
+        ("/a/./b", "/a/b"),
+        (".", "/"),
+        ("", "/"),
+        ("..a/b..", "/..a/b.."),
+    ):
+        check.equal(clean_path(name), path)
+
+
+check.run(globals())
