@@ -29,15 +29,15 @@ def trust(ca, reason):
             anchor = file.read()
     except OSError:
         raise Transient(reason, "trust anchor %s is missing" % ca)
-    if b"-----BEGIN CERTIFICATE-----" in anchor:
-        import binascii
-
-        # Not every build reads PEM.
-        anchor = anchor.split(b"-----BEGIN CERTIFICATE-----")[1].split(b"-----END")[0]
-        anchor = binascii.a2b_base64(anchor)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_mode = ssl.CERT_REQUIRED
     try:
+        if b"-----BEGIN CERTIFICATE-----" in anchor:
+            import binascii
+
+            # Not every build reads PEM.
+            anchor = anchor.split(b"-----BEGIN CERTIFICATE-----")[1].split(b"-----END")[0]
+            anchor = binascii.a2b_base64(anchor)
         context.load_verify_locations(cadata=anchor)
     except (ValueError, OSError):
         raise Transient(reason, "trust anchor %s is not a certificate" % ca)
@@ -137,6 +137,8 @@ class Link:
     def read(self, n):
         """Exactly n bytes; b"" for more than any request has, after having read past them."""
         self.flush()
+        if n < 0:
+            raise OSError(_ECONNRESET)  # a topic longer than its message: to a stream, "read all"
         if n > _LONGEST_READ:
             self._skip(n)
             return b""

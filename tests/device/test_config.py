@@ -76,7 +76,7 @@ def test_the_key_is_in_no_error():
 
 def test_files():
     check.raises(ConfigError, "/nowhere.json is missing", load_config, "/nowhere.json")
-    check.raises(ConfigError, "is not JSON", load_config, __file__)
+    check.raises(ConfigError, "is not JSON", load_config, check.__file__)
 
 
 check.run(globals())
