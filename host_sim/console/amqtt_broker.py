@@ -1,0 +1,220 @@
+"""amqtt inside this process, on a thread and an event loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import threading
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
+from amqtt.broker import Broker
+from amqtt.contexts import Action
+from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
+from amqtt.session import Session
+
+from host_sim.console.certificates import server_context
+from host_sim.console.registry import Registry
+from host_sim.errors import SimError
+
+_START_TIMEOUT = 10
+_STOP_TIMEOUT = 5
+_LISTENERS = ("default", "tls")
+
+logger = logging.getLogger("console.broker")
+
+
+class AuthPlugin(BaseAuthPlugin):
+    """Lets in the console and the devices of the registry."""
+
+    @dataclass
+    class Config:
+        """What the broker's configuration hands over."""
+
+        registry: Any
+
+    async def authenticate(self, *, session: Session) -> bool | None:
+        """Whether this user name and password are an account."""
+        return self.config.registry.may_connect(session.username, session.password)
+
+
+class TopicPlugin(BaseTopicPlugin):
+    """Keeps each device on its own topics, for subscribing, publishing and receiving alike."""
+
+    @dataclass
+    class Config:
+        """What the broker's configuration hands over."""
+
+        registry: Any
+
+    async def topic_filtering(
+        self,
+        *,
+        session: Session | None = None,
+        topic: str | None = None,
+        action: Action | None = None,
+    ) -> bool | None:
+        """Whether the session's user may use the topic."""
+        user = session.username if session else None
+        return self.config.registry.may_use(user, topic or "")
+
+
+class _Broker(Broker):
+    """amqtt 0.12 with three of its faults mended; each would make tests fail now and then."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.ending = False
+        self._subscribing: set[str | None] = set()
+
+    async def _topic_filtering(self, session: Session, topic: str, action: Action) -> bool:
+        # The original gives way to other tasks here, in the middle of a walk through the table of
+        # subscriptions: a client that subscribes just then makes the walk fail and the message is
+        # lost for everybody after. Awaiting the plugins directly gives way to nobody.
+        for plugin in self.plugins_manager.plugins:
+            if isinstance(plugin, BaseTopicPlugin) and not await plugin.topic_filtering(
+                session=session, topic=topic, action=action
+            ):
+                return False
+        return True
+
+    async def _handle_subscription(
+        self, client_session: Session, handler: Any, subscribe_waiter: asyncio.Future[Any]
+    ) -> None:
+        self._subscribing.add(client_session.client_id)
+        try:
+            await super()._handle_subscription(client_session, handler, subscribe_waiter)
+        finally:
+            self._subscribing.discard(client_session.client_id)
+
+    async def _publish_retained_messages_for_subscription(
+        self, subscription: tuple[str, int], session: Session
+    ) -> None:
+        # The original also calls this for every new connection and every filter that anybody has
+        # subscribed to: a node would be sent all devices' requests before it asked for any.
+        if session.client_id in self._subscribing:
+            await super()._publish_retained_messages_for_subscription(subscription, session)
+
+    async def _cleanup_session(self, client_id: str) -> None:
+        # The original lists the dead sessions every second, then ends them by name: a node that
+        # has come back under the same name in between would be thrown out.
+        session, _ = self.sessions.get(client_id, (None, None))
+        if self.ending or session is None or session.transitions.state != "connected":
+            await super()._cleanup_session(client_id)
+
+
+class AmqttBroker:
+    """The broker that needs nothing installed."""
+
+    host = "127.0.0.1"
+
+    def __init__(
+        self, registry: Registry, certificate: Path, mqtt_port: int, mqtts_port: int
+    ) -> None:
+        self.mqtt_port = mqtt_port
+        self.mqtts_port: int | None = mqtts_port
+        self._registry = registry
+        self._certificate = certificate
+        self._thread = threading.Thread(target=self._run, name="console-amqtt")
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._transports: set[asyncio.WriteTransport] = set()
+
+    def start(self) -> None:
+        """Start the thread and wait until both listeners are open."""
+        # amqtt's lower levels print whole packets, a device's key among them, and its upper ones
+        # complain about every client that goes away without a word.
+        amqtt_logger = logging.getLogger("amqtt")
+        if amqtt_logger.level == logging.NOTSET:
+            amqtt_logger.setLevel(logging.CRITICAL)
+        self._thread.start()
+        if not self._ready.wait(_START_TIMEOUT):
+            self._failure = SimError("amqtt did not start in time")
+        if self._failure is not None:
+            self.stop()
+            if isinstance(self._failure, OSError):
+                raise SimError(f"amqtt: {self._failure.strerror}") from self._failure
+            raise self._failure
+
+    def refresh(self) -> None:
+        """Nothing: the plugins look into the registry itself."""
+
+    def stop(self) -> None:
+        """End the broker and its thread."""
+        if self._loop is not None and self._stopping is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended already
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        if self._thread.is_alive():
+            self._thread.join(_START_TIMEOUT)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            self._failure = error
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # Connections torn down by tests leave failed tasks: interesting, but not to everybody.
+        self._loop.set_exception_handler(lambda _loop, context: logger.debug("%s", context))
+        self._stopping = asyncio.Event()
+        # "external": the listeners are ours, so we choose ports and TLS, and can close what is
+        # still connected at the end. amqtt would wait for those clients.
+        broker = _Broker(
+            {
+                "listeners": {name: {"type": "external"} for name in _LISTENERS},
+                "plugins": {
+                    f"{__name__}.AuthPlugin": {"registry": self._registry},
+                    f"{__name__}.TopicPlugin": {"registry": self._registry},
+                },
+            }
+        )
+        await broker.start()
+        async with contextlib.AsyncExitStack() as servers:
+            tls = server_context(self._certificate)
+            self.mqtt_port = await self._listen(servers, broker, "default", self.mqtt_port, None)
+            self.mqtts_port = await self._listen(servers, broker, "tls", self.mqtts_port, tls)
+            self._ready.set()
+            await self._stopping.wait()
+            broker.ending = True
+            for transport in list(self._transports):
+                transport.abort()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(broker.shutdown(), _STOP_TIMEOUT)
+
+    async def _listen(
+        self,
+        servers: contextlib.AsyncExitStack,
+        broker: Broker,
+        listener: str,
+        port: int | None,
+        tls: ssl.SSLContext | None,
+    ) -> int:
+        handler = partial(self._connected, broker, listener)
+        server = await asyncio.start_server(handler, self.host, port, ssl=tls)
+        servers.callback(server.close)
+        return server.sockets[0].getsockname()[1]
+
+    async def _connected(
+        self,
+        broker: Broker,
+        listener: str,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._transports.add(writer.transport)
+        try:
+            await broker.external_connected(
+                StreamReaderAdapter(reader), StreamWriterAdapter(writer), listener
+            )
+        finally:
+            self._transports.discard(writer.transport)
+            writer.close()

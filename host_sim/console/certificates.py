@@ -1,0 +1,75 @@
+"""A new certificate authority for every console, and leaves with every fault a leaf can have."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from host_sim.errors import SimError
+
+KINDS = ("good", "wrong-ca", "wrong-host", "expired", "future")
+GOOD_FOR = ("localhost", "127.0.0.1")
+
+
+@dataclass(frozen=True)
+class Authority:
+    """The CA's certificate in both forms a node may want, and a key file for each server."""
+
+    pem: Path
+    der: Path
+    https: Path
+    """Private key and chain of the package server."""
+    mqtt: Path
+    """Private key and chain of the broker."""
+
+
+def create(directory: Path, https_kind: str, mqtt_kind: str) -> Authority:
+    """Make the CA and the leaves, and write them to the directory."""
+    # Imported here: it takes longer than all the rest, and other commands do without.
+    import trustme
+    from cryptography.hazmat.primitives.serialization import Encoding
+    from cryptography.x509 import load_pem_x509_certificate
+
+    ca = trustme.CA(organization_name="simulated platform")
+    pem = ca.cert_pem.bytes()
+    authority = Authority(
+        pem=directory / "ca.pem",
+        der=directory / "ca.der",
+        https=directory / "https.pem",
+        mqtt=directory / "mqtt.pem",
+    )
+    authority.pem.write_bytes(pem)
+    authority.der.write_bytes(load_pem_x509_certificate(pem).public_bytes(Encoding.DER))
+    _write_leaf(authority.https, ca, https_kind)
+    _write_leaf(authority.mqtt, ca, mqtt_kind)
+    return authority
+
+
+def server_context(key_and_chain: Path) -> ssl.SSLContext:
+    """TLS for a server, with ordinary settings."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(key_and_chain)
+    return context
+
+
+def _write_leaf(path: Path, ca: object, kind: str) -> None:
+    import trustme
+
+    assert isinstance(ca, trustme.CA)
+    if kind not in KINDS:
+        raise SimError(f"certificate {kind!r}: must be one of {', '.join(KINDS)}")
+    signer = trustme.CA(organization_name="somebody else") if kind == "wrong-ca" else ca
+    names = ("example.org",) if kind == "wrong-host" else GOOD_FOR
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    begin, end = now - timedelta(days=30), now + timedelta(days=365)
+    if kind == "expired":
+        end = now - timedelta(days=1)
+    elif kind == "future":
+        begin = now + timedelta(days=30)
+    leaf = signer.issue_cert(*names, not_before=begin, not_after=end)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(leaf.private_key_and_cert_chain_pem.bytes())

@@ -1,0 +1,155 @@
+"""`python -m host_sim console …`: run the simulated platform, or drive one that runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from host_sim.errors import SimError
+
+_CERTIFICATES = ("good", "wrong-ca", "wrong-host", "expired", "future")
+
+
+def register(commands: Any) -> None:
+    """Add the `console` command."""
+    parser = commands.add_parser(
+        "console",
+        help="the simulated platform, or a command to one that runs",
+        description="Run the simulated platform. With a sub-command: drive the one that runs in "
+        "the same --dir.",
+    )
+    parser.add_argument("--dir", type=Path, help="where the console keeps its files")
+    parser.add_argument(
+        "--mqtt", type=_port, default=0, metavar="PORT", help="default: a free one"
+    )
+    parser.add_argument("--mqtts", type=_port, default=0, metavar="PORT", help="MQTT over TLS")
+    parser.add_argument("--https", type=_port, default=0, metavar="PORT", help="package server")
+    parser.add_argument(
+        "--broker", default="amqtt", help="amqtt (default), mosquitto, or HOST:PORT of another"
+    )
+    parser.add_argument("--broker-user", help="the console's account on a HOST:PORT broker")
+    parser.add_argument("--broker-password", help="and its password")
+    parser.add_argument("--certificate", choices=_CERTIFICATES, default="good")
+    parser.set_defaults(run=_serve)
+
+    actions = parser.add_subparsers(metavar="COMMAND")
+    device = _add(actions, "device", "devices of the running console")
+    add_device = _add(device.add_subparsers(required=True, metavar="add"), "add", "add a device")
+    add_device.add_argument("id", metavar="ID")
+    add_device.add_argument("key", metavar="KEY")
+    add_device.add_argument("channel", metavar="CHANNEL")
+    add_device.set_defaults(run=_device_add)
+
+    package = _add(actions, "package", "packages of the running console")
+    add_package = _add(
+        package.add_subparsers(required=True, metavar="add"), "add", "store a package"
+    )
+    add_package.add_argument("file", metavar="FILE", type=Path)
+    add_package.set_defaults(run=_package_add)
+
+    request = _add(actions, "request", "ask a device to take a package")
+    request.add_argument("id", metavar="ID")
+    request.add_argument("fuid", metavar="FUID")
+    request.set_defaults(run=_request)
+
+    status = _add(actions, "status", "what is pending for a device, and what it reported")
+    status.add_argument("id", metavar="ID")
+    status.set_defaults(run=_status)
+
+
+def _add(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=text, description=text)
+    # Suppressed default: where --dir is not given here, the one given further left stays.
+    parser.add_argument("--dir", type=Path, default=argparse.SUPPRESS, help="the console's folder")
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port < 65536:
+        raise argparse.ArgumentTypeError("must be 0 to 65535")
+    return port
+
+
+def _directory(arguments: argparse.Namespace) -> Path:
+    if arguments.dir is None:
+        raise SimError("console: --dir DIR is missing")
+    return arguments.dir
+
+
+def _print(line: Any) -> None:
+    print(json.dumps(line, separators=(",", ":"), ensure_ascii=False), flush=True)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    # Late imports: other commands of host_sim share this module and need not wait for these.
+    from host_sim.console.control import ControlServer, is_running
+    from host_sim.console.core import Console
+
+    directory = _directory(arguments)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s"
+    )
+    for noisy in ("amqtt", "transitions", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    if is_running(directory):
+        raise SimError(f"a console is already running in {directory}")
+
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    console = Console(
+        directory,
+        broker=arguments.broker,
+        mqtt_port=arguments.mqtt,
+        mqtts_port=arguments.mqtts,
+        https_port=arguments.https,
+        certificate=arguments.certificate,
+        broker_user=arguments.broker_user,
+        broker_password=arguments.broker_password,
+    )
+    with console, ControlServer(console):
+        _print(
+            {
+                "event": "ready",
+                "mqtt": console.ports.mqtt,
+                "mqtts": console.ports.mqtts,
+                "https": console.ports.https,
+                "ca": str(console.ca_pem),
+                "ca_der": str(console.ca_der),
+            }
+        )
+        ended.wait()
+    return 0
+
+
+def _call(arguments: argparse.Namespace, operation: str, *values: str) -> Any:
+    from host_sim.console.control import call
+
+    return call(_directory(arguments), operation, *values)
+
+
+def _device_add(arguments: argparse.Namespace) -> int:
+    _call(arguments, "device_add", arguments.id, arguments.key, arguments.channel)
+    return 0
+
+
+def _package_add(arguments: argparse.Namespace) -> int:
+    _print(_call(arguments, "package_add", str(arguments.file.resolve())))
+    return 0
+
+
+def _request(arguments: argparse.Namespace) -> int:
+    print(_call(arguments, "request", arguments.id, arguments.fuid), flush=True)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    _print(_call(arguments, "status", arguments.id))
+    return 0

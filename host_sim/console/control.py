@@ -1,0 +1,133 @@
+"""How another process drives a running console: one line of JSON each way, on loopback.
+
+The address and a random token are in `control.json` of the console's directory, which only its
+owner can read.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import socket
+import socketserver
+import threading
+from pathlib import Path
+from typing import Any
+
+from host_sim.console.core import Console
+from host_sim.console.registry import write_private
+from host_sim.errors import SimError
+
+_FILE = "control.json"
+_LONGEST_LINE = 1 << 20
+_TIMEOUT = 30
+
+
+class ControlServer:
+    """A context manager around a running console's serving time."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._file = console.directory / _FILE
+        self._token = secrets.token_hex(16)
+
+    def __enter__(self) -> ControlServer:
+        control = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            timeout = _TIMEOUT
+
+            def handle(self) -> None:
+                line = self.rfile.readline(_LONGEST_LINE)
+                self.wfile.write(json.dumps(control.answer(line)).encode() + b"\n")
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.02},
+            name="console-control",
+        )
+        self._thread.start()
+        address = {"port": self._server.server_address[1], "token": self._token}
+        write_private(self._file, json.dumps(address) + "\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.unlink(missing_ok=True)
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def answer(self, line: bytes) -> dict[str, Any]:
+        """Carry out one call."""
+        try:
+            call = json.loads(line)
+            token, operation, arguments = call["token"], call["operation"], call["arguments"]
+        except (ValueError, KeyError, TypeError):
+            return {"error": "not a call"}
+        if not hmac.compare_digest(str(token).encode(), self._token.encode()):
+            return {"error": "wrong token"}
+        try:
+            return {"result": getattr(self, f"_do_{operation}")(*arguments)}
+        except SimError as error:
+            return {"error": str(error)}
+        except (AttributeError, TypeError):
+            return {"error": f"the running console does not know {operation!r} in this form"}
+
+    def _do_ping(self) -> str:
+        return "running"
+
+    def _do_device_add(self, device_id: str, key: str, channel: str) -> None:
+        self._console.add_device(device_id, key, channel)
+
+    def _do_package_add(self, path: str) -> dict[str, Any]:
+        package = self._console.add_package(Path(path))
+        return {"fuid": package.fuid, "size": package.size}
+
+    def _do_request(self, device_id: str, fuid: str) -> str:
+        return self._console.request(device_id, fuid)
+
+    def _do_status(self, device_id: str) -> dict[str, Any]:
+        retained = self._console.retained(device_id)
+        return {
+            "retained": None if retained is None else retained.decode("utf-8", "replace"),
+            "reports": [report.as_json() for report in self._console.reports(device_id)],
+        }
+
+
+def call(directory: Path, operation: str, *arguments: str) -> Any:
+    """Have the console that runs in this directory do something."""
+    nobody = f"no console is running in {directory}: start one with `console --dir {directory}`"
+    try:
+        address = json.loads((directory / _FILE).read_text(encoding="utf-8"))
+        connection = socket.create_connection(("127.0.0.1", address["port"]), timeout=_TIMEOUT)
+    except (OSError, ValueError, KeyError) as error:
+        raise SimError(nobody) from error
+    try:
+        with connection, connection.makefile("rwb") as stream:
+            message = {
+                "token": address["token"],
+                "operation": operation,
+                "arguments": list(arguments),
+            }
+            stream.write(json.dumps(message).encode() + b"\n")
+            stream.flush()
+            answer = json.loads(stream.readline())
+    except (OSError, ValueError) as error:
+        raise SimError(f"the console in {directory} broke off: {error}") from error
+    # A port may belong to somebody else by now: whoever does not know the token is not ours.
+    if answer.get("error") in ("wrong token", "not a call"):
+        raise SimError(nobody)
+    if "error" in answer:
+        raise SimError(answer["error"])
+    return answer["result"]
+
+
+def is_running(directory: Path) -> bool:
+    """Whether a console already serves this directory."""
+    try:
+        return call(directory, "ping") == "running"
+    except SimError:
+        return False

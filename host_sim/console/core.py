@@ -1,0 +1,268 @@
+"""The console itself: everything wired together, started and stopped in order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import paho.mqtt.client as paho
+
+from host_sim.console import brokers, certificates
+from host_sim.console.download_server import DownloadServer
+from host_sim.console.faults import Faults
+from host_sim.console.journal import Download, Journal, Message, PlainRequest, Report, parse_senml
+from host_sim.console.mqtt_client import TIMEOUT, MqttClient, Refused
+from host_sim.console.registry import Device, Package, Registry
+from host_sim.errors import SimError
+
+logger = logging.getLogger("console")
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the console listens. `mqtts` is None with somebody else's broker."""
+
+    mqtt: int
+    mqtts: int | None
+    https: int
+
+
+class Console:
+    """A context manager: the platform runs inside the `with`.
+
+    `broker` is "amqtt" (in this process), "mosquitto" (a child process) or HOST:PORT (somebody's,
+    `broker_user` and `broker_password` being the console's account there). A port of 0 means any
+    free one. `certificate` and `mqtt_certificate` (as `certificate` when not given) are one of
+    `certificates.KINDS`. With `https_plain` the HTTPS port speaks plain HTTP.
+    """
+
+    faults: Faults
+    """What the package server does wrong: change its fields, or put another in its place."""
+
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        broker: str = "amqtt",
+        mqtt_port: int = 0,
+        mqtts_port: int = 0,
+        https_port: int = 0,
+        certificate: str = "good",
+        mqtt_certificate: str | None = None,
+        https_plain: bool = False,
+        broker_user: str | None = None,
+        broker_password: str | None = None,
+    ) -> None:
+        self.directory = Path(directory).resolve()
+        self.faults = Faults()
+        self._kind = broker
+        self._wanted_ports = (mqtt_port, mqtts_port, https_port)
+        self._certificate = certificate
+        self._mqtt_certificate = mqtt_certificate or certificate
+        self._https_plain = https_plain
+        self._foreign_account = (broker_user, broker_password)
+        self._journal = Journal()
+        self._fence_topic = f"channels/{secrets.token_hex(4)}/messages/fence/ota"
+        self._fences: set[bytes] = set()
+        self._running = contextlib.ExitStack()
+
+    def __enter__(self) -> Console:
+        with contextlib.ExitStack() as stack:
+            self._start(stack)
+            self._running = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SimError(f"{self.directory}: {error.strerror}") from error
+        self._registry = registry = Registry(self.directory)
+        authority = certificates.create(self.directory, self._certificate, self._mqtt_certificate)
+        self.ca_pem, self.ca_der = authority.pem, authority.der
+        mqtt_port, mqtts_port, https_port = self._wanted_ports
+
+        self._broker = broker = brokers.choose(
+            self._kind, registry, self.directory, authority.mqtt, (mqtt_port, mqtts_port)
+        )
+        stack.callback(broker.stop)
+        broker.start()
+        if isinstance(broker, brokers.ForeignBroker):
+            self._account = self._foreign_account
+        else:
+            self._account = (registry.admin_user, registry.admin_password)
+
+        tls = None if self._https_plain else certificates.server_context(authority.https)
+        server = DownloadServer(https_port, tls, registry, self._journal, lambda: self.faults)
+        server.start()
+        stack.callback(server.stop)
+
+        self._client = stack.enter_context(self._connect(self._heard))
+        self._client.subscribe("channels/+/messages/+/ota", 1)
+        self.mqtt_host = broker.host
+        self.ports = Ports(broker.mqtt_port, broker.mqtts_port, server.server_port)
+
+    # -- what the platform is told -----------------------------------------------------------
+
+    def add_device(self, device_id: str, key: str, channel: str) -> Device:
+        """Register a device, or replace it; the broker knows it when this returns."""
+        if device_id == self._registry.admin_user:
+            raise SimError(f"device id {device_id!r} is taken")
+        device = self._registry.add_device(device_id, key, channel)
+        self._broker.refresh()
+        return device
+
+    def add_package(
+        self, source: Path | str | bytes, name: str | None = None, *, fuid: str | None = None
+    ) -> Package:
+        """Store a copy of a package; its name (default: the file's) decides the type."""
+        return self._registry.add_package(source, name, fuid)
+
+    def request_payload(self, fuid: str) -> str:
+        """The request message for a package, exactly as the platform writes it."""
+        package = self._registry.package(fuid)
+        pack = [
+            {"n": "e", "v": 0},
+            {"n": "i", "vs": package.fuid},
+            {"n": "t", "vs": package.type},
+            {"n": "s", "v": package.size},
+        ]
+        return json.dumps(pack, separators=(",", ":"))
+
+    def request(self, device_id: str, fuid: str) -> str:
+        """Ask a device to take a package: publishes the retained message and returns it."""
+        payload = self.request_payload(fuid)
+        self.request_raw(device_id, payload.encode())
+        logger.info("request of %s for %s", fuid, device_id)
+        return payload
+
+    def request_raw(
+        self,
+        device_id: str,
+        payload: bytes | str,
+        *,
+        retain: bool = True,
+        topic: str | None = None,
+    ) -> None:
+        """Publish anything at QoS 1, on the device's ota topic unless another is given.
+
+        When this returns the message is retained and has been passed on to who is subscribed.
+        """
+        topic = topic or self._registry.device(device_id).topic()
+        payload = payload.encode() if isinstance(payload, str) else payload
+        try:
+            self._client.publish(topic, payload, retain=retain)
+            self._fence()
+        except TimeoutError as error:
+            raise SimError(f"the broker did not take the message: {error}") from error
+
+    def clear(self, device_id: str) -> None:
+        """Withdraw the device's retained request."""
+        self.request_raw(device_id, b"")
+
+    # -- what the platform has seen ----------------------------------------------------------
+
+    def topic(self, device_id: str, leaf: str = "ota") -> str:
+        """A topic of a device."""
+        return self._registry.device(device_id).topic(leaf)
+
+    def retained(self, device_id: str) -> bytes | None:
+        """What a fresh subscriber to the device's ota topic is told is retained."""
+        found: list[bytes] = []
+
+        def heard(message: paho.MQTTMessage) -> None:
+            if message.retain and message.topic == topic:
+                found.append(message.payload)
+
+        topic = self.topic(device_id)
+        with self._connect(heard) as client:
+            client.subscribe(topic, 0)
+            # Brokers answer in order: after a second answer the first one's messages are here.
+            client.subscribe(self._fence_topic, 0)
+        return found[-1] if found else None
+
+    def messages(self, device_id: str) -> list[Message]:
+        """Everything seen on the device's ota topic, in order: ours and the node's.
+
+        All that the broker has acknowledged to anybody is in it.
+        """
+        self._fence()
+        return self._journal.messages(device_id)
+
+    def reports(self, device_id: str) -> list[Report]:
+        """The device's reports over the console's life, oldest first, as `messages`."""
+        self._fence()
+        return self._journal.reports(device_id)
+
+    @property
+    def downloads(self) -> list[Download]:
+        """Every HTTPS request for a package."""
+        return self._journal.downloads()
+
+    @property
+    def plain_requests(self) -> list[PlainRequest]:
+        """Every request that came to the HTTPS port without TLS."""
+        return self._journal.plain_requests()
+
+    @property
+    def tls_failures(self) -> list[str]:
+        """Why TLS handshakes with the HTTPS port failed, in OpenSSL's words."""
+        return self._journal.tls_failures()
+
+    def wait_for(self, predicate: Callable[[], bool], timeout: float = 10.0) -> bool:
+        """Wait until the predicate holds: asked after every message and download. False: never."""
+        return self._journal.wait_for(predicate, timeout)
+
+    def wait_for_report(
+        self, device_id: str, count: int = 1, timeout: float = 10.0
+    ) -> list[Report]:
+        """Wait until the device has sent so many reports in all, and return them.
+
+        Raises TimeoutError when they do not come.
+        """
+        if not self.wait_for(lambda: len(self._journal.reports(device_id)) >= count, timeout):
+            seen = len(self._journal.reports(device_id))
+            raise TimeoutError(f"{seen} of {count} reports of {device_id} after {timeout} s")
+        return self.reports(device_id)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    def _connect(self, on_message: Callable[[paho.MQTTMessage], None]) -> MqttClient:
+        broker = self._broker
+        try:
+            return MqttClient(broker.host, broker.mqtt_port, *self._account, on_message)
+        except Refused as error:
+            raise SimError(f"the broker refuses the console: {error}") from error
+        except OSError as error:
+            where = f"{broker.host}:{broker.mqtt_port}"
+            raise SimError(f"no broker at {where}: {error.strerror or error}") from error
+
+    def _heard(self, message: paho.MQTTMessage) -> None:
+        if message.topic == self._fence_topic:
+            self._fences.add(message.payload)
+            self._journal.changed()
+            return
+        seen = Message(message.topic, message.payload, message.qos, bool(message.retain))
+        self._journal.add(seen)
+        event = (parse_senml(seen.payload) or {}).get("e")
+        logger.info("message of %d bytes, e=%r, on %s", len(seen.payload), event, seen.topic)
+
+    def _fence(self) -> None:
+        """Wait until the broker has dealt with everything published before.
+
+        An acknowledgement is not enough: amqtt gives it before it retains the message.
+        """
+        mark = f"{time.monotonic_ns()}-{secrets.token_hex(4)}".encode()
+        self._client.publish(self._fence_topic, mark)
+        if not self.wait_for(lambda: mark in self._fences, TIMEOUT):
+            raise TimeoutError("no echo from the broker")
+        self._fences.discard(mark)
