@@ -1,0 +1,267 @@
+"""One call of ``Node.run``: boot after boot until it is over, with what is to go wrong in it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from host_sim import flash_rules, node_boot, node_process
+from host_sim.errors import SimError
+from host_sim.flash import image_blocks
+from host_sim.flash_rules import BLOCK, TORN_KINDS
+from host_sim.node_boot import Boot, End, Failure
+
+Event = dict[str, object]
+
+#: Modules of stock firmware that the interpreter lacks; :mod:`host_sim.stock` has the second part.
+_FROZEN = ["ussl", "urequests"]
+_FROZEN_STOCK = ["umqtt", "umqtt.simple"]
+
+#: About what the simulator's own code takes of the node's heap (64-bit words), added to what the
+#: caller asked for, so that the application has what it would have.
+SIM_HEAP = 8 * 1024
+
+EXIT_OK, EXIT_ERROR, EXIT_CUT = 0, 1, 3
+
+
+@dataclass
+class Run:
+    """What one call of :meth:`Node.run` did."""
+
+    events: list[Event] = field(default_factory=list)
+    output: str = ""
+    exit_code: int = EXIT_OK
+    ops: int = 0
+    prog_bytes: int = 0
+    erases: int = 0
+    boots: int = 0
+    nor_violations: int = 0
+    wear: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def error(self) -> str | None:
+        """The error that ended the application, such as ``"ValueError: …"``."""
+        return next((str(e["error"]) for e in self.events if e.get("error")), None)
+
+    def names(self) -> list[str]:
+        """The events' names only, in order."""
+        return [str(event["event"]) for event in self.events]
+
+
+@dataclass
+class Plan:
+    """What is to go wrong in a run, and when it is over."""
+
+    wakes: int = 1
+    cut: int | None = None
+    torn: str = "none"
+    seed: int = 0
+    fail: tuple[int, int | str] | None = None
+    persistent: bool = False
+    storm: int | None = None
+    timeout_s: float = 60
+    max_boots: int = 100
+    cause: str = "power_on"
+    wear: bool = False
+    stop: Callable[[Event], object] | None = None
+    on_event: Callable[[Event], object] | None = None
+    code: str | None = None
+
+    def failure(self) -> Failure:
+        """:attr:`fail` and :attr:`persistent` as a range of operations."""
+        if self.fail is None:
+            return Failure()
+        first, error = self.fail
+        number = getattr(errno, error, None) if isinstance(error, str) else error
+        if not isinstance(number, int) or number <= 0:
+            raise SimError(f"unknown error {error!r}: use a name such as EIO or ENOSPC")
+        return Failure(first, 1 << 30 if self.persistent else first, number)
+
+    def check(self) -> None:
+        """Raise a clear error for what cannot be."""
+        if self.torn not in TORN_KINDS:
+            raise SimError(f"no torn kind {self.torn!r}: choose from {', '.join(TORN_KINDS)}")
+        if self.cause not in node_boot.CAUSES:
+            raise SimError(f"no boot cause {self.cause!r}: {', '.join(node_boot.CAUSES)}")
+        for name in ("wakes", "cut", "storm", "max_boots"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SimError(f"{name} counts from 1, not {value}")
+        if self.cut and self.storm:
+            raise SimError("choose between one cut and a cut storm")
+
+
+class Session:
+    """Boots an image again and again until something ends the run."""
+
+    def __init__(
+        self,
+        image: Path,
+        heap: str | None,
+        log: Callable[[str], object] | None,
+        plan: Plan,
+        stock_folder: Path | None,
+    ) -> None:
+        self.image = image
+        self.heap = heap
+        self.log = log
+        self.plan = plan
+        self.modules = node_process.node_modules(stock_folder)
+        self.frozen = _FROZEN + (_FROZEN_STOCK if stock_folder else [])
+        self.result = Run()
+        self.traffic = flash_rules.Traffic()
+        self.texts: list[str] = []
+        self.wake = 0
+        self.sleeps = 0  # with a storm, only these count towards the wakes asked for
+        self.deadline = time.monotonic() + plan.timeout_s
+        self.keep_content = plan.torn in flash_rules.ORDER_KINDS and bool(plan.cut or plan.storm)
+        self.blocks = image_blocks(image)
+
+    def follow(self, rtc: IO[bytes]) -> Run:
+        """Boot again and again until the run is over."""
+        result, plan = self.result, self.plan
+        cause: str | None = plan.cause
+        while cause is not None:
+            if result.boots == plan.max_boots:
+                self.report({"event": "boot_limit", "boots": result.boots})
+                result.exit_code = EXIT_ERROR
+                break
+            if cause == "power_on" and result.boots:
+                rtc.truncate(0)
+            cause = self.after(*self.boot(cause, rtc))
+        result.ops, result.erases = self.traffic.ops, self.traffic.erases
+        result.prog_bytes, result.wear = self.traffic.prog_bytes, self.traffic.wear
+        last: Event = {
+            "event": "flash",
+            "ops": result.ops,
+            "prog_bytes": result.prog_bytes,
+            "erases": result.erases,
+            "nor_violations": result.nor_violations,
+        }
+        if plan.wear:
+            last["wear"] = {str(block): n for block, n in sorted(result.wear.items())}
+        self.report(last)
+        result.output = "".join(self.texts)
+        return result
+
+    def report(self, event: Event) -> bool:
+        """Record and pass on one event; true when the run is to stop here."""
+        self.result.events.append(event)
+        self.result.nor_violations += event["event"] == "nor_violation"
+        if self.plan.on_event:
+            self.plan.on_event(event)
+        return bool(self.plan.stop and self.plan.stop(event))
+
+    def relay(self, text: str) -> None:
+        """Take a piece of the node's output."""
+        self.texts.append(text)
+        if text and self.log:
+            self.log(text)
+
+    def boot(self, cause: str, rtc: IO[bytes]) -> tuple[End, int]:
+        """One boot; returns how it ended, and the process's exit status."""
+        if cause in ("power_on", "deepsleep") or not self.result.boots:
+            self.wake += 1
+        self.result.boots += 1
+        plan, base = self.plan, self.traffic.ops
+        if self.report({"event": "boot", "wake": self.wake, "cause": cause}):
+            return End("stopped"), 0
+        cut = base + plan.storm + 1 if plan.storm else plan.cut or 0
+        failure = plan.failure()
+        start = [
+            str(self.modules / "late"),
+            self.frozen,
+            int(plan.code is not None),
+            self.blocks,
+            base,
+            cut,
+            failure.first,
+            failure.last,
+            failure.errno,
+            int(self.keep_content),
+            node_boot.CAUSES[cause],
+        ]
+        with (
+            node_boot.open_image(self.image) as image,
+            node_boot.temporary_file() as log,
+            node_boot.temporary_file() as code,
+        ):
+            code.write((plan.code or "").encode())
+            for file in (code, rtc):
+                file.seek(0)
+            arguments = ",".join(map(json.dumps, start))
+            script = f"import _start,_sim\n_sim.run(_start.start({arguments}))"
+            boot = Boot(
+                [*heap_option(self.heap, SIM_HEAP), "-c", script],
+                {"MICROPYPATH": str(self.modules)},
+                [image, log, rtc, code],
+                relay=self.relay,
+                report=self.report,
+                deadline=self.deadline,
+            )
+            end = boot.run()
+            log.seek(0)
+            operations = list(flash_rules.read_log(log.read(), self.keep_content))
+        self.traffic.add(operations)
+        if end.why == node_boot.CUT:
+            self.traffic.ops += 1
+            size = BLOCK if end.a == flash_rules.ERASE else len(end.data)
+            last = flash_rules.Operation(end.a, end.b, size, end.data)
+            seed = f"{plan.seed}:{self.traffic.ops}"
+            flash_rules.apply_cut(self.image, last, operations, plan.torn, seed)
+        return end, boot.status
+
+    def after(self, end: End, status: int) -> str | None:
+        """Report the end of a boot; returns the cause of the next one, or None."""
+        plan = self.plan
+        event: Event
+        code = EXIT_ERROR
+        following = None
+        if end.why == node_boot.RESET:
+            event, following = {"event": "reset"}, "hard"
+        elif end.why == node_boot.SOFT_RESET:
+            event, following = {"event": "reset", "soft": True}, "soft"
+        elif end.why == node_boot.WDT:
+            event, following = {"event": "wdt"}, "wdt"
+        elif end.why == node_boot.SLEEP:
+            event = {"event": "sleep", "ms": end.a if end.a >= 0 else None}
+            self.sleeps += 1
+            code, following = EXIT_OK, "deepsleep" if self.sleeps < plan.wakes else None
+        elif end.why == node_boot.CUT:
+            event = {"event": "power_cut", "op": self.traffic.ops}
+            code, following = EXIT_CUT, "power_on" if plan.storm else None
+        elif end.why == node_boot.REPL:
+            error = end.data.decode("utf-8", "replace") or None
+            event = {"event": "exit", "error": error}
+            code = EXIT_ERROR if error else EXIT_OK
+        elif end.why == node_boot.NO_FLASH:
+            event = {"event": "exit", "error": "flash does not mount: " + end.data.decode()}
+        elif end.why == "stopped":
+            event, code = {"event": "stopped"}, EXIT_OK
+        elif end.why == "timeout":
+            event = {"event": "timeout", "seconds": plan.timeout_s}
+        else:
+            event = {"event": "exit", "error": f"the interpreter died, status {status}"}
+        if self.report(event):
+            following, code = None, EXIT_OK if code == EXIT_ERROR and following else code
+        if following is None:
+            self.result.exit_code = code
+        return following
+
+
+def heap_option(heap: str | None, more: int = 0) -> list[str]:
+    """The interpreter's option for a heap such as ``"96K"`` and some bytes more."""
+    if heap is None:
+        return []
+    match = re.fullmatch(r"(\d+)([KkMm]?)", heap)
+    if not match:
+        raise SimError(f"heap {heap!r}: write a size such as 96K")
+    size = int(match[1]) << {"": 0, "k": 10, "m": 20}[match[2].lower()]
+    return ["-X", f"heapsize={size + more}"]

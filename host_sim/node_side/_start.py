@@ -1,0 +1,34 @@
+# Power-up, before the node's own code: forgotten when it is done, so it costs the node nothing.
+
+import sys
+
+import _sim
+import machine  # noqa: F401 (before the host's files are gone)
+import vfs
+
+import __main__
+
+
+def start(late, frozen, has_code, blocks, ops, cut, fail_from, fail_to, errno, undo, cause):
+    _sim.late = late
+    _sim._blocks = blocks
+    _sim._ops = ops
+    _sim._cut = cut
+    _sim._fail_from = fail_from
+    _sim._fail_to = fail_to
+    _sim._errno = errno
+    _sim._undo = undo
+    _sim.cause = cause
+    code = open(8).read() if has_code else None
+    vfs.umount("/")
+    try:
+        vfs.mount(vfs.VfsLfs2(_sim), "/")
+    except OSError as e:
+        _sim.end(5, 0, 0, repr(e))  # NO_FLASH
+    sys.path[:] = ["", ".frozen", "/lib"]
+    sys.argv.clear()
+    for name in frozen:
+        sys.modules[name] = _sim.Frozen(name)
+    del sys.modules["_start"]
+    __main__.__dict__.pop("_start")
+    return code
