@@ -1,0 +1,33 @@
+"""`python -m host_sim COMMAND …`: one entry for every part of the simulator."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from host_sim import demo, flash, node
+from host_sim.console import cli as console
+from host_sim.errors import SimError
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; each part registers its own sub-commands."""
+    parser = argparse.ArgumentParser(prog="python -m host_sim", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for part in (demo, flash, console, node):
+        part.register(commands)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; an expected failure is one line on stderr and exit code 2."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except SimError as error:
+        print(f"host_sim: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""One node at one console: what the demo and the end-to-end tests both begin with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from host_sim import flash
+from host_sim.console import Console
+from host_sim.node import Node, Run
+from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, main_py, write_tree
+
+
+class Site:
+    """A console that knows one device, and that device as a virtual node.
+
+    `tree` is the application on its flash (default: a `main.py` of version 1), with `extra`
+    beside it. Keys of `config` replace those of the node's `/ota.json`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        console: Console,
+        tree: Tree | None = None,
+        *,
+        tls: bool = False,
+        mpy: bool = True,
+        blocks: int = 512,
+        heap: str | None = None,
+        config: dict | None = None,
+        extra: Tree | None = None,
+    ) -> None:
+        self.console = console
+        self.image = folder / "node.img"
+        console.add_device(DEVICE_ID, DEVICE_KEY, CONTROL_CHANNEL)
+        mqtt_port = console.ports.mqtts if tls else console.ports.mqtt
+        self.config = {
+            "device_id": DEVICE_ID,
+            "device_key": DEVICE_KEY,
+            "control_channel": CONTROL_CHANNEL,
+            "server": f"localhost:{console.ports.https}",
+            "mqtt": {"host": "localhost", "port": mqtt_port, "tls": tls},
+        }
+        self._set(config or {})
+        self._mpy, self._blocks = mpy, blocks
+        tree = {"main.py": main_py(1)} if tree is None else tree
+        self._root = write_tree(tree | (extra or {}), folder / "root")
+        (self._root / "ca.der").write_bytes(console.ca_der.read_bytes())
+        (self._root / "ca.pem").write_bytes(console.ca_pem.read_bytes())
+        self.node = Node(self.image, heap=heap)
+        self._build()
+
+    def configure(self, **config: object) -> None:
+        """Flash the node anew, as it was at the start, with other values in `/ota.json`."""
+        self._set(config)
+        self._build()
+
+    def _set(self, config: dict) -> None:
+        for key, value in config.items():
+            if key == "mqtt":
+                self.config["mqtt"] |= value
+            else:
+                self.config[key] = value
+
+    def _build(self) -> None:
+        (self._root / "ota.json").write_text(json.dumps(self.config))
+        flash.build(self._root, self.image, mpy=self._mpy, blocks=self._blocks)
+        # Everything on flash at the start, by absolute path: the agent's files as well.
+        self.files = flash.read_tree(self.image)
+        self.folders = flash.read_folders(self.image)
+
+    def ask(self, package: bytes, name: str = "package.tar.gz") -> str:
+        """Store a package and request it for the node. Returns its file id."""
+        fuid = self.console.add_package(package, name).fuid
+        self.console.request(DEVICE_ID, fuid)
+        return fuid
+
+    def run(self, **options) -> Run:
+        """Power the node up."""
+        return self.node.run(**options)
+
+    def flash_files(self) -> Tree:
+        """Every file on flash now, read by littlefs-python."""
+        return flash.read_tree(self.image)
+
+    def flash_folders(self) -> list[str]:
+        """Every folder on flash now."""
+        return flash.read_folders(self.image)
+
+    def retained(self) -> bytes | None:
+        """What a new subscriber would be told is retained for the node."""
+        return self.console.retained(DEVICE_ID)
+
+    def reports(self) -> list[dict]:
+        """The node's reports so far."""
+        return [report.as_json() for report in self.console.reports(DEVICE_ID)]
