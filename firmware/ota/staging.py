@@ -10,6 +10,7 @@ from micropython import const
 
 from .errors import Refused
 from .recovery import exists
+from .vetting import check_content, clean_path, on_boot_path, starts_recovery
 
 _DIR = "/.ota"
 _BLOCK = const(4096)
@@ -22,11 +23,6 @@ _FILTER = const(2048)
 _NOTHING = const(0)
 _FILE = const(1)
 _FOLDER = const(2)
-
-# A package that could rewrite these could steal the node from its owner, or its way back.
-_PROTECTED = ("/.ota", "/ota.json")
-# The next boot runs these before it can mend anything.
-_BOOT_PATH = ("/boot.py", "/ota/", "/lib/ota/")
 
 
 class Staging:
@@ -59,9 +55,6 @@ class Staging:
             if member.is_folder:
                 return
             raise Refused("can not apply", "a file without a name")
-        for protected in _PROTECTED:
-            if path == protected or path.startswith(protected + "/"):
-                raise Refused("can not apply", "protected path " + path)
         if member.is_folder:
             self._add_folder(path)
         else:
@@ -91,13 +84,15 @@ class Staging:
             raise Refused("can not apply", "a file where a folder is: " + path)
         depth = self._depth(path)
         self._meet(path, "f")
+        self._retire_twin(path)
         n = self._number
         new = "%s/new/%d" % (_DIR, n)
         same = mode == _FILE and os.stat(path)[6] == member.size
         if self._copy(member, path, new, same):
             self._line("u", 0, 0, "%08x" % _sum(path))
             return
-        if path == "/boot.py" and not _starts_recovery(new):
+        check_content(path, new)
+        if path == "/boot.py" and not starts_recovery(new):
             # Today's packages bring a boot.py that knows nothing of recovery. It must not take its
             # place at the front, so our boot.py stays and runs theirs last.
             path = "/boot_user.py"
@@ -107,7 +102,7 @@ class Staging:
         self.staged += 1
         if mode == _NOTHING:
             self._line("a", n, depth, path)
-        elif _on_boot_path(path):
+        elif on_boot_path(path):
             # There must be no moment without this file, so the old one can not be moved away
             # first: it is copied, now, while nothing depends on it.
             self._copy_aside(path, "%s/old/%d" % (_DIR, n))
@@ -115,6 +110,22 @@ class Staging:
         else:
             self._line("r", n, 0, path)
         self._progress("file", path)
+
+    def _retire_twin(self, path):
+        """A stale x.py would be imported instead of a new x.mpy, and lie useless the other way."""
+        if path.endswith(".mpy"):
+            twin = path[:-3] + "py"
+        elif path.endswith(".py"):
+            twin = path[:-2] + "mpy"
+        else:
+            return
+        if self._known(twin, "f"):
+            raise Refused("can not apply", "both source and .mpy of " + path)
+        if _mode(twin) == _FILE:
+            self._mark(twin, "f")
+            self._line("d", self._number, 0, twin)
+            self._number += 1
+            self.staged += 1
 
     def _copy(self, member, path, new, same):
         """Write the member's content to new. True, and nothing written, when path has it already.
@@ -264,21 +275,6 @@ def _sum(path):
     return binascii.crc32(path)
 
 
-def _on_boot_path(path):
-    for start in _BOOT_PATH:
-        if path == start or (start[-1] == "/" and path.startswith(start)):
-            return True
-    return False
-
-
-def _starts_recovery(path):
-    with open(path) as file:
-        for line in file:
-            if "ota.recovery" in line and not line.lstrip().startswith("#"):
-                return True
-    return False
-
-
 def free_blocks():
     """Free blocks of flash, of 4096 bytes."""
     info = os.statvfs("/")
@@ -288,23 +284,3 @@ def free_blocks():
 def enough_for(size):
     """True when `size` bytes, an archive's, are free. What it holds is counted as it arrives."""
     return free_blocks() * _BLOCK >= size
-
-
-def clean_path(name):
-    """The absolute path on flash for a name in an archive.
-
-    name: str; `./` and a leading `/` mean the root. Raises Refused for what leaves the root.
-    """
-    parts = []
-    for part in name.split("/"):
-        if part == "" or part == ".":
-            continue
-        if part == "..":
-            raise Refused("can not apply", "a path leaves the root")
-        if len(part.encode()) > 255:
-            raise Refused("can not apply", "a name is longer than 255 bytes")
-        for c in part:
-            if c == "\\" or ord(c) < 32 or ord(c) == 127:
-                raise Refused("can not apply", "a name has a character not allowed in it")
-        parts.append(part)
-    return "/" + "/".join(parts)

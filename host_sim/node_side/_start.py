@@ -9,7 +9,7 @@ import vfs
 import __main__
 
 
-def start(late, frozen, has_code, blocks, ops, cut, fail_from, fail_to, errno, undo, cause):
+def start(late, frozen, has_code, blocks, ops, cut, fail_from, fail_to, errno, undo, cause, mtime):
     _sim.late = late
     _sim._blocks = blocks
     _sim._ops = ops
@@ -22,7 +22,7 @@ def start(late, frozen, has_code, blocks, ops, cut, fail_from, fail_to, errno, u
     code = open(8).read() if has_code else None
     vfs.umount("/")
     try:
-        vfs.mount(vfs.VfsLfs2(_sim), "/")
+        vfs.mount(vfs.VfsLfs2(_sim, mtime=mtime), "/")
     except OSError as e:
         _sim.end(5, 0, 0, repr(e))  # NO_FLASH
     sys.path[:] = ["", ".frozen", "/lib"]

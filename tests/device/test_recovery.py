@@ -1,12 +1,14 @@
 """Stage, commit, install, confirm and roll back, on littlefs in RAM."""
 
 import os
+import sys
 
 import check
 import ramflash
 from ota import recovery
 from ota.errors import Refused
-from ota.staging import Staging, clean_path
+from ota.staging import Staging
+from ota.vetting import clean_path
 
 
 class Member:
@@ -31,8 +33,8 @@ OLD = {
     "/main.py": b"old main" * 300,
     "/same.py": b"same" * 900,
     "/lib/a.py": b"old a",
-    "/boot.py": b"import ota.recovery  # old",
-    "/ota/agent.py": b"old agent" * 400,
+    "/boot.py": b"import ota.recovery\nota.recovery.boot()\nold = 1\n",
+    "/ota/agent.py": b"agent = 'old'\n" * 300,
     "/keep.bin": bytes(range(256)) * 20,
 }
 NEW = {
@@ -41,9 +43,9 @@ NEW = {
     "/lib/a.py": b"new a, longer",
     "/lib/sub/deep/b.py": b"b",
     "/lib/sub/c.py": b"",
-    "/boot.py": b"import ota.recovery  # new",
-    "/ota/agent.py": b"new agent" * 400,
-    "/ota/more.py": b"more",
+    "/boot.py": b"import ota.recovery\n\n# new\nota.recovery.boot()\nnew = 1\n",
+    "/ota/agent.py": b"agent = 'new'\n" * 300,
+    "/ota/more.py": b"more = 1\n",
     b"/f\xc3\xbcr/\xe2\x82\xac.txt".decode(): b"names",
     "/empty/inner": None,
 }
@@ -184,6 +186,125 @@ def test_a_foreign_boot_py_never_takes_the_front():
     recovery.install()
     before["/boot_user.py"] = foreign
     check.equal(ramflash.tree(), before)
+
+
+def test_a_boot_py_that_could_not_be_undone_never_takes_the_front():
+    for foreign in (
+        b"raise ValueError\nimport ota.recovery\nota.recovery.boot()\n",
+        b"import ota.recovery\nimport nowhere\nota.recovery.boot()\n",
+        b"import ota.recovery\n# ota.recovery.boot()\n",
+        b"import ota.recovery\n",
+        b"",
+    ):
+        _, before = old_tree()
+        stage({"/boot.py": foreign})
+        recovery.commit("a", 3, 24, 0, "installed")
+        recovery.install()
+        before["/boot_user.py"] = foreign
+        check.equal(ramflash.tree(), before)
+
+
+def mpy(version=6, feature=3, small_int_bits=31):
+    return bytes((77, version, feature, small_int_bits)) + b"rest"
+
+
+def test_a_stale_twin_is_retired_and_comes_back():
+    for old_name, new_name in (("/lib/x.py", "/lib/x.mpy"), ("/lib/x.mpy", "/lib/x.py")):
+        ramflash.mount()
+        ramflash.write("/main.py", b"")
+        ramflash.write(old_name, b"old")
+        before = ramflash.tree()
+        stage({new_name: mpy()})
+        check.equal(ramflash.tree(), before)
+        recovery.commit("a", 3, 24, 0, "installed")
+        recovery.install()
+        check.equal(ramflash.tree(), {"/main.py": b"", "/lib": None, new_name: mpy()})
+        recovery.roll_back("rolled back: a test")
+        check.equal(ramflash.tree(), before)
+
+
+def test_source_and_mpy_of_one_module_refuse_the_package():
+    for package in (
+        {"/x.py": b"", "/x.mpy": mpy()},
+        {"/x.mpy": mpy(), "/x.py": b""},
+        {"/main.py": OLD["/main.py"], "/main.mpy": mpy()},
+        {"/main.mpy": mpy(), "/main.py": b"new"},
+    ):
+        old_tree()
+        check.raises(Refused, "can not apply: ", stage, package)
+
+
+def test_mpy_files_that_this_interpreter_does_not_load():
+    # Feature byte: two bits of sub-version, then the architecture; 10 is an ESP32's.
+    for wrong in (b"", b"M\x06", b"x" * 9, mpy(5), mpy(7), mpy(6, 10 << 2 | 3), mpy(6, 3, 200)):
+        old_tree()
+        check.raises(Refused, "incompatible .mpy: ", stage, {"/lib/x.mpy": wrong})
+    # Without native code the sub-version does not matter.
+    for right in (mpy(), mpy(6, 0), mpy(6, 2), mpy(6, 3, 0)):
+        old_tree()
+        stage({"/lib/x.mpy": right})
+
+
+def test_source_on_the_boot_path_must_compile():
+    for path in ("/ota/recovery.py", "/lib/ota/x.py", "/boot.py"):
+        for wrong in (b"def (:", b"\xff\xfe = 1", b"x = 1\n  y = 2\n"):
+            old_tree()
+            check.raises(Refused, path + " does not compile", stage, {path: wrong})
+    stage({"/app.py": b"def (:"})  # elsewhere that is for the trial to find out
+
+
+class Machine:
+    """What recovery.boot() asks of the machine module."""
+
+    DEEPSLEEP_RESET = 4
+
+    def __init__(self):
+        self.resets = 0
+
+    def reset(self):
+        self.resets += 1
+
+    def reset_cause(self):
+        return 1
+
+
+def test_boot_counts_a_boot_once():
+    before = open_trial()
+    machine = sys.modules["machine"] = Machine()
+    state = recovery.read_state()
+    state[6] = "0"  # no deadline: there is no timer here
+    recovery._write_state(state)
+    for boots in (1, 2, 3):
+        recovery._begun = False
+        recovery.boot()
+        recovery.boot()  # a package's own boot.py may call it once more
+        check.equal(recovery.status()["boots"], boots)
+    check.equal(machine.resets, 0)
+    recovery._begun = False
+    recovery.boot()
+    check.equal(machine.resets, 1)
+    check.equal(ramflash.tree(), before)
+    check.equal(recovery.load("report"), "2 fa8884d2 rolled back: 3 boots without confirm")
+
+
+def test_flash_that_fails_for_good_does_not_make_a_reset_loop():
+    open_trial()
+    machine = sys.modules["machine"] = Machine()
+    state = recovery.read_state()
+    state[0] = "commit"
+    recovery._write_state(state)
+
+    def broken():
+        raise OSError(5)
+
+    move_in, move_out = recovery._move_in, recovery._move_out
+    recovery._move_in = recovery._move_out = broken
+    recovery._begun = False
+    try:
+        check.raises(OSError, "5", recovery.boot)
+    finally:
+        recovery._move_in, recovery._move_out = move_in, move_out
+    check.equal(machine.resets, 0)
 
 
 def test_refused_members():

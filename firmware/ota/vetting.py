@@ -1,0 +1,96 @@
+"""What a member may be called and hold: all that is refused whatever else a package does right."""
+
+import sys
+
+from .errors import Refused
+
+# A package that could rewrite these could steal the node from its owner, or its way back.
+_PROTECTED = ("/.ota", "/ota.json")
+# The next boot runs these before it can mend anything.
+_BOOT_PATH = ("/boot.py", "/ota/", "/lib/ota/")
+
+
+def clean_path(name):
+    """The absolute path on flash for a name in an archive.
+
+    name: str; `./` and a leading `/` mean the root. Raises Refused for what leaves the root or is
+    protected.
+    """
+    parts = []
+    for part in name.split("/"):
+        if part == "" or part == ".":
+            continue
+        if part == "..":
+            raise Refused("can not apply", "a path leaves the root")
+        if len(part.encode()) > 255:
+            raise Refused("can not apply", "a name is longer than 255 bytes")
+        for c in part:
+            if c == "\\" or ord(c) < 32 or ord(c) == 127:
+                raise Refused("can not apply", "a name has a character not allowed in it")
+        parts.append(part)
+    path = "/" + "/".join(parts)
+    for protected in _PROTECTED:
+        if path == protected or path.startswith(protected + "/"):
+            raise Refused("can not apply", "protected path " + path)
+    return path
+
+
+def on_boot_path(path):
+    """True when the next boot runs this file before it can mend anything."""
+    for start in _BOOT_PATH:
+        if path == start or (start[-1] == "/" and path.startswith(start)):
+            return True
+    return False
+
+
+def check_content(path, staged):
+    """Raise Refused when what is staged for path could not be loaded by this interpreter."""
+    if path.endswith(".mpy"):
+        _check_mpy(path, staged)
+    elif path.endswith(".py") and on_boot_path(path):
+        _check_source(path, staged)
+
+
+def starts_recovery(new):
+    """True when a new boot.py begins with the live one's code, as far as it starts recovery.
+
+    One that fails before that could not be undone by anything on the node.
+    """
+    with open("/boot.py") as live, open(new) as file:
+        for line in _code(live):
+            if line != next(_code(file), None):
+                return False
+            if "ota.recovery.boot()" in line:
+                return True
+    return False
+
+
+def _code(file):
+    for line in file:
+        line = line.rstrip()
+        if line and not line.lstrip().startswith("#"):
+            yield line
+
+
+def _check_source(path, new):
+    """Raise Refused when the next boot could not even compile this file."""
+    try:
+        with open(new) as file:
+            compile(file.read(), path, "exec")
+    except (SyntaxError, UnicodeError, MemoryError) as error:
+        raise Refused("can not apply", "%s does not compile, %s" % (path, type(error).__name__))
+
+
+def _check_mpy(path, new):
+    """Raise Refused when this interpreter does not load this file (py/persistentcode.c)."""
+    ours = getattr(sys.implementation, "_mpy", 0)
+    with open(new, "rb") as file:
+        header = file.read(4)
+    if len(header) < 4 or header[0] != 77:
+        raise Refused("can not apply", "incompatible .mpy: %s is none" % path)
+    arch = header[2] >> 2 & 0x2F
+    native_differs = arch != ours >> 10 & 0x2F or header[2] & 3 != ours >> 8 & 3
+    # The last byte is how many bits the compiler took for a small integer.
+    small_int_fits = not header[3] or sys.maxsize >> header[3] - 1
+    if header[1] != ours & 0xFF or (arch and native_differs) or not small_int_fits:
+        raise Refused("can not apply", "incompatible .mpy: " + path)
