@@ -1,25 +1,34 @@
 # First code at power-up. When no transaction is open this is one stat and nothing more.
 # A package may replace this file only by one that begins with the same code up to boot().
-import os
+import sys
 
+_path = sys.path[:]
 _trial = False
+# Nothing that a package brings, not even an os.py of its own, may come in between.
+sys.path[:] = ()
+import os  # noqa: E402
+
 try:
     os.stat("/.ota/state")
 except OSError:
-    pass
+    sys.path[:] = _path
 else:
     # Committed, on trial or rolling back: the tree may be between old and new right now, so this
-    # comes before any other code of the node.
+    # comes before any other code of the node, and is the copy that was left at the commit.
     _trial = True
     try:
-        import ota.recovery
+        sys.path[:] = ("/.ota",)
+        try:
+            import recovery
+        except ImportError:
+            sys.path[:] = _path  # an agent frozen into the firmware leaves no copy
+            import ota.recovery as recovery
 
-        ota.recovery.boot()
+        recovery.boot()
     except BaseException as error:
         # The last guard: whatever is wrong here, main.py may still reach the control channel.
-        import sys
-
         sys.print_exception(error)
+    sys.path[:] = _path
 
 try:
     os.stat("/boot_user.py")
@@ -32,6 +41,4 @@ else:
     except Exception as error:
         if _trial:
             raise  # a new one that fails: stay at the REPL until the trial deadline
-        import sys
-
         sys.print_exception(error)

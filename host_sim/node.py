@@ -46,6 +46,7 @@ class Node:
         self.mtime = mtime
         self.heap = heap
         self.log = log
+        self._session: Session | None = None
         self.rtc_memory = b""  # machine.RTC().memory() as the last run left it
         self._stock = stock
 
@@ -63,6 +64,7 @@ class Node:
         max_boots: int = 100,
         cause: str = "power_on",
         wear: bool = False,
+        keep_log: bool = False,
         stop: Callable[[Event], object] | None = None,
         on_event: Callable[[Event], object] | None = None,
     ) -> Run:
@@ -72,7 +74,8 @@ class Node:
         the random ones). `storm`: power fails after every so many operations, and comes back.
         `fail`: ``(operation, error)``, an error of the flash chip without a power cut, once or
         `persistent`. `stop`: ends the run when it returns true for an event. `cause`: why it boots
-        first; RTC memory of the run before is kept unless that is ``"power_on"``.
+        first; RTC memory of the run before is kept unless that is ``"power_on"``. `keep_log`: tell
+        in :attr:`Run.severed` what the node was writing when the power failed.
         """
         options = {name: value for name, value in locals().items() if name != "self"}
         return self._follow(Plan(**options))
@@ -81,12 +84,18 @@ class Node:
         """Run `code` instead of ``/boot.py`` and ``/main.py``; options as for :meth:`run`."""
         return self._follow(Plan(**options, code=code))
 
+    def cut_power(self) -> None:
+        """From another thread: power fails now, between two operations, and the run is over."""
+        session = self._session
+        if session:
+            session.cut_power()
+
     def _follow(self, plan: Plan) -> Run:
         plan.check()
         folder = None
         if self._stock is not False:
             folder = stock.ensure() if self._stock is True else Path(self._stock)
-        session = Session(self, plan, folder)
+        session = self._session = Session(self, plan, folder)
         with node_boot.temporary_file() as rtc:
             if plan.cause != "power_on":
                 rtc.write(self.rtc_memory)

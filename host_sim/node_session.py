@@ -47,6 +47,8 @@ class Run:
     boots: int = 0
     nor_violations: int = 0
     wear: Counter[int] = field(default_factory=Counter)
+    #: With `keep_log`: the operation at which power failed, not done, and those of that boot.
+    severed: tuple[flash_rules.Operation, list[flash_rules.Operation]] | None = None
 
     @property
     def error(self) -> str | None:
@@ -73,6 +75,7 @@ class Plan:
     max_boots: int = 100
     cause: str = "power_on"
     wear: bool = False
+    keep_log: bool = False
     stop: Callable[[Event], object] | None = None
     on_event: Callable[[Event], object] | None = None
     code: str | None = None
@@ -115,10 +118,14 @@ class Session:
         self.result = Run()
         self.traffic = flash_rules.Traffic()
         self.texts: list[str] = []
+        self.running: Boot | None = None
+        self.power_is_cut = False
         self.wake = 0
         self.sleeps = 0  # with a storm, only these count towards the wakes asked for
         self.deadline = time.monotonic() + plan.timeout_s
-        self.keep_content = plan.torn in flash_rules.ORDER_KINDS and bool(plan.cut or plan.storm)
+        self.keep_content = plan.keep_log or (
+            plan.torn in flash_rules.ORDER_KINDS and bool(plan.cut or plan.storm)
+        )
         self.blocks = image_blocks(self.image)
 
     def follow(self, rtc: IO[bytes]) -> Run:
@@ -147,6 +154,13 @@ class Session:
         self.report(last)
         result.output = "".join(self.texts)
         return result
+
+    def cut_power(self) -> None:
+        """Kill the node; the run ends as at a cut operation."""
+        boot = self.running
+        if boot:
+            self.power_is_cut = True
+            boot.kill()
 
     def report(self, event: Event) -> bool:
         """Record and pass on one event; true when the run is to stop here."""
@@ -204,7 +218,9 @@ class Session:
                 report=self.report,
                 deadline=self.deadline,
             )
+            self.running = boot
             end = boot.run()
+            self.running = None
             log.seek(0)
             operations = list(flash_rules.read_log(log.read(), self.keep_content))
         self.traffic.add(operations)
@@ -213,6 +229,8 @@ class Session:
             size = BLOCK if end.a == flash_rules.ERASE else len(end.data)
             last = flash_rules.Operation(end.a, end.b, size, end.data)
             seed = f"{plan.seed}:{self.traffic.ops}"
+            if plan.keep_log:
+                self.result.severed = last, operations
             flash_rules.apply_cut(self.image, last, operations, plan.torn, seed)
         return end, boot.status
 
@@ -235,6 +253,8 @@ class Session:
         elif end.why == node_boot.CUT:
             event = {"event": "power_cut", "op": self.traffic.ops}
             code, following = EXIT_CUT, "power_on" if plan.storm else None
+        elif self.power_is_cut:
+            event, code = {"event": "power_cut", "op": None}, EXIT_CUT
         elif end.why == node_boot.REPL:
             error = end.data.decode("utf-8", "replace") or None
             event = {"event": "exit", "error": error}

@@ -15,7 +15,7 @@ _HOME = {
     "Agent": "agent",
     "load_config": "config",
     "confirm": "recovery",
-    "status": "recovery",
+    "status": "agent",
 }
 
 

@@ -16,8 +16,8 @@ class Agent:
     """The update agent of one node.
 
     config: dict, as from load_config(). progress: called as progress(step, value) with the steps
-    request, space, download, bytes, file, commit, install, clear, report, confirm, reset, failed
-    and later; without it they are printed, but for bytes and file. open_stream: called with the
+    request, space, download, bytes, file, commit, install, clear, report, confirm, failed and
+    later; without it they are printed, but for bytes and file. open_stream: called with the
     download's URL in place of the built-in verified HTTPS (the URL holds the device key: never
     log it); returns a urequests-shaped response: `status_code`, `raw` with `readinto(buffer, n)`,
     `close()`.
@@ -31,7 +31,7 @@ class Agent:
         self._progress = progress or _print
         self._open_stream = open_stream
         self._control = None
-        self._last_ping = 0
+        self._last_ping = time.ticks_ms()
 
     def check(self):
         """One cycle: deliver what is owed, confirm a trial, act on a waiting request.
@@ -64,6 +64,8 @@ class Agent:
             pass  # nothing on trial, nothing owed, no litter
         else:
             outcome = self._settle()
+            if outcome == "open":
+                return self._later("a transaction waits for the next boot")
         if control.bad:
             return self._fail(control.bad.file_id, str(control.bad))
         if control.request:
@@ -81,11 +83,14 @@ class Agent:
             outcome = "confirmed"
         owed = recovery.load("report")
         if owed:
-            self._deliver(recovery)
+            self._deliver(recovery, owed)
             if owed.startswith("2 "):
-                outcome = "rolled_back" if " rolled back" in owed else "failed"
-        if not recovery.read_state():
-            recovery.discard()
+                self.reason = owed.split(" ", 2)[2]
+                outcome = "rolled_back" if self.reason.startswith("rolled back") else "failed"
+        if recovery.in_transaction():
+            # Another version's, or boot.py could not finish it: staging would overwrite it.
+            return "open"
+        recovery.discard()
         if not self._control.request:
             recovery.forget("attempts")
         return outcome
@@ -95,42 +100,26 @@ class Agent:
 
         self._progress("request", request.file_id)
         try:
+            self._check_space(request)
+            last = self._count_attempt(recovery, request.file_id)
             staged = self._stage(request)
         except Refused as error:
-            recovery.discard()
             return self._fail(request.file_id, str(error))
         except Transient as error:
             reason = str(error)
+        except MemoryError:
+            reason = "can not apply: out of memory"
         except OSError as error:
-            recovery.discard()
             if error.args[0] == 28:
                 return self._fail(request.file_id, "not enough space: flash is full")
             return self._fail(request.file_id, "can not apply: flash failed, " + name_of(error))
-        except MemoryError:
-            reason = "can not apply: out of memory"
         else:
             return self._install(request, staged)
         recovery.discard()
-        if self._attempts(recovery, request.file_id) < self._config["max_attempts"]:
-            return self._later(reason)
-        return self._fail(request.file_id, reason)
+        return self._fail(request.file_id, reason) if last else self._later(reason)
 
-    def _attempts(self, recovery, file_id):
-        """Count this attempt on flash and return how many there have been."""
-        count = 1
-        before = recovery.load("attempts")
-        if before and before.split(" ")[0] == file_id:
-            count += int(before.split(" ")[1])
-        if count < self._config["max_attempts"]:
-            recovery.save("attempts", "%s %d" % (file_id, count))
-        return count
-
-    def _stage(self, request):
-        """Download, verify and stage; the live tree is not touched. Returns changed paths."""
-        from .download import Body, open_package
-        from .inflate import open_archive
-        from .staging import Staging, enough_for, free_blocks
-        from .tarfile_lite import TarReader
+    def _check_space(self, request):
+        from .staging import enough_for, free_blocks
 
         if not enough_for(request.size):
             raise Refused(
@@ -138,10 +127,35 @@ class Agent:
                 "%d bytes announced, %d blocks are free" % (request.size, free_blocks()),
             )
         self._progress("space", free_blocks())
+
+    def _count_attempt(self, recovery, file_id):
+        """Count this attempt on flash before it begins; True when it is the last one.
+
+        One that ends in a watchdog reset or a power cut is counted as well: such a package would
+        otherwise be fetched for ever. Raises Refused when there have been enough.
+        """
+        count = 1
+        before = recovery.load("attempts")
+        if before and before.split(" ")[0] == file_id:
+            count += int(before.split(" ")[1])
+        most = self._config["max_attempts"]
+        if count > most:
+            raise Refused("can not apply", "interrupted %d times" % most)
+        recovery.save("attempts", "%s %d" % (file_id, count))
+        return count == most
+
+    def _stage(self, request):
+        """Download, verify and stage; the live tree is not touched. Returns changed paths."""
+        from .download import Body, open_package
+        from .inflate import open_archive
+        from .staging import Staging
+        from .tarfile_lite import TarReader
+
         if self._config["mqtt"]["tls"]:
             # Two TLS connections at a time are more than a node without PSRAM can hold.
             self._control.close()
         gc.collect()
+        self._last_ping = time.ticks_ms()
         response = open_package(self._config, request, self._open_stream)
         staging = None
         try:
@@ -149,7 +163,7 @@ class Agent:
             body = Body(response.raw, request.size, self._on_bytes)
             archive = open_archive(body)
             reader = TarReader(archive)
-            staging = Staging(self._progress)
+            staging = Staging(self._progress, (self._config["ca"],))
             while reader.next():
                 staging.add(reader)
             scratch = bytearray(256)
@@ -172,56 +186,63 @@ class Agent:
         if not staged:
             # Nothing differs from what runs: no trial, and no reset.
             recovery.discard()
-            recovery.save("report", "1 " + request.file_id)
-            self._try_to_deliver(recovery)
+            self._end(recovery, "1 " + request.file_id)
             return "installed"
-        recovery.commit(
-            request.file_id,
-            config["trial_boots"],
-            config["trial_wakes"],
-            config["trial_deadline_s"],
-            config["report"],
-        )
-        recovery.forget("attempts")
-        self._progress("commit", staged)
         try:
+            recovery.commit(
+                request.file_id,
+                config["trial_boots"],
+                config["trial_wakes"],
+                config["trial_deadline_s"],
+                config["report"],
+            )
+            self._progress("commit", staged)
             recovery.install()
-        except OSError:
-            # Rolled back already; the report says why.
-            self._try_to_deliver(recovery)
-            self._progress("failed", "can not apply")
-            return "failed"
-        self._progress("install", staged)
-        if config["report"] == "installed":
-            self._try_to_deliver(recovery)
-        self._control.close()
-        self._progress("reset", "")
-        import machine
+            recovery.forget("attempts")
+            self._progress("install", staged)
+            owed = recovery.load("report")
+            if owed:
+                self._deliver(recovery, owed)
+        except Transient as error:
+            self._later(error)  # the report waits on flash
+        except OSError as error:
+            # Flash failed: boot.py tries again after the reset, and reports how it ended.
+            self._later("can not apply: flash failed, " + name_of(error))
+        finally:
+            # Whatever happened: the modules in memory are no longer those on flash, and only a
+            # boot can begin the trial.
+            if recovery.in_transaction():
+                import machine
 
-        machine.reset()
-        return "installed"
+                self._control.close()
+                machine.reset()
+        return "later"
 
     def _fail(self, file_id, reason):
         from . import recovery
 
         self.reason = reason
-        # On flash before the clear: a cut between clear and report must not lose the end.
-        recovery.save("report", "2 %s %s" % (file_id, reason))
-        recovery.forget("attempts")
         self._progress("failed", reason)
-        self._try_to_deliver(recovery)
+        recovery.discard()
+        self._end(recovery, "2 %s %s" % (file_id, reason))
         return "failed"
 
-    def _try_to_deliver(self, recovery):
+    def _end(self, recovery, owed):
+        """Report the end of a request that leaves no transaction."""
         try:
-            self._deliver(recovery)
+            # On flash before the clear: a cut between clear and report must not lose the end.
+            recovery.save("report", owed)
+            recovery.forget("attempts")
+        except OSError:
+            pass  # flash is full or fails: then at least now
+        try:
+            self._deliver(recovery, owed)
         except Transient as error:
             self._later(error)  # it waits on flash, and goes out first at the next contact
 
-    def _deliver(self, recovery):
-        event, file_id, text = (recovery.load("report") + "  ").split(" ", 2)
-        text = text.strip() or None
-        self._control.finish(int(event), file_id, text, self._progress)
+    def _deliver(self, recovery, owed):
+        event, file_id, text = (owed + "  ").split(" ", 2)
+        self._control.finish(int(event), file_id, text.strip() or None, self._progress)
         recovery.forget("report")
 
     def _later(self, reason):
@@ -237,6 +258,24 @@ class Agent:
         if keepalive_ms and time.ticks_diff(now, self._last_ping) > keepalive_ms // 2:
             self._last_ping = now
             self._control.keep_alive()
+
+
+def status():
+    """{"state", "file_id", "boots", "undelivered"} for people and for the application.
+
+    state: "idle", "staged", "commit", "trial" or "back"; boots: as the state counts them;
+    undelivered: the waiting report, or None.
+    """
+    from . import recovery
+
+    state = recovery.read_state()
+    staged = recovery.exists("/.ota/journal")
+    return {
+        "state": state[0] if state else "staged" if staged else "idle",
+        "file_id": state[1] if state else None,
+        "boots": int(state[2]) if state else 0,
+        "undelivered": recovery.load("report"),
+    }
 
 
 def _print(step, value):

@@ -2,31 +2,37 @@
 
 import json
 
+from micropython import const
+
 from .errors import ConfigError
 
 # Stands where a key has no default.
 _REQUIRED = ()
 
-# One row a key: its default (whose type is the key's type), the least value of a number.
+# A trial deadline beyond this is none, and a longer text is a mistake.
+_LONGEST_S = const(86400)
+_LONGEST_TEXT = const(128)
+
+# One row a key: its default (whose type is the key's type), least and greatest value of a number.
 _KEYS = (
-    ("device_id", _REQUIRED, 0),
-    ("device_key", _REQUIRED, 0),
-    ("control_channel", _REQUIRED, 0),
-    ("server", "console.insigh.io", 0),
-    ("ca", "/ca.der", 0),
-    ("report", "installed", 0),
-    ("trial_boots", 3, 1),
-    ("trial_wakes", 24, 1),
-    ("trial_deadline_s", 300, 0),
-    ("max_attempts", 5, 1),
-    ("timeout_s", 20, 1),
+    ("device_id", _REQUIRED, 0, 0),
+    ("device_key", _REQUIRED, 0, 0),
+    ("control_channel", _REQUIRED, 0, 0),
+    ("server", "console.insigh.io", 0, 0),
+    ("ca", "/ca.der", 0, 0),
+    ("report", "installed", 0, 0),
+    ("trial_boots", 3, 1, 1000),
+    ("trial_wakes", 24, 1, 100000),
+    ("trial_deadline_s", 300, 0, _LONGEST_S),
+    ("max_attempts", 5, 1, 1000),
+    ("timeout_s", 20, 1, _LONGEST_S),
 )
 _MQTT_KEYS = (
-    ("host", "console.insigh.io", 0),
-    ("port", 1883, 1),
-    ("tls", False, 0),
-    ("keepalive", 60, 0),
-    ("grace_ms", 50, 0),
+    ("host", "console.insigh.io", 0, 0),
+    ("port", 1883, 1, 65535),
+    ("tls", False, 0, 0),
+    ("keepalive", 60, 0, 65535),
+    ("grace_ms", 50, 0, 60000),
 )
 
 
@@ -61,10 +67,6 @@ def complete(given):
     config["mqtt"] = _fill(mqtt, _MQTT_KEYS, "mqtt.")
     if config["report"] not in ("installed", "confirmed"):
         raise ConfigError("bad configuration", "report is neither installed nor confirmed")
-    if config["mqtt"]["port"] > 65535:
-        raise ConfigError("bad configuration", "mqtt.port is above 65535")
-    if config["mqtt"]["keepalive"] > 65535:
-        raise ConfigError("bad configuration", "mqtt.keepalive is above 65535")
     for key in ("device_id", "control_channel"):
         # Either stands in a topic: a level or a wildcard in it would reach beyond this node.
         if any(c in "/+# \0" for c in config[key]):
@@ -79,7 +81,7 @@ def _fill(given, keys, prefix):
         if key not in known and prefix + key != "mqtt":
             raise ConfigError("bad configuration", "unknown key %s%s" % (prefix, key))
     filled = {}
-    for key, default, least in keys:
+    for key, default, least, most in keys:
         value = given.get(key, default)
         if value is _REQUIRED:
             raise ConfigError("bad configuration", "%s%s is missing" % (prefix, key))
@@ -91,17 +93,21 @@ def _fill(given, keys, prefix):
             )
         if kind is str and not value:
             raise ConfigError("bad configuration", "%s%s is empty" % (prefix, key))
+        if kind is str and len(value) > _LONGEST_TEXT:
+            raise ConfigError("bad configuration", "%s%s is too long" % (prefix, key))
         if kind is int and value < least:
             raise ConfigError("bad configuration", "%s%s is below %d" % (prefix, key, least))
+        if kind is int and value > most:
+            raise ConfigError("bad configuration", "%s%s is above %d" % (prefix, key, most))
         filled[key] = value
     return filled
 
 
 def _check_server(server):
-    host, _, port = server.partition(":")
+    host, colon, port = server.partition(":")
     if (
         not host
-        or any(c in "/?#@\\ \r\n" for c in server)
-        or (":" in server and not (port.isdigit() and 0 < int(port) < 65536))
+        or any(not ("a" <= c <= "z" or "0" <= c <= "9" or c in ".-") for c in host.lower())
+        or (colon and not (port.isdigit() and 0 < int(port) < 65536))
     ):
         raise ConfigError("bad configuration", "server is not host or host:port")

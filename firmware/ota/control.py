@@ -13,6 +13,7 @@ from .errors import Refused, Transient, name_of
 _PENDING = const(0)
 _PINGREQ = b"\xc0\x00"
 _LONGEST_REPORT_TEXT = const(160)
+_MOST_BRACKETS = const(64)
 
 
 class Request:
@@ -41,10 +42,11 @@ def parse(payload):
     """
     if not payload:
         return None  # our own clear, or somebody else's
+    if payload.count(b"[") + payload.count(b"{") > _MOST_BRACKETS:
+        raise BadRequest("nested or long beyond any request")  # it could exhaust the memory
     try:
         pack = json.loads(payload)
-    except (ValueError, RuntimeError, MemoryError):
-        # RuntimeError: nested deeper than the stack.
+    except (ValueError, RuntimeError):  # RuntimeError: nested deeper than the stack
         raise BadRequest("not JSON")
     if not isinstance(pack, list):
         raise BadRequest("not a SenML pack")
@@ -127,6 +129,7 @@ class Control:
         self._client = None
         self._link = None
         self._heard = False
+        self._pings = 0  # sent and not answered yet
 
     def connect(self):
         """Connect, subscribe, and learn what is retained in the same round trip.
@@ -153,6 +156,7 @@ class Control:
         client.set_callback(self._on_message)
         link.open(mqtt["host"], mqtt["port"], context)
         self._link, self._client = link, client
+        self._pings = 0
         sockets = umqtt.socket
         try:
             # umqtt.simple opens its socket itself, without a time limit on every release before
@@ -164,6 +168,7 @@ class Control:
         # A broker sends what is retained before it answers a ping that follows the subscription:
         # one round trip tells "nothing pending". No standard promises it, hence the grace.
         link.send_after(_PINGREQ)
+        self._pings = 1
         self._guarded(client.subscribe, self._topic, 1)
         self._guarded(self._until_pong)
         if not (self.request or self.bad) and link.readable(mqtt["grace_ms"]):
@@ -173,10 +178,10 @@ class Control:
         """Tell the broker that this node still lives; for the time of a download."""
         if self._link:
             try:
-                self._guarded(self._client.ping)
-                self._link.flush()
-            except (Transient, OSError):
-                self.close()  # the report will connect anew
+                self._ping()
+                self._guarded(self._link.flush)
+            except Transient:
+                pass  # the report will connect anew
 
     def finish(self, event, file_id, text, progress):
         """Clear the retained request if it still is the one of file_id, then report.
@@ -188,7 +193,7 @@ class Control:
             self.connect()
         else:
             # The operator may have asked for another package meanwhile: that request must stay.
-            self._guarded(self._client.ping)
+            self._ping()
             self._guarded(self._until_pong)
         pending = self.request or self.bad
         if pending and pending.file_id == file_id:
@@ -211,36 +216,42 @@ class Control:
 
     def _on_message(self, topic, payload):
         self._heard = True
+        skipped, self._link.skipped = self._link.skipped, 0
         if topic != self._topic:
             return
         self.request = self.bad = None
         try:
-            if self._link.skipped:
-                self._link.skipped = 0
+            if skipped:
                 raise BadRequest("longer than any request")
             self.request = parse(payload)
         except BadRequest as error:
             self.bad = error
 
+    def _ping(self):
+        self._pings += 1
+        self._guarded(self._client.ping)
+
     def _until_pong(self):
-        while True:
+        """Hear everything that the broker sent before it answered the last ping."""
+        while self._pings:
             self._heard = False
             # None for a PINGRESP, and on old releases for a message as well.
             if self._client.wait_msg() is None and not self._heard:
-                return
+                self._pings -= 1
 
     def _guarded(self, call, *args):
         try:
             return call(*args)
+        except MemoryError:
+            raise
         except OSError as error:
             detail = name_of(error)
-        except (AssertionError, IndexError, TypeError, ValueError) as error:
-            # umqtt.simple's protocol checks, where it has any.
-            detail = "the broker's answer makes no sense, " + type(error).__name__
         except Exception as error:
-            if type(error).__name__ != "MQTTException":
-                raise
-            detail = "refused by the broker, code %s" % error.args[0]
+            if type(error).__name__ == "MQTTException":
+                detail = "refused by the broker, code %s" % error.args[0]
+            else:
+                # umqtt.simple's protocol checks, where it has any, are asserts and indexes.
+                detail = "the broker's answer makes no sense, " + type(error).__name__
         self._link.abort()
         self._link = None
         raise Transient("can not connect", detail)

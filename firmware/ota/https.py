@@ -12,6 +12,8 @@ _LONGEST_LINE = const(1024)
 _MOST_HEADERS = const(64)
 _MOST_REDIRECTS = const(3)
 _REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_INTERIM = const(4)
+_HOST_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.-"
 _REASON = "can not download"
 
 
@@ -51,7 +53,7 @@ def get(url, ca, timeout_ms):
 class Response:
     """An answer whose headers have been read.
 
-    status_code: int; length: bytes of the body, None when the server does not say; location: str
+    status_code: int; length: bytes of the body, None when the server does not say; location: bytes
     or None; raw: an object with `readinto(buffer, n)`, 0 at the end of the body.
     """
 
@@ -81,8 +83,8 @@ class Response:
             if not got:
                 raise Transient(_REASON, "the body ended early")
             self._left -= got
-            if self._chunked and not self._left:
-                self._line()  # the line end behind a chunk's data
+            if self._chunked and not self._left and self._line():
+                raise Transient(_REASON, "a chunk is longer than it says")
         return got or 0
 
     def close(self):
@@ -90,21 +92,43 @@ class Response:
         self._link.abort()
 
     def _line(self):
+        """One line without its end; what is beyond the limit is read past and dropped."""
         line = self._link.readline(_LONGEST_LINE)
-        if not line or line[-1] != 10:
-            raise Transient(_REASON, "a header line is too long or cut off")
-        return line[:-1].rstrip(b"\r")
+        more = line
+        for _ in range(_MOST_HEADERS):
+            if not more:
+                raise Transient(_REASON, "the answer ended early")
+            if more[-1] == 10:
+                return line.rstrip(b"\r\n")
+            more = self._link.readline(_LONGEST_LINE)
+        raise Transient(_REASON, "a header line is too long")
 
     def _read_head(self):
+        for _ in range(_MOST_INTERIM):
+            self._read_status()
+            self._read_headers()
+            if self.status_code // 100 != 1:
+                break
+        else:
+            raise Transient(_REASON, "only interim answers")
+        if self._chunked:
+            self.length = None
+            self._left = 0
+        else:
+            self._left = self.length
+
+    def _read_status(self):
         # Not split(None, 2): an empty reason phrase is allowed.
         words = self._line().split(b" ")
         if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
             raise Transient(_REASON, "the server does not speak HTTP")
         self.status_code = int(words[1])
+
+    def _read_headers(self):
         for _ in range(_MOST_HEADERS):
             line = self._line()
             if not line:
-                break
+                return
             name, _, value = line.partition(b":")
             name = name.lower()
             value = value.strip()
@@ -120,43 +144,42 @@ class Response:
                 if value.lower() != b"identity":
                     raise Transient(_REASON, "unknown Content-Encoding")
             elif name == b"location":
-                self.location = value.decode()
-        else:
-            raise Transient(_REASON, "more than %d headers" % _MOST_HEADERS)
-        if self._chunked:
-            self.length = None
-            self._left = 0
-        else:
-            self._left = self.length
+                self.location = value
+        raise Transient(_REASON, "more than %d headers" % _MOST_HEADERS)
 
     def _next_chunk(self):
         text = self._line().split(b";")[0].strip()
-        try:
-            self._left = int(text, 16)
-        except ValueError:
+        # Eight digits at most: int() alone would also take signs, underscores and a 0x.
+        if not 0 < len(text) <= 8 or any(c not in b"0123456789abcdefABCDEF" for c in text):
             raise Transient(_REASON, "a chunk's size makes no sense")
-        if self._left < 0 or self._left > 0x3FFFFFFF:
-            raise Transient(_REASON, "a chunk's size makes no sense")
+        self._left = int(text, 16)
         if not self._left:
-            while self._line():
-                pass  # trailers
+            self._read_headers()  # trailers
             self._chunked = False
 
 
 def _split(url):
-    """(host, port, path) of an https URL."""
+    """(host, port, path) of an https URL. The host may be quoted in an error, so it is checked."""
     if not url.startswith("https://"):
         raise Refused(_REASON, "redirected to something other than HTTPS")
-    host, _, path = url[8:].partition("/")
-    host, _, port = host.partition(":")
-    if not host or "@" in host or (port and not port.isdigit()):
+    end = 8
+    while end < len(url) and url[end] not in "/?#":
+        end += 1
+    host, _, port = url[8:end].partition(":")
+    if (
+        not host
+        or not all(c in _HOST_CHARACTERS for c in host.lower())
+        or (port and not (port.isdigit() and 0 < int(port[:6]) < 65536))
+    ):
         raise Refused(_REASON, "redirected to an unusable address")
-    return host, int(port or 443), "/" + path
+    path = url[end:].split("#")[0]
+    return host, int(port or 443), path if path.startswith("/") else "/" + path
 
 
 def _next_url(location, host, port):
-    if not location or any(ord(c) < 33 for c in location):
+    if not location or any(not 32 < c < 127 for c in location):
         raise Transient(_REASON, "redirected to nowhere")
+    location = location.decode()
     if location.startswith("/") and not location.startswith("//"):
         return "https://%s:%d%s" % (host, port, location)
     return location

@@ -8,7 +8,7 @@ import binascii
 
 from micropython import const
 
-from .errors import Refused
+from .errors import Refused, Transient
 from .tarfile_lite import looks_like_header
 
 _AHEAD = const(1024)
@@ -147,7 +147,7 @@ class _Inflated:
         except EOFError:
             raise _bad("compressed stream ends early")
         except MemoryError:
-            raise Refused(
+            raise Transient(
                 "can not apply", "no memory for a window of %d bytes" % (1 << self._window_bits)
             )
         except OSError as error:

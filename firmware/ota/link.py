@@ -14,6 +14,8 @@ _OUT = const(256)
 _LONGEST_READ = const(2048)
 _LONGEST_SKIP = const(1 << 20)
 _ECONNRESET = const(104)
+_IPPROTO_TCP = const(6)
+_TCP_NODELAY = const(1)
 _ETIMEDOUT = const(110)
 
 
@@ -36,6 +38,8 @@ def trust(ca, reason):
             import binascii
 
             # Not every build reads PEM.
+            if anchor.count(b"-----BEGIN CERTIFICATE-----") > 1:
+                raise Transient(reason, "trust anchor %s holds more than one certificate" % ca)
             anchor = anchor.split(b"-----BEGIN CERTIFICATE-----")[1].split(b"-----END")[0]
             anchor = binascii.a2b_base64(anchor)
         context.load_verify_locations(cadata=anchor)
@@ -90,11 +94,20 @@ class Link:
         """
         try:
             address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0][-1]
-        except OSError:
+        except (OSError, IndexError):  # some ports give an empty list
             raise Transient(self._reason, "no address for " + host)
-        self._sock = self._stream = socket.socket()
+        try:
+            self._sock = self._stream = socket.socket()
+        except OSError as error:
+            raise Transient(self._reason, "no socket, " + name_of(error))
         try:
             self._sock.settimeout(self._timeout_s)
+            try:
+                # Writes are gathered here already; without this an acknowledgement of ours would
+                # hold back the next message until the peer's delayed one.
+                self._sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
+            except (OSError, ValueError):
+                pass  # not every port has it
             try:
                 self._sock.connect(address)
             except OSError as error:

@@ -5,6 +5,7 @@ from what is on flash, never from memory, and every step may be repeated at any 
 
     /.ota/state      exists from the commit until the end of the transaction; boot.py looks for it
     /.ota/journal    one line per touched path, complete before the commit, never changed after it
+    /.ota/recovery.* this module as it was at the commit, which boot.py runs until the end
     /.ota/new/<n>    staged members         /.ota/old/<n>    what they replace
     /.ota/report     the outcome that the platform has not acknowledged yet
 
@@ -12,27 +13,31 @@ State, one line of fields with single spaces between; the version is state's and
 
     1 <phase> <file id> <boots> <wakes> <most boots> <most wakes> <deadline s> <when> <reason>
 
-    commit   the install may have begun and must be finished
+    commit   the install may have begun and must be finished; <boots> counts the boots that tried
     trial    the new tree runs; <boots> counts boots that no deep sleep explains, <wakes> all boots
-    back     the return to the old tree may have begun and must be finished; <reason> says why
+    back     the return to the old tree may have begun and must be finished; <boots> counts the
+             boots that tried, <reason> says why
 
 Journal line: `<kind> <n> <depth> <path>`; <depth> is how many folders above <path> (for m: and
 <path> itself) the old tree does not have.
 
     a   add: there is no file of this name          r   replace
     b   replace what the next boot itself needs     m   make a folder
-    d   delete: a stale twin (x.py of a new x.mpy)  u   unchanged: nothing to do; <path> is only a
-                                                        check sum of the name
+    d   delete: a stale twin (x.py of a new x.mpy)  u   unchanged; <path> is a check sum of it
 """
 
 import os
+
+from micropython import const
 
 _DIR = "/.ota"
 _STATE = "/.ota/state"
 _JOURNAL = "/.ota/journal"
 _VERSION = "1"
+# A flash that fails at every boot must not be worn by resets for ever.
+_MOST_TRIES = const(20)
 
-# The trial deadline, so that confirm() can disarm it.
+# The timer of the trial deadline must not be collected.
 _timer = None
 # Whether this boot has been counted: a package's own boot.py may call boot() once more.
 _begun = False
@@ -48,10 +53,7 @@ def exists(path):
 
 
 def save(name, text):
-    """Make text the content of /.ota/<name>: after a cut it is wholly the old one or the new one.
-
-    name, text: str. Raises OSError.
-    """
+    """Make text the content of /.ota/<name>, which after a cut is the old or the new one."""
     if not exists(_DIR):
         os.mkdir(_DIR)
     path = _DIR + "/" + name
@@ -61,7 +63,7 @@ def save(name, text):
 
 
 def load(name):
-    """The text of /.ota/<name>, or None when it does not exist."""
+    """The text of /.ota/<name>, or None."""
     try:
         with open(_DIR + "/" + name) as file:
             return file.read()
@@ -76,6 +78,11 @@ def forget(name):
             remove(path)
         except OSError:
             pass
+
+
+def in_transaction():
+    """True from the commit until the new tree is confirmed or the old one is back."""
+    return exists(_STATE)
 
 
 def read_state():
@@ -94,27 +101,41 @@ def _write_state(state):
 def commit(file_id, boots, wakes, deadline_s, when):
     """From here on the staged members will be installed, whatever happens.
 
-    The journal and everything it names are complete and closed. boots, wakes: int, limits of the
-    trial; deadline_s: int, seconds; when: `installed` or `confirmed`, what `e:1` waits for.
+    boots, wakes: int, limits of the trial; deadline_s: int, seconds; when: `installed` or
+    `confirmed`, what `e:1` waits for. The journal and all that it names are complete and closed.
     """
-    _write_state(["commit", file_id, "0", "0", str(boots), str(wakes), str(deadline_s), when, ""])
+    _leave_copy()
+    limits = [str(boots), str(wakes), str(deadline_s)]
+    _write_state(["commit", file_id, "0", "0"] + limits + [when, ""])
+
+
+def _leave_copy():
+    """Copy this module beside the state: the package may break the one that is installed."""
+    source = "/" + __file__.lstrip("/")
+    if exists(source):
+        with open(source, "rb") as file, open(_DIR + source[source.rfind("/") :], "wb") as copy:
+            buffer = bytearray(512)
+            while True:
+                n = file.readinto(buffer)
+                if not n:
+                    break
+                copy.write(buffer if n == 512 else memoryview(buffer)[:n])
 
 
 def install():
-    """Finish the committed transaction and begin its trial.
+    """Finish the committed transaction and begin its trial; the node has to be reset after it.
 
-    Raises OSError after having rolled back, when flash refuses.
+    When this raises OSError the node has to be reset at once, before anything is written: littlefs
+    believes that a failed rename still goes on, and its next write would remove the file. After a
+    reset it knows better, and boot() tries again.
     """
     state = read_state()
-    try:
-        _move_in()
-    except OSError as error:
-        roll_back("can not apply: OSError %s" % error.args[0])
-        raise
+    _move_in()
     if state[7] == "installed":
         # Before the trial begins: once it has, nobody would know that a report is owed.
         save("report", "1 " + state[1])
     state[0] = "trial"
+    state[2] = "0"
     _write_state(state)
 
 
@@ -123,13 +144,9 @@ def confirm():
 
     Called by the agent when it has reached the control channel, or by the application.
     """
-    global _timer
     state = read_state()
-    if not state or state[0] != "trial":
-        return False
-    if _timer:
-        _timer.deinit()
-        _timer = None
+    if not state or state[0] != "trial" or state[3] == "0":
+        return False  # or installed by this very boot: the new tree has not run yet
     if state[7] == "confirmed":
         save("report", "1 " + state[1])
     # This is the point: without a state there is no way back, and what is left is litter.
@@ -139,10 +156,11 @@ def confirm():
 
 
 def roll_back(reason):
-    """Return to the old tree and owe the platform `e:2`. reason: str, the report's text."""
+    """Return to the old tree and owe `e:2` with reason (str). What install() says holds here."""
     state = read_state()
     if state[0] != "back":
         state[0] = "back"
+        state[2] = "0"
         state[8] = reason
         _write_state(state)
     _move_out()
@@ -156,11 +174,12 @@ def discard():
 
     Does nothing while a transaction is open, even one in a state that this version can not read.
     """
-    if exists(_STATE):
+    if in_transaction():
         return
     for folder in ("/new", "/old"):
         _empty(_DIR + folder)
-    for name in ("journal", "state~", "report~", "attempts~"):
+    names = ("journal", "recovery.py", "recovery.mpy", "state~", "report~", "attempts~")
+    for name in names:
         forget(name)
 
 
@@ -174,49 +193,44 @@ def boot():
     import machine
 
     if state[0] == "trial":
-        _begin_trial_boot(state, machine)
-        return
-    if state[0] == "back":
-        roll_back(state[8])
-    else:
-        try:
+        reason = _count_trial_boot(state, machine)
+        if not reason:
+            return
+        state[0], state[2], state[8] = "back", "0", reason
+    # Counted before it is tried, for when flash fails at every boot.
+    state[2] = str(int(state[2]) + 1)
+    if int(state[2]) > 2 * _MOST_TRIES:
+        return  # main.py may still reach the control channel
+    counted = True
+    try:
+        _write_state(state)
+    except OSError:
+        counted = False
+    try:
+        if state[0] == "back":
+            roll_back(state[8])
+        elif int(state[2]) > _MOST_TRIES:
+            roll_back("can not apply: flash failed")
+        else:
             install()
-        except OSError:
-            if exists(_STATE):
-                raise  # neither in nor out: resetting would only wear the flash, for ever
-    # The tree has changed under the modules that are loaded: begin again with its own.
+    except Exception:
+        if not counted:
+            raise  # flash takes nothing any more: resets would go on for ever
+    # The tree has changed under the modules that are loaded, or flash has failed: begin again.
     machine.reset()
 
 
-def status():
-    """{"state", "file_id", "boots", "undelivered"} for people and for the application.
-
-    state: "idle", "staged", "commit", "trial" or "back"; undelivered: the waiting report or None.
-    """
-    state = read_state()
-    phase = state[0] if state else "staged" if exists(_JOURNAL) else "idle"
-    return {
-        "state": phase,
-        "file_id": state[1] if state else None,
-        "boots": int(state[2]) if state else 0,
-        "undelivered": load("report"),
-    }
-
-
-def _begin_trial_boot(state, machine):
+def _count_trial_boot(state, machine):
+    """Count this boot. Why the trial is over, or None while it goes on."""
     global _timer
-    # The count is on flash before any new code runs: code that crashes can not lose it.
     if machine.reset_cause() != machine.DEEPSLEEP_RESET:
         state[2] = str(int(state[2]) + 1)
     state[3] = str(int(state[3]) + 1)
-    reason = None
     if int(state[2]) > int(state[4]):
-        reason = "rolled back: %s boots without confirm" % state[4]
-    elif int(state[3]) > int(state[5]):
-        reason = "rolled back: %s wakes without confirm" % state[5]
-    if reason:
-        roll_back(reason)
-        machine.reset()
+        return "rolled back: %s boots without confirm" % state[4]
+    if int(state[3]) > int(state[5]):
+        return "rolled back: %s wakes without confirm" % state[5]
+    # On flash before any new code runs: code that crashes can not lose it.
     _write_state(state)
     if int(state[6]):
         # The node that sits at the REPL after main.py raised would stay there for ever.
@@ -224,14 +238,16 @@ def _begin_trial_boot(state, machine):
 
 
 def _arm(machine, period_ms):
+    def on_deadline(_):
+        if in_transaction():  # not confirmed in the meantime
+            machine.reset()
+
     for number in (3, 1, 0):  # not every ESP32 has four timers
         try:
             timer = machine.Timer(number)
-            timer.init(
-                mode=machine.Timer.ONE_SHOT, period=period_ms, callback=lambda _: machine.reset()
-            )
+            timer.init(mode=machine.Timer.ONE_SHOT, period=period_ms, callback=on_deadline)
             return timer
-        except (ValueError, OSError):
+        except (ValueError, OSError, OverflowError):
             pass
 
 

@@ -9,8 +9,8 @@ import os
 from micropython import const
 
 from .errors import Refused
-from .recovery import exists
-from .vetting import check_content, clean_path, on_boot_path, starts_recovery
+from .recovery import discard, exists
+from .vetting import check_content, check_path, clean_path, on_boot_path, starts_recovery
 
 _DIR = "/.ota"
 _BLOCK = const(4096)
@@ -28,25 +28,30 @@ _FOLDER = const(2)
 class Staging:
     """One package on its way to flash.
 
-    progress: called as progress("file", path) for each staged member. Raises Refused; OSError when
-    flash itself fails. Call close() in any case.
+    progress: called as progress("file", path) for each staged member; protected: paths that no
+    package may touch, beside the usual ones. Raises Refused; OSError when flash itself fails. Call
+    close() in any case.
     """
 
-    def __init__(self, progress):
+    def __init__(self, progress, protected=()):
         self.staged = 0
         self.bytes = 0
         self._progress = progress
+        self._protected = protected
         self._number = 0
         self._last_folder = "/"
         self._last_depth = 0
         self._seen = bytearray(_FILTER)
         self._buffer = bytearray(_CHUNK)
         self._live_buffer = bytearray(_CHUNK)
-        self._free = free_blocks()
-        for folder in ("", "/new", "/old"):
-            if not exists(_DIR + folder):
-                os.mkdir(_DIR + folder)
+        # What an earlier attempt left must not be taken for this one's: an old file above all.
+        discard()
+        if not exists(_DIR):
+            os.mkdir(_DIR)
+        os.mkdir(_DIR + "/new")
+        os.mkdir(_DIR + "/old")
         self._journal = open(_DIR + "/journal", "w")
+        self._free = free_blocks()
 
     def add(self, member):
         """Stage one member of a TarReader."""
@@ -55,6 +60,7 @@ class Staging:
             if member.is_folder:
                 return
             raise Refused("can not apply", "a file without a name")
+        check_path(path, self._protected)
         if member.is_folder:
             self._add_folder(path)
         else:
@@ -98,6 +104,9 @@ class Staging:
             path = "/boot_user.py"
             mode = _mode(path)
             self._meet(path, "f")
+            if mode == _FILE and self._equal(path, new):
+                os.remove(new)
+                return
         self._number += 1
         self.staged += 1
         if mode == _NOTHING:
@@ -178,6 +187,17 @@ class Staging:
             return self._live_buffer == self._buffer
         return self._live_buffer[:n] == self._buffer[:n]
 
+    def _equal(self, path, other):
+        if os.stat(path)[6] != os.stat(other)[6]:
+            return False
+        with open(path, "rb") as a, open(other, "rb") as b:
+            while True:
+                n = a.readinto(self._live_buffer)
+                if n != b.readinto(self._buffer) or (self._live_buffer[:n] != self._buffer[:n]):
+                    return False
+                if not n:
+                    return True
+
     def _copy_bytes(self, source, out, left):
         buffer = self._live_buffer
         while left:
@@ -194,7 +214,8 @@ class Staging:
             self._copy_bytes(source, out, size)
 
     def _create(self, path, size):
-        blocks = (size + _BLOCK - 1) // _BLOCK
+        # littlefs keeps some pointers in each block; one more for the journal and the folders.
+        blocks = size // (_BLOCK - 16) + 1
         if self._free - blocks < _RESERVE:
             # The running count is pessimistic (littlefs keeps tiny files inside their folder);
             # asking walks all of flash, so only when it matters.
@@ -278,7 +299,8 @@ def _sum(path):
 def free_blocks():
     """Free blocks of flash, of 4096 bytes."""
     info = os.statvfs("/")
-    return info[3] * info[0] // _BLOCK
+    # A full littlefs may count more used blocks than there are, and wrap round below zero.
+    return info[3] * info[0] // _BLOCK if 0 < info[3] <= info[2] else 0
 
 
 def enough_for(size):

@@ -4,7 +4,8 @@ import sys
 
 from .errors import Refused
 
-# A package that could rewrite these could steal the node from its owner, or its way back.
+# A package that could rewrite these could steal the node from its owner, or its way back. The
+# configuration's `ca` is protected as well.
 _PROTECTED = ("/.ota", "/ota.json")
 # The next boot runs these before it can mend anything.
 _BOOT_PATH = ("/boot.py", "/ota/", "/lib/ota/")
@@ -13,8 +14,7 @@ _BOOT_PATH = ("/boot.py", "/ota/", "/lib/ota/")
 def clean_path(name):
     """The absolute path on flash for a name in an archive.
 
-    name: str; `./` and a leading `/` mean the root. Raises Refused for what leaves the root or is
-    protected.
+    name: str; `./` and a leading `/` mean the root. Raises Refused for what leaves the root.
     """
     parts = []
     for part in name.split("/"):
@@ -28,11 +28,14 @@ def clean_path(name):
             if c == "\\" or ord(c) < 32 or ord(c) == 127:
                 raise Refused("can not apply", "a name has a character not allowed in it")
         parts.append(part)
-    path = "/" + "/".join(parts)
-    for protected in _PROTECTED:
+    return "/" + "/".join(parts)
+
+
+def check_path(path, more=()):
+    """Raise Refused when path is protected. more: further protected paths."""
+    for protected in _PROTECTED + more:
         if path == protected or path.startswith(protected + "/"):
             raise Refused("can not apply", "protected path " + path)
-    return path
 
 
 def on_boot_path(path):
@@ -56,19 +59,23 @@ def starts_recovery(new):
 
     One that fails before that could not be undone by anything on the node.
     """
-    with open("/boot.py") as live, open(new) as file:
+    with open("/boot.py", "rb") as live, open(new, "rb") as file:
+        theirs = _code(file)
         for line in _code(live):
-            if line != next(_code(file), None):
+            if line != next(theirs, None):
                 return False
-            if "ota.recovery.boot()" in line:
+            if b"recovery.boot()" in line:
                 return True
     return False
 
 
 def _code(file):
-    for line in file:
+    while True:
+        line = file.readline()
+        if not line:
+            return
         line = line.rstrip()
-        if line and not line.lstrip().startswith("#"):
+        if line and not line.lstrip().startswith(b"#"):
             yield line
 
 

@@ -19,7 +19,7 @@ def run(namespace):
 def equal(got, expected):
     """Fail unless got == expected; not an `assert`, which -O3 would remove."""
     if got != expected:
-        raise AssertionError("got %r, expected %r" % (got, expected))
+        raise AssertionError("got %.300r, expected %.300r" % (got, expected))
 
 
 def raises(kind, text, call, *args):

@@ -103,8 +103,13 @@ def test_a_field_twice():
 
 
 def test_not_json():
-    for payload in (b"x", b"[", b"\xff\x00", b"[" * 3000, b"{" * 9, b'[{"n":'):
+    for payload in (b"x", b"[", b"\xff\x00", b"{" * 9, b'[{"n":'):
         refused(payload, "not JSON")
+
+
+def test_what_could_exhaust_the_memory_is_not_even_parsed():
+    for payload in (b"[" * 1500, b"[" * 40 + b"]" * 40 + b"{" * 40, b'[{"n":' * 65):
+        refused(payload, "nested or long")
 
 
 def test_json_but_no_pack():

@@ -6,6 +6,7 @@ import sys
 import check
 import ramflash
 from ota import recovery
+from ota.agent import status
 from ota.errors import Refused
 from ota.staging import Staging
 from ota.vetting import clean_path
@@ -77,6 +78,13 @@ def open_trial(when="installed"):
     return before
 
 
+def one_boot():
+    """As boot.py counts it, without a machine."""
+    state = recovery.read_state()
+    state[2] = state[3] = "1"
+    recovery._write_state(state)
+
+
 def expected_new():
     files = dict(OLD)
     files.update(NEW)
@@ -96,8 +104,11 @@ def test_staging_touches_nothing_that_lives():
 def test_install_then_confirm():
     open_trial()
     check.equal(ramflash.tree(), expected_new())
-    check.equal(recovery.status()["state"], "trial")
+    check.equal(status()["state"], "trial")
     check.equal(recovery.load("report"), "1 fa8884d2")
+    check.equal(recovery.confirm(), False)  # the new tree has not run yet
+    check.equal(status()["state"], "trial")
+    one_boot()
     check.equal(recovery.confirm(), True)
     check.equal(recovery.confirm(), False)
     check.equal(ramflash.tree(), expected_new())
@@ -108,6 +119,7 @@ def test_install_then_confirm():
 def test_confirmed_mode_owes_its_report_only_then():
     open_trial("confirmed")
     check.equal(recovery.load("report"), None)
+    one_boot()
     recovery.confirm()
     check.equal(recovery.load("report"), "1 fa8884d2")
 
@@ -151,31 +163,57 @@ def test_one_changed_byte_at_every_place():
         check.equal(ramflash.tree()["/x.bin"], bytes(changed))
 
 
-def test_an_error_of_flash_while_moving_in_goes_back():
-    _, before = old_tree()
-    stage(NEW)
-    recovery.commit("fa8884d2", 3, 24, 300, "installed")
-    moves = [0]
-    real_rename = os.rename
+class Flaky:
+    """The os module, but for the n-th rename."""
 
-    class Flaky:
-        def __getattr__(self, name):
-            return getattr(os, name)
+    def __init__(self, n):
+        self.left = n
 
-        def rename(self, a, b):
-            if not b.startswith("/.ota") and a.startswith("/.ota/new"):
-                moves[0] += 1
-                if moves[0] == 4:
-                    raise OSError(5)
-            real_rename(a, b)
+    def __getattr__(self, name):
+        return getattr(os, name)
 
-    recovery.os = Flaky()
+    def rename(self, a, b):
+        self.left -= 1
+        if not self.left:
+            raise OSError(5)
+        os.rename(a, b)
+
+
+def test_an_error_of_flash_while_moving_in_is_left_to_the_next_boot():
+    """Nothing is written after it: littlefs would finish the rename by removing the file."""
+    for renames in range(1, 12):
+        device, _ = old_tree()
+        stage(NEW)
+        recovery.commit("fa8884d2", 3, 24, 300, "installed")
+        recovery.os = Flaky(renames)
+        try:
+            check.raises(OSError, "5", recovery.install)
+            operations = device.operations
+        finally:
+            recovery.os = os
+        check.equal(status()["state"], "commit")
+        check.equal(device.operations, operations)
+        recovery.install()
+        check.equal(ramflash.tree(), expected_new())
+
+
+def test_the_transaction_is_run_by_the_code_that_committed_it():
+    """Whatever the package does to the agent, a whole copy of recovery stands beside the state."""
+    ramflash.mount()
+    ramflash.write("/main.py", b"")
+    ramflash.write("/ota/recovery.py", b"as it was at the commit")
+    file = recovery.__file__
+    recovery.__file__ = "ota/recovery.py"
     try:
-        check.raises(OSError, "5", recovery.install)
+        stage({"/ota/recovery.py": b"import nowhere\n"})
+        recovery.commit("fa8884d2", 3, 24, 300, "installed")
+        recovery.install()
     finally:
-        recovery.os = os
-    check.equal(ramflash.tree(), before)
-    check.equal(recovery.load("report"), "2 fa8884d2 can not apply: OSError 5")
+        recovery.__file__ = file
+    check.equal(ramflash.tree(skip=None)["/.ota/recovery.py"], b"as it was at the commit")
+    recovery.roll_back("rolled back: a test")
+    recovery.forget("report")
+    check.equal(recovery.exists("/.ota"), False)
 
 
 def test_a_foreign_boot_py_never_takes_the_front():
@@ -278,7 +316,7 @@ def test_boot_counts_a_boot_once():
         recovery._begun = False
         recovery.boot()
         recovery.boot()  # a package's own boot.py may call it once more
-        check.equal(recovery.status()["boots"], boots)
+        check.equal(status()["boots"], boots)
     check.equal(machine.resets, 0)
     recovery._begun = False
     recovery.boot()
@@ -299,12 +337,21 @@ def test_flash_that_fails_for_good_does_not_make_a_reset_loop():
 
     move_in, move_out = recovery._move_in, recovery._move_out
     recovery._move_in = recovery._move_out = broken
-    recovery._begun = False
     try:
-        check.raises(OSError, "5", recovery.boot)
+        phases = []
+        for _ in range(80):
+            recovery._begun = False
+            recovery.boot()
+            phases.append(status()["state"])
+        check.equal(phases[:20], ["commit"] * 20)
+        check.equal(phases[20:], ["back"] * 60)
+        resets = machine.resets
+        check.equal(20 < resets < 70, True)
+        recovery._begun = False
+        recovery.boot()
+        check.equal(machine.resets, resets)  # no longer tried
     finally:
         recovery._move_in, recovery._move_out = move_in, move_out
-    check.equal(machine.resets, 0)
 
 
 def test_refused_members():

@@ -1,0 +1,189 @@
+"""One node on the bench: run a scenario with given cuts, and say what went wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from host_sim.errors import SimError
+from host_sim.node import Node, Run
+from host_sim.powercut.judge import Judge
+from host_sim.powercut.platform import Platform, State
+from host_sim.powercut.scenarios import FUID, Scenario, scenarios
+
+_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Power fails at an operation (counted from the boot before), leaving the torn state `kind`.
+
+    With `kind` "sent" or "heard", `op` counts the node's messages instead, and the power fails
+    before or after the platform has dealt with that one.
+    """
+
+    op: int
+    kind: str
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.op}.{self.kind}" + (f".{self.seed}" if self.seed else "")
+
+    @classmethod
+    def parse(cls, text: str) -> Cut:
+        """The opposite of `str`."""
+        try:
+            op, kind, *seed = text.split(".")
+            return cls(int(op), kind, int(seed[0]) if seed else 0)
+        except ValueError:
+            raise SimError(f"{text!r} is no cut: write OP.KIND or OP.KIND.SEED") from None
+
+
+MESSAGE_KINDS = ("sent", "heard")
+
+
+@dataclass
+class Snapshot:
+    """A node without power, and what the platform knows."""
+
+    image: bytes
+    state: State
+
+
+class Bench:
+    """A context manager that owns a platform, a folder and one node.
+
+    Scenarios are flashed once; every case begins from a copy.
+    """
+
+    def __init__(self, firmware: Path | None = None) -> None:
+        self._firmware = firmware
+
+    def __enter__(self) -> Bench:
+        with contextlib.ExitStack() as stack:
+            # In memory where there is such a place: a case writes half a megabyte.
+            memory = Path("/dev/shm")
+            where = memory if memory.is_dir() else None
+            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
+            self.platform = stack.enter_context(Platform())
+            options = [self._folder] + ([self._firmware] if self._firmware else [])
+            self.scenarios = scenarios(*options)
+            self._flashed: dict[str, tuple[bytes, Judge]] = {}
+            image = self._folder / "node.img"
+            environ = {
+                "MQTT_PORT": str(self.platform.mqtt_port),
+                "PACKAGE_PORT": str(self.platform.package_port),
+            }
+            self.node = Node(image, environ=environ, mtime=False)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def flashed(self, scenario: Scenario) -> tuple[Snapshot, Judge]:
+        """The scenario before its first boot, with the request retained, and its judge."""
+        if scenario.name not in self._flashed:
+            root = self._folder / "root"
+            scenario.build(self.node.image, root)
+            shutil.rmtree(root)
+            image = self.node.image.read_bytes()
+            old = Judge(image, {}, self._folder)
+            new = scenario.new_tree(old.files("old"))
+            self._flashed[scenario.name] = image, Judge(image, new, self._folder)
+        image, judge = self._flashed[scenario.name]
+        return Snapshot(image, State(scenario.request)), judge
+
+    def boot(self, scenario: Scenario, start: Snapshot, wakes: int, **options) -> Result:
+        """Power the node up from a snapshot and follow it; `options` are Node.run's."""
+        self.node.image.write_bytes(start.image)
+        self.platform.begin(start.state, scenario.archive)
+        _, judge = self.flashed(scenario)
+        wrong: list[str] = []
+
+        def look() -> None:
+            # boot.py has done its work, and the application has written nothing yet.
+            tree = judge.which(self.node.image.read_bytes())
+            if tree not in ("old", "new"):
+                wrong.append(f"after a boot: {tree}")
+
+        self.platform.on_connect = look
+        cut: Cut | None = options.pop("cut", None)
+        if cut and cut.kind == "sent":
+            self.platform.on_publish = lambda number: self._lose_power(cut, number)
+        elif cut and cut.kind == "heard":
+            self.platform.after_publish = lambda number: self._lose_power(cut, number)
+        elif cut:
+            options |= {"cut": cut.op, "torn": cut.kind, "seed": cut.seed}
+        try:
+            run = self.node.run(wakes=wakes, timeout_s=_TIMEOUT_S, **options)
+        finally:
+            self.platform.on_publish = self.platform.after_publish = lambda _number: False
+        if run.nor_violations:
+            wrong.append("programmed over bytes that were not erased")
+        if "timeout" in run.names() or "boot_limit" in run.names():
+            wrong.append(f"hangs: {run.events[-2]}")
+        if "Traceback" in run.output and "ZeroDivisionError" not in run.output:
+            wrong.append("traceback: " + run.output.strip().splitlines()[-1])
+        after = Snapshot(self.node.image.read_bytes(), self.platform.state.copy())
+        return Result(run, after, wrong)
+
+    def _lose_power(self, cut: Cut, number: int) -> bool:
+        if number == cut.op:
+            self.node.cut_power()
+        return number == cut.op
+
+    def finish(self, scenario: Scenario, start: Snapshot) -> Result:
+        """Give the node its wakes after a cut, without another one, and judge the end."""
+        result = self.boot(scenario, start, scenario.after_cut)
+        result.wrong += self.judge_end(scenario, result)
+        return result
+
+    def judge_end(self, scenario: Scenario, result: Result) -> list[str]:
+        """What is wrong with a node that had its time: tree, litter, request, reports."""
+        _, judge = self.flashed(scenario)
+        wrong = []
+        tree = judge.which(result.after.image)
+        if tree != scenario.end:
+            wrong.append(f"ends with the tree: {tree}")
+        left = judge.leftovers(result.after.image)
+        if left:
+            wrong.append("left in /.ota: " + ", ".join(left[:5]))
+        state = result.after.state
+        if state.retained:
+            wrong.append("the request is still retained")
+        reports = distinct_reports(state)
+        if reports != list(scenario.reports):
+            wrong.append(f"reports {reports} instead of {list(scenario.reports)}")
+        return wrong
+
+
+@dataclass
+class Result:
+    """What one run came to: `wrong` is empty when nothing was."""
+
+    run: Run
+    after: Snapshot
+    wrong: list[str]
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the power failed in it."""
+        return "power_cut" in self.run.names()
+
+
+def distinct_reports(state: State) -> list[str]:
+    """The events of the reports as a consumer sees them that removes duplicates."""
+    seen: list[str] = []
+    for payload in state.reports:
+        event = next(
+            (e for e in "12" if payload.startswith(b'[{"n":"e","v":%s}' % e.encode())), ""
+        )
+        if f'"vs":"{FUID}"'.encode() not in payload or not event:
+            seen.append(f"unexpected {payload!r}")
+        elif event not in seen:
+            seen.append(event)
+    return seen

@@ -1,0 +1,243 @@
+"""What is cut: nodes, packages for them, and the only two trees that may ever be seen."""
+
+from __future__ import annotations
+
+import functools
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from host_sim import flash, node_process, sample
+from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree
+
+FUID = "fa8884d2"
+
+# The node's application: the agent as it is, over a transport without TLS that is told its ports,
+# because a campaign needs the same flash in every run.
+_MAIN = """\
+import machine
+import os
+import socket
+import ota
+
+class Response:
+    status_code = 200
+
+    def __init__(self):
+        self.raw = socket.socket()
+        self.raw.connect(socket.getaddrinfo("127.0.0.1", int(os.getenv("PACKAGE_PORT")))[0][-1])
+
+    def close(self):
+        self.raw.close()
+
+config = ota.load_config()
+config["mqtt"]["port"] = int(os.getenv("MQTT_PORT"))
+print("version %d:", ota.Agent(config, open_stream=lambda url: Response()).check())
+machine.deepsleep(1000)
+"""
+
+_NEVER_CONNECTS = b"import machine\nprint('busy')\nmachine.deepsleep(1000)\n"
+
+
+def main_py(version: int) -> bytes:
+    """The campaign's `main.py`."""
+    return (_MAIN % version).encode()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One node and one package.
+
+    `wakes` is how many the complete cycle takes, `after_cut` how many a node gets after a cut to
+    finish it. `end` is which tree it ends with, `reports` the distinct reports, in order.
+    """
+
+    name: str
+    what: str
+    old: Tree
+    package: Tree
+    kind: str = "tar"
+    config: dict = field(default_factory=dict)
+    blocks: int = 96
+    mpy: bool = True
+    wakes: int = 1
+    after_cut: int = 2
+    end: str = "new"
+    reports: tuple[str, ...] = ("1",)
+    spoil: bool = False
+    firmware: Path = flash.FIRMWARE
+
+    @functools.cached_property
+    def archive(self) -> bytes:
+        """The package as the platform stores it."""
+        data = sample.tar_gz(self.package) if self.kind == "tar.gz" else sample.tar(self.package)
+        return data[:-1] + bytes([data[-1] ^ 1]) if self.spoil else data
+
+    @property
+    def request(self) -> bytes:
+        """The retained message."""
+        pack = [
+            {"n": "e", "v": 0},
+            {"n": "i", "vs": FUID},
+            {"n": "t", "vs": "." + self.kind},
+            {"n": "s", "v": len(self.archive)},
+        ]
+        return json.dumps(pack, separators=(",", ":")).encode()
+
+    def build(self, image: Path, scratch: Path) -> None:
+        """Flash the node."""
+        config = {
+            "device_id": DEVICE_ID,
+            "device_key": DEVICE_KEY,
+            "control_channel": CONTROL_CHANNEL,
+            "mqtt": {"host": "127.0.0.1", "grace_ms": 0},
+        } | self.config
+        root = sample.write_tree(self.old, scratch)
+        (root / "ota.json").write_text(json.dumps(config))
+        flash.build(root, image, blocks=self.blocks, mpy=self.mpy, firmware=self.firmware)
+
+    def new_tree(self, old: Tree) -> Tree:
+        """What the package makes of the files of an old tree (absolute paths), by the rules."""
+        new = dict(old)
+        for name, content in self.package.items():
+            path = "/" + name
+            if path == "/boot.py" and b"ota.recovery" not in content:
+                path = "/boot_user.py"
+            twin = path[:-3] + "py" if path.endswith(".mpy") else path[:-2] + "mpy"
+            if path.endswith((".py", ".mpy")):
+                new.pop(twin, None)
+            new[path] = content
+        return new
+
+
+def _forty() -> tuple[Tree, Tree]:
+    rng = random.Random(40)
+    old: Tree = {"main.py": main_py(1)}
+    for n in range(30):
+        old[f"d{n % 5}/file{n}.bin"] = rng.randbytes(rng.choice([0, 40, 200, 600, 1500]))
+    package: Tree = {"main.py": main_py(2)}
+    for n in range(26):
+        name = f"d{n % 5}/file{n}.bin"
+        changed = rng.randbytes(rng.choice([0, 60, 300, 900, 4200 if n == 3 else 100]))
+        package[name] = old[name] if n % 3 == 0 else changed
+    for n in range(13):
+        package[f"new{n % 3}/deep/file{n}.bin"] = rng.randbytes(rng.choice([10, 150, 700]))
+    return old, package
+
+
+def _sources() -> Tree:
+    return {
+        p.relative_to(flash.FIRMWARE).as_posix(): p.read_bytes()
+        for p in sorted(flash.FIRMWARE.rglob("*.py"))
+    }
+
+
+def _moved() -> Tree:
+    """A next version of the agent whose recovery lives in a module of another name."""
+    sources = _sources()
+    body = sources["ota/recovery.py"]
+    package = {"ota/zz_core.py": body, "ota/recovery.py": b"from .zz_core import *  # noqa\n"}
+    return {"main.py": main_py(2)} | package
+
+
+def _compiled(scratch: Path) -> Tree:
+    """The agent as .mpy."""
+    tree: Tree = {}
+    for name, source in _sources().items():
+        if name != "boot.py":
+            file, out = scratch / "m.py", scratch / "m.mpy"
+            file.write_bytes(source)
+            node_process.compile_mpy(file, out, name)
+            tree[name.removesuffix(".py") + ".mpy"] = out.read_bytes()
+    return tree
+
+
+def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scenario]:
+    """All scenarios by name, the smallest first. `scratch`: a folder for temporary files."""
+    v1, v2 = {"main.py": main_py(1)}, {"main.py": main_py(2)}
+    old_40, package_40 = _forty()
+    ballast = {"ballast.bin": random.Random(1).randbytes(4096 * 12)}
+    # Small modules and those that boot.py needs: the large ones would only add data blocks.
+    newer = {
+        name: source + b"# newer\n"
+        for name, source in _sources().items()
+        if len(source) < 5000 or "recovery" in name
+    }
+    few = dict(list(package_40.items())[:12])
+    short = {"trial_deadline_s": 60}
+    found = [
+        Scenario("one", "one small file replaced", v1, v2),
+        Scenario(
+            "forty",
+            "40 files: replaced, added, unchanged, new folders",
+            old_40,
+            package_40,
+            blocks=160,
+        ),
+        Scenario("gzip", "12 files as .tar.gz", old_40, few, "tar.gz", blocks=160),
+        Scenario(
+            "agent", "the agent and boot.py, .py to .py", v1, v2 | newer, mpy=False, blocks=128
+        ),
+        Scenario(
+            "compiled",
+            "the agent, .py to .mpy, the stale sources retired",
+            v1,
+            v2 | _compiled(scratch),
+            mpy=False,
+        ),
+        Scenario("moved", "the agent's recovery moved to another name", v1, _moved(), mpy=False),
+        Scenario(
+            "full",
+            "flash nearly full",
+            v1 | ballast,
+            v2 | {"ballast2.bin": random.Random(2).randbytes(9000)},
+            blocks=64,
+        ),
+        Scenario(
+            "foreign",
+            "a package with a boot.py of its own",
+            v1,
+            v2 | {"boot.py": b"greeting = 'hello'\n"},
+        ),
+        Scenario("confirmed", "report after confirm", v1, v2, config={"report": "confirmed"}),
+        Scenario(
+            "boots",
+            "rolled back after 3 bad boots",
+            old_40,
+            package_40 | {"main.py": b"1/0\n"},
+            config=short,
+            blocks=160,
+            end="old",
+            reports=("1", "2"),
+        ),
+        Scenario(
+            "wakes",
+            "rolled back after too many wakes",
+            v1,
+            {"main.py": _NEVER_CONNECTS, "new/file.bin": b"new"},
+            config=short | {"trial_wakes": 4},
+            wakes=6,
+            after_cut=8,
+            end="old",
+            reports=("1", "2"),
+        ),
+        Scenario(
+            "report",
+            "a damaged package, refused and reported",
+            v1,
+            v2 | {"data.bin": bytes(5000)},
+            "tar.gz",
+            end="old",
+            reports=("2",),
+            spoil=True,
+        ),
+    ]
+    return {s.name: _with_firmware(s, firmware) for s in found}
+
+
+def _with_firmware(scenario: Scenario, firmware: Path) -> Scenario:
+    if firmware == flash.FIRMWARE:
+        return scenario
+    values = {name: getattr(scenario, name) for name in Scenario.__dataclass_fields__}
+    return Scenario(**values | {"firmware": firmware})
