@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test powercut lint format lock clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
@@ -29,6 +29,9 @@ demo: $(READY) ## a node updates itself from v1 to v2, live
 
 test: $(READY) lint ## lint and all tests
 	@$(BIN)/python -m pytest -q -n 2
+
+powercut: $(READY) ## cut the power at every flash operation (S=scenario for one of them)
+	@$(BIN)/python -m host_sim powercut $(if $(S),--scenario $(S))
 
 lint: $(READY)
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .

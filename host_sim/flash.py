@@ -28,6 +28,8 @@ _GEOMETRY = {
     "block_cycles": 100,
     "name_max": 255,
 }
+#: For reading only: the same format, with fewer and larger steps.
+_READING = _GEOMETRY | {"read_size": 512, "cache_size": 512}
 FIRMWARE = Path(__file__).parent.parent / "firmware"
 #: Files that are no part of a node, wherever they turn up.
 _SKIPPED = {"__pycache__", ".git", ".DS_Store"}
@@ -46,7 +48,7 @@ def image_blocks(image: Path) -> int:
 
 def _mounted(image: Path) -> LittleFS:
     blocks = image_blocks(image)
-    filesystem = LittleFS(mount=False, block_count=blocks, **_GEOMETRY)
+    filesystem = LittleFS(mount=False, block_count=blocks, **_READING)
     filesystem.context.buffer = bytearray(image.read_bytes())
     try:
         filesystem.mount()
@@ -132,20 +134,27 @@ def _walk(filesystem: LittleFS) -> Iterator[tuple[str, list[str], list[str]]]:
         yield folder, [prefix + name for name in folders], [prefix + name for name in files]
 
 
-def read_tree(image: Path) -> dict[str, bytes]:
-    """Content of every file, by absolute path on the node."""
+def read_all(image: Path) -> tuple[dict[str, bytes], list[str]]:
+    """Content of every file, and every folder but the root, by absolute path on the node."""
     filesystem = _mounted(image)
-    tree = {}
-    for _, _, files in _walk(filesystem):
+    tree: dict[str, bytes] = {}
+    found: list[str] = []
+    for _, folders, files in _walk(filesystem):
+        found += folders
         for name in files:
             with filesystem.open(name, "rb") as file:
                 tree[name] = file.read()
-    return dict(sorted(tree.items()))
+    return dict(sorted(tree.items())), sorted(found)
+
+
+def read_tree(image: Path) -> dict[str, bytes]:
+    """Content of every file, by absolute path on the node."""
+    return read_all(image)[0]
 
 
 def read_folders(image: Path) -> list[str]:
     """Every folder but the root, by absolute path on the node."""
-    return sorted(name for _, folders, _ in _walk(_mounted(image)) for name in folders)
+    return read_all(image)[1]
 
 
 def listing(image: Path) -> list[tuple[str, int | None]]:

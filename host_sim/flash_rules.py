@@ -29,7 +29,8 @@ IN_PLACE_KINDS = {
     "bits": "a random subset of the bits that had to change",
     "done": "everything; power failed before it was reported",
 }
-#: Writes since the last sync that a cache in the device lost, or wrote out of order.
+#: Writes since the last sync that a cache in the device lost, or wrote out of order. The order
+#: within one block is always kept.
 ORDER_KINDS = {
     "lost": "neither this one nor the one before it; earlier ones kept",
     "swap": "this one, but not the one before it",
@@ -121,14 +122,22 @@ def cut_state(
         blank = b"\xff" * operation.size
         span = slice(operation.at, operation.at + operation.size)
         flash[span] = operation.data if operation.kind == ERASE else blank
+    everything = [*unsynced, last]
     if kind == "lost":
-        kept = unsynced[:-1]
+        missing = set(range(len(everything))[-2:])
     elif kind == "swap":
-        kept = [*unsynced[:-1], last]
+        missing = {len(everything) - 2}
     else:
-        kept = [operation for operation in [*unsynced, last] if chance.random() < 0.5]
-    for operation in kept:
-        _change(flash, operation, "done", chance)
+        missing = {i for i in range(len(everything)) if chance.random() < 0.5}
+    # No device writes to one block in another order than it was told: an erase that was lost
+    # takes with it what was to be programmed there after it.
+    unreached: set[int] = set()
+    for i, operation in enumerate(everything):
+        block = operation.at // BLOCK
+        if i in missing or block in unreached:
+            unreached.add(block)
+        else:
+            _change(flash, operation, "done", chance)
 
 
 def apply_cut(

@@ -15,7 +15,8 @@ class Site:
     """A console that knows one device, and that device as a virtual node.
 
     `tree` is the application on its flash (default: a `main.py` of version 1), with `extra`
-    beside it. Keys of `config` replace those of the node's `/ota.json`.
+    beside it. Keys of `config` replace those of the node's `/ota.json`. With `lib` the agent lives
+    in `/lib/ota` instead of `/ota`.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class Site:
         *,
         tls: bool = False,
         mpy: bool = True,
+        lib: bool = False,
         blocks: int = 512,
         heap: str | None = None,
         config: dict | None = None,
@@ -48,6 +50,9 @@ class Site:
         self._root = write_tree(tree | (extra or {}), folder / "root")
         (self._root / "ca.der").write_bytes(console.ca_der.read_bytes())
         (self._root / "ca.pem").write_bytes(console.ca_pem.read_bytes())
+        if lib:
+            self._move_agent()
+        self._lib = lib
         self.node = Node(self.image, heap=heap)
         self._build()
 
@@ -65,10 +70,19 @@ class Site:
 
     def _build(self) -> None:
         (self._root / "ota.json").write_text(json.dumps(self.config))
-        flash.build(self._root, self.image, mpy=self._mpy, blocks=self._blocks)
+        flash.build(
+            self._root, self.image, mpy=self._mpy, blocks=self._blocks, agent=not self._lib
+        )
         # Everything on flash at the start, by absolute path: the agent's files as well.
         self.files = flash.read_tree(self.image)
         self.folders = flash.read_folders(self.image)
+
+    def _move_agent(self) -> None:
+        """Lay the agent down below `/lib` as part of the application."""
+        flash.build(None, self.image, mpy=self._mpy)
+        for name, content in flash.read_tree(self.image).items():
+            place = name if name == "/boot.py" else "/lib" + name
+            write_tree({place[1:]: content}, self._root)
 
     def ask(self, package: bytes, name: str = "package.tar.gz") -> str:
         """Store a package and request it for the node. Returns its file id."""

@@ -12,6 +12,7 @@ BAD = {
     "syntax error": "def (:\n",
     "import error": "import nowhere\n",
     "memory error": "x = bytearray(1 << 30)\n",
+    "broken configuration": "import ota\nota.Agent({'device_id': 5})\n",
     "back at the REPL": "print('done')\n",
     "reset loop": "import machine\nmachine.reset()\n",
     "endless loop with a watchdog": (
@@ -162,3 +163,70 @@ def test_the_agent_and_boot_py_replace_themselves(make_site: MakeSite):
         else:
             assert "check: rolled_back" in run.output, run.output
             assert site.flash_files() == site.files
+
+
+HOOK = """
+import machine
+import ota
+
+def progress(step, value):
+    print("step", step)
+    if step == "%s" and ota.status()["state"] != "idle":
+        raise %s("the application's own")
+
+agent = ota.Agent(ota.load_config(), progress)
+try:
+    print("check:", agent.check())
+except Exception as error:
+    print("escaped", type(error).__name__, ota.confirm())
+machine.deepsleep(60_000)
+"""
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["good package", "bad package"])
+@pytest.mark.parametrize("error", ["ValueError", "MemoryError", "OSError"])
+@pytest.mark.parametrize("step", ["commit", "install", "clear", "report"])
+def test_a_progress_hook_that_raises_after_the_commit(
+    make_site: MakeSite, step: str, error: str, good: bool
+):
+    """Only a boot can begin the trial, so there is one, whatever is raised."""
+    site = make_site({"main.py": (HOOK % (step, error)).encode()})
+    site.ask(sample.tar({"main.py": sample.main_py(2) if good else b"def (:"}), "p.tar")
+    run = site.run(wakes=2, timeout_s=20)
+    # Nothing of this boot runs after the install.
+    assert "escaped" not in run.output
+    assert run.names().index("reset") < run.names().index("sleep")
+    if good:
+        assert "version 2 runs\nota: confirm" in run.output, run.output
+        assert site.flash_files() == site.files | {"/main.py": sample.main_py(2)}
+        assert {r["e"] for r in site.reports()} == {1}
+        assert site.retained() is None
+    else:
+        assert run.output.count("SyntaxError") == 3
+        assert site.flash_files() == site.files
+        assert site.reports()[-1]["m"] == "rolled back: 3 boots without confirm"
+
+
+def test_the_same_foreign_boot_py_again_changes_nothing(make_site: MakeSite):
+    """It stands as /boot_user.py, and is looked for there: no second trial, no second reset."""
+    site = make_site()
+    package = sample.tar({"boot.py": b"greeting = 'theirs'\n", "main.py": sample.main_py(2)})
+    site.ask(package, "p.tar")
+    assert "check: confirmed" in site.run().output
+    files = site.flash_files()
+    again = site.ask(package, "p.tar")
+    run = site.run()
+    assert "check: installed" in run.output, run.output
+    assert "reset" not in run.names()
+    assert site.flash_files() == files
+    assert site.reports()[-1] == {"e": 1, "i": again, "m": None}
+    assert site.retained() is None
+
+
+def test_why_it_was_rolled_back_is_told_to_the_application_once(make_site: MakeSite):
+    site = make_site()
+    site.ask(sample.tar({"main.py": b"1/0\n"}), "p.tar")
+    run = site.run(wakes=2)
+    reason = "check: rolled_back\nreason: rolled back: 3 boots without confirm\n"
+    assert run.output.count(reason) == 1
+    assert run.output.endswith("version 1 runs\ncheck: idle\n")

@@ -33,9 +33,12 @@ from micropython import const
 _DIR = "/.ota"
 _STATE = "/.ota/state"
 _JOURNAL = "/.ota/journal"
+_NEW = "/.ota/new/"
+_OLD = "/.ota/old/"
 _VERSION = "1"
 # A flash that fails at every boot must not be worn by resets for ever.
 _MOST_TRIES = const(20)
+_ENOENT = const(2)
 
 # The timer of the trial deadline must not be collected.
 _timer = None
@@ -46,10 +49,9 @@ _begun = False
 def exists(path):
     """True when the path names a file or a folder."""
     try:
-        os.stat(path)
+        return bool(os.stat(path))
     except OSError:
         return False
-    return True
 
 
 def save(name, text):
@@ -115,11 +117,10 @@ def _leave_copy():
     if exists(source):
         with open(source, "rb") as file, open(_DIR + source[source.rfind("/") :], "wb") as copy:
             buffer = bytearray(512)
-            while True:
+            n = 512
+            while n:
                 n = file.readinto(buffer)
-                if not n:
-                    break
-                copy.write(buffer if n == 512 else memoryview(buffer)[:n])
+                copy.write(memoryview(buffer)[:n])
 
 
 def install():
@@ -140,10 +141,7 @@ def install():
 
 
 def confirm():
-    """Keep the new tree. True when a trial ended by this, False when none was open.
-
-    Called by the agent when it has reached the control channel, or by the application.
-    """
+    """Keep the new tree. True when a trial ended by this, False when none was open."""
     state = read_state()
     if not state or state[0] != "trial" or state[3] == "0":
         return False  # or installed by this very boot: the new tree has not run yet
@@ -253,23 +251,29 @@ def _arm(machine, period_ms):
 
 def _lines():
     """Journal lines as (kind, n, depth, path)."""
-    try:
-        with open(_JOURNAL) as file:
-            for line in file:
-                kind, n, depth, path = line[:-1].split(" ", 3)
-                if kind != "u":
-                    yield kind, n, int(depth), path
-    except OSError as error:
-        if error.args[0] != 2:
-            raise
+    with open(_JOURNAL) as file:
+        for line in file:
+            kind, n, depth, path = line[:-1].split(" ", 3)
+            if kind != "u":
+                yield kind, n, int(depth), path
 
 
 def _folders(path, depth):
     """The innermost `depth` folders above path, innermost first."""
-    while depth:
+    for _ in range(depth):
         path = path[: path.rfind("/")]
-        depth -= 1
         yield path
+
+
+def _done(call, *paths):
+    """Call it; False when there was nothing to do it to, as after a cut behind this very step."""
+    try:
+        call(*paths)
+        return True
+    except OSError as error:
+        if error.args[0] != _ENOENT:
+            raise
+        return False
 
 
 def _move_in():
@@ -278,21 +282,19 @@ def _move_in():
     for kind, n, depth, path in _lines():
         if kind == "m":
             _make(path + "/", depth)
-        elif kind == "a" and exists(_DIR + "/new/" + n):
-            _make(path, depth)
-            os.rename(_DIR + "/new/" + n, path)
+        elif kind == "a" and not _done(os.rename, _NEW + n, path):
+            _make(path, depth)  # the folder was missing; or the file was moved before a cut
+            _done(os.rename, _NEW + n, path)
     for kind, n, _, path in _lines():
-        new = _DIR + "/new/" + n
-        if kind in "rb" and exists(new):
-            # A cut between these two renames leaves no file at path: old exists then, and only
-            # the second one remains. For b there is no such moment: the old file was copied
-            # aside while staging.
-            if kind == "r" and not exists(_DIR + "/old/" + n):
-                os.rename(path, _DIR + "/old/" + n)
-            os.rename(new, path)
+        # A cut between these two renames leaves no file at path: old exists then, and only the
+        # second one remains. For b there is no such moment: the old file was copied aside.
+        if kind == "r" and not exists(_OLD + n):
+            os.rename(path, _OLD + n)
+        if kind in "rb":
+            _done(os.rename, _NEW + n, path)
     for kind, n, _, path in _lines():
-        if kind == "d" and not exists(_DIR + "/old/" + n):
-            os.rename(path, _DIR + "/old/" + n)
+        if kind == "d":
+            _done(os.rename, path, _OLD + n)
 
 
 def _make(path, depth):
@@ -307,13 +309,11 @@ def _make(path, depth):
 def _move_out():
     # The other way round: what was there returns before what was added goes.
     for kind, n, _, path in _lines():
-        # What still waits in new was never installed, and its path is still the old tree's.
-        if kind in "rd" or (kind == "b" and not exists(_DIR + "/new/" + n)):
-            if exists(_DIR + "/old/" + n):
-                os.rename(_DIR + "/old/" + n, path)
-    for kind, n, depth, path in _lines():
-        if kind == "a" and not exists(_DIR + "/new/" + n) and exists(path):
-            os.remove(path)
+        if kind in "rbd":
+            _done(os.rename, _OLD + n, path)
+    for kind, _, depth, path in _lines():
+        if kind == "a":
+            _done(os.remove, path)
         for folder in _folders(path + "/" if kind == "m" else path, depth):
             try:
                 os.rmdir(folder)

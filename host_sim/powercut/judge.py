@@ -46,7 +46,8 @@ class Judge:
 
     def _read(self, image: bytes) -> tuple[Tree, set[str]]:
         self._file.write_bytes(image)
-        return flash.read_tree(self._file), set(flash.read_folders(self._file))
+        files, folders = flash.read_all(self._file)
+        return files, set(folders)
 
     def _verdict(self, image: bytes) -> tuple[str, list[str]]:
         # Many cuts leave the same image; reading one takes longer than booting it.

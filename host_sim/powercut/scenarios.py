@@ -37,12 +37,15 @@ print("version %d:", ota.Agent(config, open_stream=lambda url: Response()).check
 machine.deepsleep(1000)
 """
 
-_NEVER_CONNECTS = b"import machine\nprint('busy')\nmachine.deepsleep(1000)\n"
-
 
 def main_py(version: int) -> bytes:
     """The campaign's `main.py`."""
     return (_MAIN % version).encode()
+
+
+def deaf_main_py() -> bytes:
+    """One that tries, but never reaches its control channel."""
+    return main_py(2).replace(b'int(os.getenv("MQTT_PORT"))', b"1")
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
             "wakes",
             "rolled back after too many wakes",
             v1,
-            {"main.py": _NEVER_CONNECTS, "new/file.bin": b"new"},
+            {"main.py": deaf_main_py(), "new/file.bin": b"new"},
             config=short | {"trial_wakes": 4},
             wakes=6,
             after_cut=8,

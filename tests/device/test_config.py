@@ -56,12 +56,43 @@ def test_values_out_of_range():
     wrong("device_id is empty", device_id="")
     wrong("max_attempts is below 1", max_attempts=0)
     wrong("mqtt.port is above 65535", mqtt={"port": 70000})
+    for key, most in (
+        ("trial_boots", 1000),
+        ("trial_wakes", 100000),
+        ("trial_deadline_s", 86400),
+        ("max_attempts", 1000),
+        ("timeout_s", 86400),
+    ):
+        check.equal(complete(dict(IDS, **{key: most}))[key], most)
+        wrong("%s is above %d" % (key, most), **{key: most + 1})
+        wrong("%s is above %d" % (key, most), **{key: 1 << 70})
+    for key, most in (("keepalive", 65535), ("grace_ms", 60000)):
+        check.equal(complete(dict(IDS, mqtt={key: most}))["mqtt"][key], most)
+        wrong("mqtt.%s is above %d" % (key, most), mqtt={key: most + 1})
+    wrong("timeout_s is below 1", timeout_s=0)
+    wrong("trial_deadline_s is below 0", trial_deadline_s=-1)
+    wrong("mqtt.port is below 1", mqtt={"port": 0})
     wrong("report is neither", report="later")
     wrong("server is not host", server="http://console.insigh.io")
     wrong("server is not host", server="host:x")
     wrong("server is not host", server="user@host")
     wrong("device_id has a character", device_id="a/b")
     wrong("control_channel has a character", control_channel="+")
+
+
+def test_texts_are_of_a_sensible_length():
+    check.equal(complete(dict(IDS, ca="/" + "c" * 127))["ca"], "/" + "c" * 127)
+    for key in ("device_id", "device_key", "control_channel", "server", "ca"):
+        wrong(key + " is too long", **{key: "x" * 129})
+    wrong("mqtt.host is too long", mqtt={"host": "x" * 129})
+
+
+def test_servers_that_are_none():
+    for server in ("a\tb", "a b", "host\r\nX: y", "a_b", "a\0", ":443", "host:0", "host:65536"):
+        wrong("server is not host", server=server)
+    for server in ("h:", "host:-1", "host:4_4", "host: 443", "\u03b1"):
+        wrong("server is not host", server=server)
+    check.equal(complete(dict(IDS, server="Console.Insigh.io:8443"))["server"][-4:], "8443")
 
 
 def test_the_key_is_in_no_error():

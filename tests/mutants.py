@@ -1,0 +1,261 @@
+# ruff: noqa: E501 - quotes of the firmware, as they stand there
+"""The agent, broken on purpose: each of these faults has to be caught by the campaign."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from host_sim import flash
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault. `edits` are (file, what stands there, what it becomes); each must be found once.
+
+    `scenario` is the one whose sweep has to catch it.
+    """
+
+    name: str
+    fault: str
+    scenario: str
+    edits: tuple[tuple[str, str, str], ...]
+
+    def plant(self, folder: Path) -> Path:
+        """A copy of the firmware with this fault in it."""
+        firmware = folder / "firmware"
+        shutil.copytree(flash.FIRMWARE, firmware, ignore=shutil.ignore_patterns("__pycache__"))
+        for name, old, new in self.edits:
+            file = firmware / name
+            source = file.read_text()
+            if source.count(old) != 1:
+                raise ValueError(
+                    f"{self.name}: {old!r} stands {source.count(old)} times in {name}"
+                )
+            file.write_text(source.replace(old, new))
+        return firmware
+
+
+RECOVERY, STAGING, AGENT = "ota/recovery.py", "ota/staging.py", "ota/agent.py"
+
+MUTANTS = [
+    Mutant(
+        "no close before commit",
+        "the journal is still open, so not on flash, when the commit is",
+        "one",
+        (
+            (
+                STAGING,
+                '        """All members are staged and verified: close what the commit relies on."""\n'
+                "        self._journal.close()",
+                '        """Nothing."""\n        global _kept\n        _kept = self._journal',
+            ),
+            (
+                STAGING,
+                '        """Close files, in whatever state. Leaves the litter to recovery.discard()."""\n'
+                "        self._journal.close()",
+                '        """Nothing."""',
+            ),
+        ),
+    ),
+    Mutant(
+        "marker before data",
+        "the state says trial before the files are in place",
+        "forty",
+        (
+            (
+                RECOVERY,
+                '    _move_in()\n    if state[7] == "installed":',
+                '    if state[7] == "installed":',
+            ),
+            (
+                RECOVERY,
+                '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n',
+                '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n    _move_in()\n',
+            ),
+        ),
+    ),
+    Mutant(
+        "delete before rename",
+        "the old file is removed, not kept, before the new one moves in",
+        "boots",
+        ((RECOVERY, "            os.rename(path, _OLD + n)\n", "            os.remove(path)\n"),),
+    ),
+    Mutant(
+        "boot file renamed away first",
+        "a file that the next boot needs is absent for a moment",
+        "agent",
+        (
+            (STAGING, "        elif on_boot_path(path):", "        elif False:"),
+            # Without the copy at the commit that moment would even be survived.
+            (RECOVERY, "    _leave_copy()\n", ""),
+        ),
+    ),
+    Mutant(
+        "state written in place",
+        "a small file is overwritten instead of renamed into place",
+        "one",
+        (
+            (RECOVERY, 'with open(path + "~", "w") as file:', 'with open(path, "w") as file:'),
+            (RECOVERY, '    os.rename(path + "~", path)\n', ""),
+        ),
+    ),
+    Mutant(
+        "count kept in RAM",
+        "boots of a trial are not counted on flash",
+        "boots",
+        (
+            (
+                RECOVERY,
+                "    # On flash before any new code runs: code that crashes can not lose it.\n"
+                "    _write_state(state)\n",
+                "",
+            ),
+        ),
+    ),
+    Mutant(
+        "confirm before connect",
+        "the new tree is kept although it never reached the control channel",
+        "wakes",
+        (
+            (
+                AGENT,
+                "        try:\n            control.connect()\n",
+                "        from .recovery import confirm\n\n        confirm()\n"
+                "        try:\n            control.connect()\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "clear before the outcome is durable",
+        "the request is cleared while the report is only in RAM",
+        "report",
+        (
+            (
+                AGENT,
+                '            recovery.save("report", owed)\n            recovery.forget("attempts")\n',
+                '            recovery.forget("attempts")\n',
+            ),
+        ),
+    ),
+    Mutant(
+        "report forgotten before it is sent",
+        "the owed report is removed from flash, then published",
+        "one",
+        (
+            (
+                AGENT,
+                "        self._control.finish(int(event), file_id, text.strip() or None, self._progress)\n"
+                '        recovery.forget("report")\n',
+                '        recovery.forget("report")\n'
+                "        self._control.finish(int(event), file_id, text.strip() or None, self._progress)\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "no report owed after an install",
+        "the trial begins without a note that e:1 is due",
+        "boots",
+        (
+            (
+                RECOVERY,
+                '        save("report", "1 " + state[1])\n    state[0]',
+                "        pass\n    state[0]",
+            ),
+        ),
+    ),
+    Mutant(
+        "old files dropped before the trial ends",
+        "what a roll back needs is removed after the install",
+        "boots",
+        (
+            (
+                RECOVERY,
+                '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n',
+                '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n'
+                '    _empty(_DIR + "/old")\n',
+            ),
+        ),
+    ),
+    Mutant(
+        "transaction closed before the roll back",
+        "the state is removed, then the old files return",
+        "boots",
+        (
+            (
+                RECOVERY,
+                '    _move_out()\n    save("report", "2 %s %s" % (state[1], state[8]))\n'
+                "    os.remove(_STATE)\n",
+                '    save("report", "2 %s %s" % (state[1], state[8]))\n    os.remove(_STATE)\n'
+                "    _move_out()\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "replay from the beginning",
+        "a finished install does not see which files have been moved already",
+        "forty",
+        (
+            (
+                RECOVERY,
+                "            _done(os.rename, _NEW + n, path)\n    for kind, n, _, path in _lines():\n"
+                "        # A cut",
+                "            os.rename(_NEW + n, path)\n    for kind, n, _, path in _lines():\n"
+                "        # A cut",
+            ),
+        ),
+    ),
+    Mutant(
+        "half a replace taken for none",
+        "after a cut between the two renames the old file is moved away once more",
+        "forty",
+        ((RECOVERY, 'if kind == "r" and not exists(_OLD + n):', 'if kind == "r":'),),
+    ),
+    Mutant(
+        "replaced before added",
+        "a replaced module moves in before the new one that it imports, without the copy at the commit",
+        "moved",
+        (
+            (RECOVERY, "    _leave_copy()\n", ""),
+            (
+                RECOVERY,
+                "    for kind, n, _, path in _lines():\n        # A cut between",
+                "    for kind, n, _, path in ():\n        # A cut between",
+            ),
+            (
+                RECOVERY,
+                '        if kind == "m":\n            _make(path + "/", depth)\n',
+                '        if kind == "r" and not exists(_OLD + n):\n            os.rename(path, _OLD + n)\n'
+                '        if kind in "rb":\n            _done(os.rename, _NEW + n, path)\n'
+                '        if kind == "m":\n            _make(path + "/", depth)\n',
+            ),
+        ),
+    ),
+    Mutant(
+        "stale source stays beside a new .mpy",
+        "the old module is imported although the new one is installed",
+        "compiled",
+        ((STAGING, "        self._retire_twin(path)\n", ""),),
+    ),
+    Mutant(
+        "litter taken for staged files",
+        "a new attempt does not clear what a cut one left",
+        "one",
+        (
+            (STAGING, "        discard()\n", ""),
+            (
+                STAGING,
+                '        os.mkdir(_DIR + "/new")\n        os.mkdir(_DIR + "/old")\n',
+                ""
+                '        for folder in ("/new", "/old"):\n            if not exists(_DIR + folder):\n'
+                "                os.mkdir(_DIR + folder)\n",
+            ),
+            (
+                AGENT,
+                "        recovery.discard()\n        if not self._control.request:",
+                "        if not self._control.request:",
+            ),
+        ),
+    ),
+]

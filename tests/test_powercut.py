@@ -1,0 +1,171 @@
+"""A sample of the power-fail campaign, and the proof that it can fail."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from host_sim.errors import SimError
+from host_sim.flash_rules import TORN_KINDS
+from host_sim.powercut.bench import Bench, Cut, distinct_reports
+from host_sim.powercut.campaign import Examiner
+from host_sim.powercut.judge import Judge
+from host_sim.powercut.platform import State
+from tests.mutants import MUTANTS, Mutant
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "power-cuts.md"
+SCENARIOS = (
+    "one",
+    "forty",
+    "gzip",
+    "agent",
+    "compiled",
+    "moved",
+    "full",
+    "foreign",
+    "confirmed",
+    "boots",
+    "wakes",
+    "report",
+)
+
+
+@pytest.fixture(scope="module")
+def examiner() -> Iterator[Examiner]:
+    with Bench() as bench:
+        yield Examiner(bench)
+
+
+def cycle(examiner: Examiner, name: str) -> int:
+    """Operations of the complete cycle, which has to go well uncut."""
+    bench = examiner.bench
+    scenario = bench.scenarios[name]
+    start, _ = bench.flashed(scenario)
+    result = bench.boot(scenario, start, scenario.wakes)
+    assert result.wrong + bench.judge_end(scenario, result) == []
+    return result.run.ops
+
+
+def test_all_scenarios_are_here(examiner: Examiner):
+    assert tuple(examiner.bench.scenarios) == SCENARIOS
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_sampled_cuts(examiner: Examiner, name: str):
+    """The exhaustive sweep is `make powercut`; here, other places of it at each run of a day."""
+    ops = cycle(examiner, name)
+    chance = random.Random(f"{name}{ops}")
+    places = sorted(chance.sample(range(1, ops + 1), 7))
+    tally = examiner.sweep(name, places, TORN_KINDS)
+    assert tally.cuts == 7 * len(TORN_KINDS)
+    assert tally.failures == []
+
+
+@pytest.mark.parametrize("name", ["one", "confirmed", "report"])
+def test_cuts_at_every_message(examiner: Examiner, name: str):
+    tally = examiner.sweep_messages(name)
+    assert tally.cuts == 4  # before and after the clear, before and after the report
+    assert tally.failures == []
+
+
+def test_sampled_second_and_third_cuts(examiner: Examiner):
+    for name, depth in (("one", 2), ("forty", 2), ("compiled", 3), ("boots", 2)):
+        tally = examiner.sample(name, depth, 12, seed=1)
+        assert tally.failures == []
+
+
+def test_a_replay_meets_the_same_flash(examiner: Examiner):
+    """What the sweep works out from one probe is what a real cut of that kind leaves."""
+    bench = examiner.bench
+    scenario = bench.scenarios["one"]
+    start, _ = bench.flashed(scenario)
+    for op in (5, 23, 40, 61):
+        for cut, snapshot, _ in examiner.cut_states(scenario, start, 1, op, TORN_KINDS):
+            real = bench.boot(scenario, start, 1, cut=Cut.parse(str(cut)))
+            assert real.after.image == snapshot.image, cut
+            assert real.after.state == snapshot.state
+    assert examiner.replay("one/23.bits.23/4.none") == []
+    for wrong in ("one", "nowhere/1.none", "one/x", "one/99999.none"):
+        with pytest.raises(SimError):
+            examiner.replay(wrong)
+
+
+# -- the oracle ----------------------------------------------------------------------------------
+
+
+def test_the_judge_knows_two_trees_and_nothing_else(examiner: Examiner, tmp_path: Path):
+    from host_sim.node import Node
+
+    bench = examiner.bench
+    scenario = bench.scenarios["forty"]
+    start, _ = bench.flashed(scenario)
+    old = Judge(start.image, {}, tmp_path).files("old")
+    judge = Judge(start.image, scenario.new_tree(old), tmp_path)
+    node = Node(tmp_path / "node.img")
+
+    def after(code: str) -> str:
+        node.image.write_bytes(start.image)
+        assert node.exec("import os\n" + code).exit_code == 0
+        return judge.which(node.image.read_bytes())
+
+    assert judge.which(start.image) == "old"
+    assert after("os.mkdir('/.ota'); open('/.ota/x', 'w').close()") == "old"
+    assert judge.leftovers(node.image.read_bytes()) == ["/.ota", "/.ota/x"]
+    for change in (
+        "os.remove('/d0/file0.bin')",
+        "open('/d0/file1.bin', 'w').close()",
+        "open('/added', 'w').close()",
+        "os.mkdir('/empty')",
+        "os.rename('/d1/file1.bin', '/d1/other.bin')",
+    ):
+        assert after(change).startswith("mixed tree: "), change
+    broken = bytes(4096) * 2 + start.image[8192:]
+    assert judge.which(broken).startswith("unmountable image")
+
+
+def test_reports_are_counted_as_a_consumer_does():
+    one = b'[{"n":"e","v":1},{"n":"i","vs":"fa8884d2"}]'
+    two = b'[{"n":"e","v":2},{"n":"i","vs":"fa8884d2"},{"n":"m","vs":"x"}]'
+    assert distinct_reports(State(b"", [one, one, two, one])) == ["1", "2"]
+    assert distinct_reports(State(b"", [b"[]"])) == ["unexpected b'[]'"]
+    other = one.replace(b"fa8884d2", b"00000000")
+    assert distinct_reports(State(b"", [other]))[0].startswith("unexpected")
+
+
+# -- the proof can fail --------------------------------------------------------------------------
+
+
+def first_kill(mutant: Mutant, folder: Path) -> str | None:
+    """Sweep the mutant's scenario until a cut is not survived. Returns that cut's replay id."""
+    with Bench(mutant.plant(folder)) as bench:
+        examiner = Examiner(bench)
+        scenario = bench.scenarios[mutant.scenario]
+        start, _ = bench.flashed(scenario)
+        result = bench.boot(scenario, start, scenario.wakes)
+        if result.wrong or bench.judge_end(scenario, result):
+            return "without a cut"
+        kinds = ("none", "half", "done")
+        places = list(range(1, result.run.ops + 1))
+        # Scattered, so that neighbours, which mostly end alike, do not come one after the other.
+        random.Random(1).shuffle(places)
+        for op in places:
+            tally = examiner.sweep(mutant.scenario, [op], kinds)
+            if tally.failures:
+                return tally.failures[0].replay
+        tally = examiner.sweep_messages(mutant.scenario)
+        return tally.failures[0].replay if tally.failures else None
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_each_planted_fault_is_caught(mutant: Mutant, tmp_path: Path):
+    assert first_kill(mutant, tmp_path) is not None
+
+
+def test_the_kill_table_is_the_list_of_faults():
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| `(\w+)` \|$", DOCUMENT.read_text(), re.MULTILINE)
+    assert rows == [(m.name, m.fault, m.scenario) for m in MUTANTS]
+    assert len(MUTANTS) >= 12
