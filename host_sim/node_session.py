@@ -199,6 +199,7 @@ class Session:
             int(self.keep_content),
             node_boot.CAUSES[cause],
             int(self.node.mtime),
+            int(self.heap is None),
         ]
         with (
             node_boot.open_image(self.image) as image,

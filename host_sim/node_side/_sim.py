@@ -48,6 +48,10 @@ _page = bytearray(b"\xff" * _PAGE)  # all ones between calls
 _blocks = _ops = _cut = _fail_from = _fail_to = _errno = _undo = cause = 0
 late = ""
 
+# The block read last, where the heap is not limited.
+_cache = _cached = None
+_cached_block = -1
+
 dead = False  # power is gone, or the chip is being reset: the flash takes no more
 
 
@@ -70,7 +74,8 @@ def end(code, a=0, b=0, data=b""):
 
 def _operation(kind, at, size, data):
     # Count one program or erase; it may be the one at which power or the chip fails.
-    global _ops
+    global _ops, _cached_block
+    _cached_block = -1
     if dead:
         while True:
             _never.acquire()
@@ -87,6 +92,19 @@ def _operation(kind, at, size, data):
 
 
 def readblocks(block, buf, off=0):
+    global _cached_block
+    if _cached:
+        # littlefs reads a folder's block in many small pieces. A BytesIO hands them out without a
+        # system call, and without allocating.
+        if block != _cached_block:
+            _image.seek(block * _BLOCK)
+            _image.readinto(_cache)
+            _cached.seek(0)
+            _cached.write(_cache)
+            _cached_block = block
+        _cached.seek(off)
+        _cached.readinto(buf)
+        return
     _image.seek(block * _BLOCK + off)
     _image.readinto(buf)
 
@@ -151,6 +169,14 @@ def ioctl(op, arg):
         for _ in range(_BLOCK // _PAGE):
             _image.write(_page)
     return 0
+
+
+def cache_a_block():
+    from io import BytesIO
+
+    global _cache, _cached
+    _cache = bytearray(_BLOCK)
+    _cached = BytesIO(_cache)
 
 
 def load(name):

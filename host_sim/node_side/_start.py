@@ -9,7 +9,7 @@ import vfs
 import __main__
 
 
-def start(late, frozen, has_code, blocks, ops, cut, fail_from, fail_to, errno, undo, cause, mtime):
+def start(late, frozen, has_code, blocks, ops, cut, fail_from, fail_to, errno, undo, cause, mtime, cache):
     _sim.late = late
     _sim._blocks = blocks
     _sim._ops = ops
@@ -19,6 +19,8 @@ def start(late, frozen, has_code, blocks, ops, cut, fail_from, fail_to, errno, u
     _sim._errno = errno
     _sim._undo = undo
     _sim.cause = cause
+    if cache:
+        _sim.cache_a_block()
     code = open(8).read() if has_code else None
     vfs.umount("/")
     try:
