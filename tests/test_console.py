@@ -89,6 +89,11 @@ class Node:
             assert self.new.wait_for(lambda: len(self.heard) >= count, 5), self.heard
             return list(self.heard)
 
+    def wait_for(self, payload: bytes) -> list[tuple[str, bytes, bool]]:
+        with self.new:
+            assert self.new.wait_for(lambda: payload in [p for _, p, _ in self.heard], 5)
+            return list(self.heard)
+
     def __enter__(self) -> Node:
         return self
 
@@ -159,9 +164,9 @@ def test_a_device_is_kept_to_its_own_topics(on_each_broker: Console) -> None:
         node.client.publish(f"channels/{OTHER_CHANNEL}/messages/{DEVICE}/ota", b"forged")
         console.request_raw(OTHER, b"live secret", retain=False)
         node.client.publish(console.topic(DEVICE, "cmd"), b"mine")
-        heard = node.wait(2)
+        node.wait_for(b"mine")
         console.request_raw(DEVICE, b"last")
-        heard = node.wait(3)
+        heard = node.wait_for(b"last")
     # Mosquitto sends one copy for each of the overlapping subscriptions it pretended to grant.
     assert {topic.rpartition("/")[0] for topic, _, _ in heard} == {TOPIC.rpartition("/")[0]}
     assert {payload for _, payload, _ in heard} == {b"own", b"mine", b"last"}
@@ -190,6 +195,31 @@ def test_nothing_is_sent_to_who_has_not_subscribed(console: Console) -> None:
         node.client.subscribe(console.topic(DEVICE, "config"), 1)
         console.request_raw(DEVICE, b"x", topic=console.topic(DEVICE, "config"))
         assert [payload for _, payload, _ in node.wait(1)] == [b"x"]
+
+
+@pytest.mark.parametrize("keepalive", [0, 60])
+def test_a_ping_is_answered_after_the_subscription_before_it(
+    on_each_broker: Console, keepalive: int
+) -> None:
+    """Sent in one go: who asked for what is retained has got it by then."""
+    on_each_broker.request(DEVICE, FUID)
+
+    def text(value: str) -> bytes:
+        return len(value).to_bytes(2, "big") + value.encode()
+
+    connect = text("MQTT") + b"\x04\xc2" + keepalive.to_bytes(2, "big") + text(DEVICE) * 2
+    connect += text(KEY)
+    subscribe = b"\0\1" + text(TOPIC) + b"\0"
+    port = on_each_broker.ports.mqtt
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as link:
+        link.sendall(b"\x10" + bytes([len(connect)]) + connect)
+        assert link.recv(4, socket.MSG_WAITALL) == b"\x20\x02\0\0"
+        link.sendall(b"\x82" + bytes([len(subscribe)]) + subscribe + b"\xc0\0")
+        heard = b""
+        while not heard.endswith(b"\xd0\0"):
+            heard += link.recv(1000)
+    assert heard.startswith(b"\x90\x03\0\1\0")
+    assert REQUEST.encode() in heard
 
 
 def test_messages_reach_everybody_while_others_come_and_go(console: Console) -> None:

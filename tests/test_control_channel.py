@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
 import time
@@ -92,13 +93,13 @@ def test_no_broker(make_site: MakeSite):
         port = free.getsockname()[1]
     site.configure(mqtt={"port": port})
     run = site.run(wakes=2)
-    assert run.output.count("reason: can not connect: localhost, OSError 111") == 2
+    assert run.output.count("reason: can not connect: the host does not answer, OSError 111") == 2
     assert run.ops == 0
 
 
 def test_no_such_host(make_site: MakeSite):
     site = make_site(config={"mqtt": {"host": "no.such.host.invalid"}})
-    assert "reason: can not connect: no address for no.such.host.invalid" in site.run().output
+    assert "reason: can not connect: the host's name is not known" in site.run().output
 
 
 SUBACK = b"\x90\x03\x00\x01\x01"
@@ -132,3 +133,86 @@ def test_a_broken_broker_ends_the_check_in_time(make_site: MakeSite, name: str, 
     assert "reason: can not connect: " in run.output
     assert time.monotonic() - began < 6
     assert run.ops == 0
+
+
+NO_SOCKET = """
+import socket
+import ota, ota.link
+
+class Broken:
+    def __getattr__(self, name):
+        return getattr(socket, name)
+
+    def %s
+
+ota.link.socket = Broken()
+agent = ota.Agent(ota.load_config())
+print("check:", agent.check())
+print("reason:", agent.reason)
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ("socket(self, *_): raise OSError(23)", "no socket, OSError 23"),
+        ("getaddrinfo(self, *_): return []", "the host's name is not known"),
+        ("getaddrinfo(self, *_): raise OSError(-2)", "the host's name is not known"),
+    ],
+    ids=["no socket", "no addresses", "no name"],
+)
+def test_a_network_that_has_nothing_to_give(make_site: MakeSite, fault: str, reason: str):
+    """As on a node whose interface is down, or that has too many sockets open."""
+    site = make_site()
+    site.ask(sample.tar({"main.py": sample.main_py(2)}), "p.tar")
+    run = site.node.exec(NO_SOCKET % fault)
+    assert run.output.endswith(f"check: later\nreason: can not connect: {reason}\n")
+    assert site.retained() is not None
+
+
+@pytest.mark.parametrize("broker", available_brokers())
+def test_a_keepalive_of_nothing_switches_it_off(make_site: MakeSite, broker: str):
+    site = make_site(broker=broker, config={"timeout_s": 2, "mqtt": {"keepalive": 0}})
+    site.ask(sample.tar({"main.py": sample.main_py(2)}), "p.tar")
+    run = site.run(wakes=2)
+    assert "check: later" not in run.output, run.output
+    assert "check: confirmed" in run.output
+    assert "check: idle" in run.output
+
+
+@pytest.mark.parametrize("broker", available_brokers())
+def test_a_request_that_comes_during_a_slow_download_stays(make_site: MakeSite, broker: str):
+    """Pings keep the node in touch meanwhile; their answers must not be taken for the last one."""
+    site = make_site(broker=broker, config={"mqtt": {"keepalive": 1}})
+    chance = random.Random(3)
+    first = {"one.bin": chance.randbytes(12_000)}
+    second = {"two.bin": chance.randbytes(500), "main.py": sample.main_py(2)}
+    fuids = [site.ask(sample.tar_gz(first))]
+    site.console.faults.drip, site.console.faults.times = 4000, 1
+
+    def ask_again() -> None:
+        # Not with the console's wait_for, which is not told of every piece of a download.
+        limit = time.monotonic() + 20
+        while time.monotonic() < limit and not site.console.downloads:
+            time.sleep(0.02)
+        time.sleep(1.2)
+        fuids.append(site.ask(sample.tar_gz(second)))
+
+    thread = threading.Thread(target=ask_again)
+    thread.start()
+    began = time.monotonic()
+    run = site.run(wakes=2)
+    thread.join()
+    assert time.monotonic() - began > 2.5  # it did last for several pings
+    expected = {"/" + name: content for name, content in (first | second).items()}
+    assert site.flash_files() == site.files | expected, run.output
+    assert site.reports() == [{"e": 1, "i": fuid, "m": None} for fuid in fuids]
+    assert site.retained() is None
+
+
+def test_a_broker_that_answers_the_ping_first(make_site: MakeSite):
+    """MQTT orders messages, not the answers to SUBSCRIBE and PINGREQ."""
+    site = make_site(config={"timeout_s": 1})
+    with fake_broker(CONNACK + b"\xd0\x00" + SUBACK, close=False) as (port, _):
+        site.configure(mqtt={"port": port})
+        assert "check: idle" in site.run().output

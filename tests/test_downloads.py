@@ -150,6 +150,36 @@ def test_without_a_trust_anchor_nothing_is_asked(make_site: MakeSite, anchor: by
     assert site.console.tls_failures == []
 
 
+def test_two_trust_anchors_in_one_file_are_no_anchor(make_site: MakeSite):
+    """Which one was meant? A bundle would be a wider trust than anybody asked for."""
+    site = make_site(config={"ca": "/two.pem", "max_attempts": 1})
+    (site.image.parent / "root" / "two.pem").write_bytes(site.files["/ca.pem"] * 2)
+    site.configure()
+    site.ask(sample.tar_gz(PACKAGE))
+    expected = "can not download: trust anchor /two.pem holds more than one certificate"
+    assert one_failure(site) == expected
+    assert site.console.tls_failures == []
+
+
+@pytest.mark.parametrize("ca", ["/ca.der", "/certs/x.der"])
+def test_no_package_touches_the_trust_anchor(make_site: MakeSite, ca: str):
+    """Wherever it is configured to be; and nothing can be put in the place of its folder."""
+    for name in (ca, "." + ca, ca + "/x"):
+        site = make_site(config={"ca": ca})
+        (site.image.parent / "root" / "certs").mkdir()
+        (site.image.parent / "root" / "certs" / "x.der").write_bytes(site.files["/ca.der"])
+        site.configure()
+        site.ask(sample.tar({"main.py": sample.main_py(2), name: b"mine"}), "p.tar")
+        assert one_failure(site) == f"can not apply: protected path {ca}"
+
+
+@pytest.mark.parametrize("ca", ["ca.der", "//ca.der", "/./ca.der"])
+def test_other_spellings_of_the_trust_anchors_path(make_site: MakeSite, ca: str):
+    site = make_site(config={"ca": ca})
+    site.ask(sample.tar({"main.py": sample.main_py(2), "ca.der": b"mine"}), "p.tar")
+    assert one_failure(site) == "can not apply: protected path /ca.der"
+
+
 def test_a_trust_anchor_as_pem(make_site: MakeSite):
     site = make_site(config={"ca": "/ca.pem"})
     site.ask(sample.tar_gz(PACKAGE))
@@ -207,17 +237,19 @@ def test_archives_shorter_and_longer_than_announced(make_site: MakeSite):
         assert one_failure(site) == reason
 
 
-def test_chunked_and_unstated_lengths_are_no_fault(make_site: MakeSite):
+@pytest.mark.parametrize("mpy", [True, False], ids=["mpy", "py"])
+def test_chunked_and_unstated_lengths_are_no_fault(make_site: MakeSite, mpy: bool):
     for fault in ("chunked", "no_length"):
-        site = make_site()
+        site = make_site(mpy=mpy)
         site.ask(sample.tar_gz(PACKAGE))
         setattr(site.console.faults, fault, True)
         assert "version 2 runs" in site.run().output
 
 
+@pytest.mark.parametrize("mpy", [True, False], ids=["mpy", "py"])
 @pytest.mark.parametrize("at", [0, 2, 3, 400, 10_000, -6, -2])
-def test_a_flipped_bit_in_a_compressed_package(make_site: MakeSite, at: int):
-    site = make_site()
+def test_a_flipped_bit_in_a_compressed_package(make_site: MakeSite, at: int, mpy: bool):
+    site = make_site(mpy=mpy)
     data = sample.tar_gz(PACKAGE)
     site.ask(data)
     site.console.faults.flip_at = at % len(data)
@@ -232,20 +264,22 @@ def test_a_flipped_bit_in_a_tar_header(make_site: MakeSite, at: int):
     assert one_failure(site).startswith("can not apply: bad archive")
 
 
-def test_garbage_and_an_empty_archive(make_site: MakeSite):
+@pytest.mark.parametrize("mpy", [True, False], ids=["mpy", "py"])
+def test_garbage_and_an_empty_archive(make_site: MakeSite, mpy: bool):
     rows = (
         (random.Random(2).randbytes(5000), "neither tar nor a known compression"),
         (bytes(10240), "it is empty"),
         (b"x", "neither tar nor a known compression"),
     )
     for data, reason in rows:
-        site = make_site()
+        site = make_site(mpy=mpy)
         site.ask(data, "p.tar")
         assert one_failure(site) == f"can not apply: bad archive, {reason}"
 
 
-def test_redirects_are_followed_over_https_only(make_site: MakeSite):
-    site = make_site()
+@pytest.mark.parametrize("mpy", [True, False], ids=["mpy", "py"])
+def test_redirects_are_followed_over_https_only(make_site: MakeSite, mpy: bool):
+    site = make_site(mpy=mpy)
     site.ask(sample.tar_gz(PACKAGE))
     place = f"localhost:{site.console.ports.https}/mf-rproxy/packages/download?{{query}}"
     site.console.faults.redirect_to = "https://" + place
@@ -271,3 +305,59 @@ def test_a_server_that_falls_silent_ends_within_the_time_limit(make_site: MakeSi
     site.ask(sample.tar_gz(PACKAGE))
     site.console.faults.stall_at = 9000
     assert one_failure(site, timeout_s=10) == "can not download: the body stopped, OSError 110"
+
+
+@pytest.mark.parametrize("rest", ["?{query}", ":0/?{query}", "#{query}", "&{query}", "/ {query}"])
+def test_redirects_to_no_address_give_the_key_to_nobody(make_site: MakeSite, rest: str):
+    """tests/test_https.py has more of them; here output, report, log and flash are searched."""
+    site = make_site(config={"max_attempts": 1})
+    site.ask(sample.tar_gz(PACKAGE))
+    site.console.faults.redirect_to = "https://no.such.host.invalid" + rest
+    reason = one_failure(site)
+    assert reason in (
+        "can not download: the host's name is not known",
+        "can not download: redirected to an unusable address",
+        "can not download: redirected to nowhere",
+    )
+
+
+def test_attempts_that_a_watchdog_ends_are_counted(make_site: MakeSite):
+    """The agent is never told of them, and has to give up all the same."""
+    main = b"import machine\nmachine.WDT(timeout=1000)\n" + sample.main_py(1)
+    site = make_site({"main.py": main}, config={"max_attempts": 2})
+    fuid = site.ask(sample.tar_gz(PACKAGE))
+    site.console.faults.stall_at = 9000
+    run = site.run(timeout_s=30)
+    assert run.names().count("wdt") == 2
+    reason = "can not apply: interrupted 2 times"
+    assert f"check: failed\nreason: {reason}\n" in run.output, run.output
+    assert site.reports() == [{"e": 2, "i": fuid, "m": reason}]
+    assert site.retained() is None
+    assert len(site.console.downloads) == 2
+    assert "check: idle" in site.run().output
+    check_nothing_installed(site)
+
+
+LITTLE_MEMORY = b"""
+import gc
+import ota.agent, ota.control, ota.download, ota.inflate, ota.link, ota.staging, umqtt.simple
+gc.collect()
+hold = []
+while gc.mem_free() > 48_000:
+    hold.append(bytearray(1000))
+"""
+
+
+def test_a_window_that_does_not_fit_in_memory(make_site: MakeSite):
+    """Another wake may find more of it; so it is reported only when there have been enough."""
+    main = LITTLE_MEMORY + sample.main_py(1)
+    site = make_site({"main.py": main}, heap="160K", config={"max_attempts": 3})
+    fuid = site.ask(sample.tar_gz(PACKAGE))
+    run = site.run(wakes=3)
+    reason = "can not apply: no memory for a window of 32768 bytes"
+    assert run.output.count(f"check: later\nreason: {reason}\n") == 2, run.output
+    assert run.output.count(f"check: failed\nreason: {reason}\n") == 1, run.output
+    assert site.reports() == [{"e": 2, "i": fuid, "m": reason}]
+    assert site.retained() is None
+    assert "check: idle" in site.run().output
+    check_nothing_installed(site)

@@ -51,14 +51,52 @@ def test_an_empty_retained_message_is_nothing(make_site: MakeSite):
     assert_untouched(site)
 
 
-def test_own_messages_are_no_requests(make_site: MakeSite):
-    """The node hears its own clear and report while it still listens."""
+LISTEN = """
+import ota
+from ota.control import Control
+
+control = Control(ota.load_config())
+control.connect()
+
+def hear(topic, payload):
+    control._on_message(topic, payload)
+    print("heard", payload, control.request, control.bad)
+
+control._client.set_callback(hear)
+for event, text in ((2, "not enough space"), (1, None)):
+    control.finish(event, "fa8884d2", text, lambda step, value: print("sent", step))
+while control._link.readable(300):
+    control._client.wait_msg()
+control.close()
+"""
+
+
+@pytest.mark.parametrize("broker", available_brokers())
+def test_own_messages_are_no_requests(make_site: MakeSite, broker: str):
+    """A node that stays hears its own clear and reports, and takes none of them for a request."""
+    site = make_site(broker=broker)
+    site.console.request_raw(DEVICE_ID, pack())
+    run = site.node.exec(LISTEN)
+    assert run.exit_code == 0, run.output
+    heard = [line for line in run.output.splitlines() if line.startswith("heard")]
+    assert len(heard) == 3
+    assert all(line.endswith(" None None") for line in heard), run.output
+    for text in ("heard b'' ", "not enough space", '"n":"e","v":1'):
+        assert any(text in line for line in heard), (text, run.output)
+    # The second report finds nothing to clear, and none of the reports is retained.
+    assert run.output.count("sent clear") == 1
+    assert site.retained() is None
+    assert [r["e"] for r in site.reports()] == [2, 1]
+
+
+def test_a_request_is_answered_once(make_site: MakeSite):
     site = make_site()
     site.console.request_raw(DEVICE_ID, pack(s=10**9))
     run = site.run(wakes=3)
-    assert run.output.count("check: failed") == 1
+    assert run.output.count("check: failed\nreason: not enough space: 1000000000 bytes") == 1
     assert run.output.count("check: idle") == 2
     assert [r["e"] for r in site.reports()] == [2]
+    assert site.retained() is None
 
 
 MALFORMED = {
@@ -79,6 +117,10 @@ MALFORMED = {
     "not text": (bytes(range(128, 256)), "", "not JSON"),
     "an object": (b'{"e":0}', "", "not a SenML pack"),
     "deeply nested": (b"[" * 1500, "", "nested or long"),
+    "2 KB of brackets": (b"[{" * 1000, "", "nested or long"),
+    "2 KB of entries": (json.dumps([{"n": "x", "v": 1}] * 100).encode(), "", "nested or long"),
+    "2 KB of numbers": (b"[" + b"1," * 1000 + b"1]", "", "not a SenML pack"),
+    "2 KB of text": (pack(x="y" * 1800, i=None), "", "i is missing"),
     "2 KB of spaces": (b" " * 2048, "", "not JSON"),
     "64 KB of garbage": (random.Random(5).randbytes(65536), "", "longer than any request"),
     "64 KB of JSON": (pack(x="y" * 65536), "", "longer than any request"),
@@ -93,7 +135,7 @@ def test_a_malformed_request_is_answered_and_cleared(make_site: MakeSite, row: s
     site.console.request_raw(DEVICE_ID, payload)
     run = site.run(wakes=2)
     assert run.exit_code == 0
-    assert run.output.count("check: failed") == 1, run.output
+    assert run.output.count("check: failed\nreason: bad request: ") == 1, run.output
     assert run.output.count("check: idle") == 1
     (report,) = site.reports()
     assert (report["e"], report["i"]) == (2, file_id)
