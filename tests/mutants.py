@@ -87,7 +87,11 @@ MUTANTS = [
         "a file that the next boot needs is absent for a moment",
         "agent",
         (
-            (STAGING, "        elif on_boot_path(path):", "        elif False:"),
+            (
+                STAGING,
+                "        elif on_boot_path(path) or _in_root(path):",
+                "        elif _in_root(path) and path != '/boot.py':",
+            ),
             # Without the copy at the commit that moment would even be survived.
             (RECOVERY, "    _leave_copy()\n", ""),
         ),
@@ -231,6 +235,12 @@ MUTANTS = [
                 '        if kind == "m":\n            _make(path + "/", depth)\n',
             ),
         ),
+    ),
+    Mutant(
+        "renamed out of the root",
+        "a file in the root is renamed away, and littlefs hides the next name after a cut in that",
+        "forty",
+        ((STAGING, '    return path.rfind("/") == 0\n', "    return False\n"),),
     ),
     Mutant(
         "stale source stays beside a new .mpy",

@@ -46,7 +46,7 @@ def cycle(examiner: Examiner, name: str) -> int:
     scenario = bench.scenarios[name]
     start, _ = bench.flashed(scenario)
     result = bench.boot(scenario, start, scenario.wakes)
-    assert result.wrong + bench.judge_end(scenario, result) == []
+    assert result.wrong + bench.judge_end(scenario, result, uncut=True) == []
     return result.run.ops
 
 
@@ -146,7 +146,7 @@ def first_kill(mutant: Mutant, folder: Path) -> str | None:
         scenario = bench.scenarios[mutant.scenario]
         start, _ = bench.flashed(scenario)
         result = bench.boot(scenario, start, scenario.wakes)
-        if result.wrong or bench.judge_end(scenario, result):
+        if result.wrong or bench.judge_end(scenario, result, uncut=True):
             return "without a cut"
         kinds = ("none", "half", "done")
         places = list(range(1, result.run.ops + 1))

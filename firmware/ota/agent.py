@@ -28,7 +28,7 @@ class Agent:
     def __init__(self, config, progress=None, open_stream=None):
         self.reason = None
         self._config = complete(config)
-        self._progress = progress or _print
+        self._hook = progress or _print
         self._open_stream = open_stream
         self._control = None
         self._last_ping = time.ticks_ms()
@@ -150,6 +150,7 @@ class Agent:
         from .inflate import open_archive
         from .staging import Staging
         from .tarfile_lite import TarReader
+        from .vetting import clean_path
 
         if self._config["mqtt"]["tls"]:
             # Two TLS connections at a time are more than a node without PSRAM can hold.
@@ -163,7 +164,7 @@ class Agent:
             body = Body(response.raw, request.size, self._on_bytes)
             archive = open_archive(body)
             reader = TarReader(archive)
-            staging = Staging(self._progress, (self._config["ca"],))
+            staging = Staging(self._progress, (clean_path(self._config["ca"]),))
             while reader.next():
                 staging.add(reader)
             scratch = bytearray(256)
@@ -244,6 +245,13 @@ class Agent:
         event, file_id, text = (owed + "  ").split(" ", 2)
         self._control.finish(int(event), file_id, text.strip() or None, self._progress)
         recovery.forget("report")
+
+    def _progress(self, step, value):
+        try:
+            self._hook(step, value)
+        except Exception as error:
+            # The application's: it must not stand between an install and its reset or report.
+            print("ota: the progress hook failed,", name_of(error))
 
     def _later(self, reason):
         self.reason = str(reason)

@@ -154,6 +154,19 @@ class Control:
             mqtt["keepalive"],
         )
         client.set_callback(self._on_message)
+        wait_msg = client.wait_msg
+
+        def counting_pongs():
+            # umqtt.simple also waits in subscribe() and publish(): a PINGRESP that comes there
+            # would be lost, and waiting for it later would never end.
+            self._heard = False
+            kind = wait_msg()
+            # None for a PINGRESP, and on old releases for a message as well.
+            if kind is None and not self._heard:
+                self._pings -= 1
+            return kind
+
+        client.wait_msg = counting_pongs
         link.open(mqtt["host"], mqtt["port"], context)
         self._link, self._client = link, client
         self._pings = 0
@@ -233,11 +246,8 @@ class Control:
 
     def _until_pong(self):
         """Hear everything that the broker sent before it answered the last ping."""
-        while self._pings:
-            self._heard = False
-            # None for a PINGRESP, and on old releases for a message as well.
-            if self._client.wait_msg() is None and not self._heard:
-                self._pings -= 1
+        while self._pings > 0:
+            self._client.wait_msg()
 
     def _guarded(self, call, *args):
         try:

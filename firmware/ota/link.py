@@ -95,7 +95,8 @@ class Link:
         try:
             address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0][-1]
         except (OSError, IndexError):  # some ports give an empty list
-            raise Transient(self._reason, "no address for " + host)
+            # The host is not quoted: a redirect may have named it, and put anything there.
+            raise Transient(self._reason, "the host's name is not known")
         try:
             self._sock = self._stream = socket.socket()
         except OSError as error:
@@ -111,7 +112,7 @@ class Link:
             try:
                 self._sock.connect(address)
             except OSError as error:
-                raise Transient(self._reason, "%s, %s" % (host, name_of(error)))
+                raise Transient(self._reason, "the host does not answer, " + name_of(error))
             if context:
                 try:
                     self._stream = context.wrap_socket(self._sock, server_hostname=host)

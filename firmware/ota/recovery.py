@@ -23,7 +23,8 @@ Journal line: `<kind> <n> <depth> <path>`; <depth> is how many folders above <pa
 
     a   add: there is no file of this name          r   replace
     b   replace what the next boot itself needs     m   make a folder
-    d   delete: a stale twin (x.py of a new x.mpy)  u   unchanged; <path> is a check sum of it
+    d   delete: a stale twin (x.py of a new x.mpy)  x   delete, but the old file was copied aside
+    u   unchanged; <path> is a check sum of it
 """
 
 import os
@@ -40,10 +41,8 @@ _VERSION = "1"
 _MOST_TRIES = const(20)
 _ENOENT = const(2)
 
-# The timer of the trial deadline must not be collected.
-_timer = None
-# Whether this boot has been counted: a package's own boot.py may call boot() once more.
-_begun = False
+_timer = None  # of the trial deadline, which must not be collected
+_begun = False  # this boot has been counted; a package's own boot.py may call boot() once more
 
 
 def exists(path):
@@ -147,7 +146,7 @@ def confirm():
         return False  # or installed by this very boot: the new tree has not run yet
     if state[7] == "confirmed":
         save("report", "1 " + state[1])
-    # This is the point: without a state there is no way back, and what is left is litter.
+    # Without a state there is no way back, and what is left is litter.
     os.remove(_STATE)
     discard()
     return True
@@ -219,7 +218,7 @@ def boot():
 
 
 def _count_trial_boot(state, machine):
-    """Count this boot. Why the trial is over, or None while it goes on."""
+    """Count this boot; returns why the trial is over, or None."""
     global _timer
     if machine.reset_cause() != machine.DEEPSLEEP_RESET:
         state[2] = str(int(state[2]) + 1)
@@ -228,11 +227,11 @@ def _count_trial_boot(state, machine):
         return "rolled back: %s boots without confirm" % state[4]
     if int(state[3]) > int(state[5]):
         return "rolled back: %s wakes without confirm" % state[5]
-    # On flash before any new code runs: code that crashes can not lose it.
-    _write_state(state)
     if int(state[6]):
         # The node that sits at the REPL after main.py raised would stay there for ever.
         _timer = _arm(machine, int(state[6]) * 1000)
+    # On flash before any new code runs: code that crashes can not lose it.
+    _write_state(state)
 
 
 def _arm(machine, period_ms):
@@ -254,8 +253,7 @@ def _lines():
     with open(_JOURNAL) as file:
         for line in file:
             kind, n, depth, path = line[:-1].split(" ", 3)
-            if kind != "u":
-                yield kind, n, int(depth), path
+            yield kind, n, int(depth), path
 
 
 def _folders(path, depth):
@@ -295,6 +293,8 @@ def _move_in():
     for kind, n, _, path in _lines():
         if kind == "d":
             _done(os.rename, path, _OLD + n)
+        elif kind == "x":
+            _done(os.remove, path)
 
 
 def _make(path, depth):
@@ -309,7 +309,7 @@ def _make(path, depth):
 def _move_out():
     # The other way round: what was there returns before what was added goes.
     for kind, n, _, path in _lines():
-        if kind in "rbd":
+        if kind in "rbdx":
             _done(os.rename, _OLD + n, path)
     for kind, _, depth, path in _lines():
         if kind == "a":

@@ -111,9 +111,11 @@ class Staging:
         self.staged += 1
         if mode == _NOTHING:
             self._line("a", n, depth, path)
-        elif on_boot_path(path):
+        elif on_boot_path(path) or _in_root(path):
             # There must be no moment without this file, so the old one can not be moved away
-            # first: it is copied, now, while nothing depends on it.
+            # first: it is copied, now, while nothing depends on it. In the root this holds for
+            # every file: after a cut inside a rename out of a folder, littlefs also hides the next
+            # entry there until something is written, and that could be boot.py or .ota.
             self._copy_aside(path, "%s/old/%d" % (_DIR, n))
             self._line("b", n, 0, path)
         else:
@@ -132,7 +134,11 @@ class Staging:
             raise Refused("can not apply", "both source and .mpy of " + path)
         if _mode(twin) == _FILE:
             self._mark(twin, "f")
-            self._line("d", self._number, 0, twin)
+            if _in_root(twin):
+                self._copy_aside(twin, "%s/old/%d" % (_DIR, self._number))
+                self._line("x", self._number, 0, twin)
+            else:
+                self._line("d", self._number, 0, twin)
             self._number += 1
             self.staged += 1
 
@@ -294,6 +300,10 @@ def _mode(path):
 
 def _sum(path):
     return binascii.crc32(path)
+
+
+def _in_root(path):
+    return path.rfind("/") == 0
 
 
 def free_blocks():

@@ -9,7 +9,9 @@ import vfs
 import __main__
 
 
-def start(late, frozen, has_code, blocks, ops, cut, fail_from, fail_to, errno, undo, cause, mtime, cache):
+def start(
+    late, frozen, has_code, blocks, ops, cut, fail_from, fail_to, errno, undo, cause, mtime, cache
+):
     _sim.late = late
     _sim._blocks = blocks
     _sim._ops = ops

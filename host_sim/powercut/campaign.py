@@ -286,7 +286,7 @@ class Campaign:
         scenario = self.scenarios[name]
         start, _ = self._bench.flashed(scenario)
         result = self._bench.boot(scenario, start, scenario.wakes)
-        wrong = result.wrong + self._bench.judge_end(scenario, result)
+        wrong = result.wrong + self._bench.judge_end(scenario, result, uncut=True)
         if wrong:
             raise SimError(f"{name} fails without a cut: {'; '.join(wrong)}")
         return result.run.ops

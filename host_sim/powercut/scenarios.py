@@ -116,11 +116,12 @@ class Scenario:
 
 def _forty() -> tuple[Tree, Tree]:
     rng = random.Random(40)
-    old: Tree = {"main.py": main_py(1)}
-    for n in range(30):
+    # Names in front of .ota and of boot.py: a rename out of the root would hide those two.
+    old: Tree = {"main.py": main_py(1), "!first.txt": b"first", "app.bin": rng.randbytes(400)}
+    for n in range(28):
         old[f"d{n % 5}/file{n}.bin"] = rng.randbytes(rng.choice([0, 40, 200, 600, 1500]))
-    package: Tree = {"main.py": main_py(2)}
-    for n in range(26):
+    package: Tree = {"main.py": main_py(2), "!first.txt": b"1st", "app.bin": rng.randbytes(300)}
+    for n in range(24):
         name = f"d{n % 5}/file{n}.bin"
         changed = rng.randbytes(rng.choice([0, 60, 300, 900, 4200 if n == 3 else 100]))
         package[name] = old[name] if n % 3 == 0 else changed
@@ -140,7 +141,7 @@ def _moved() -> Tree:
     """A next version of the agent whose recovery lives in a module of another name."""
     sources = _sources()
     body = sources["ota/recovery.py"]
-    package = {"ota/zz_core.py": body, "ota/recovery.py": b"from .zz_core import *  # noqa\n"}
+    package = {"ota/recovery.py": b"from .zz_core import *  # noqa\n", "ota/zz_core.py": body}
     return {"main.py": main_py(2)} | package
 
 
@@ -153,6 +154,7 @@ def _compiled(scratch: Path) -> Tree:
             file.write_bytes(source)
             node_process.compile_mpy(file, out, name)
             tree[name.removesuffix(".py") + ".mpy"] = out.read_bytes()
+    tree["app.mpy"] = tree["ota/errors.mpy"]
     return tree
 
 
@@ -184,8 +186,8 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
         ),
         Scenario(
             "compiled",
-            "the agent, .py to .mpy, the stale sources retired",
-            v1,
+            "the agent and a module in the root, .py to .mpy, the stale sources retired",
+            v1 | {"app.py": b"old = 1\n"},
             v2 | _compiled(scratch),
             mpy=False,
         ),
