@@ -135,13 +135,7 @@ MUTANTS = [
         "clear before the outcome is durable",
         "the request is cleared while the report is only in RAM",
         "report",
-        (
-            (
-                AGENT,
-                '            recovery.save("report", owed)\n            recovery.forget("attempts")\n',
-                '            recovery.forget("attempts")\n',
-            ),
-        ),
+        ((AGENT, '                recovery.save("report", owed)\n', ""),),
     ),
     Mutant(
         "report forgotten before it is sent",
@@ -150,10 +144,8 @@ MUTANTS = [
         (
             (
                 AGENT,
-                "        self._control.finish(int(event), file_id, text.strip() or None, self._progress)\n"
-                '        recovery.forget("report")\n',
-                '        recovery.forget("report")\n'
-                "        self._control.finish(int(event), file_id, text.strip() or None, self._progress)\n",
+                '                self._send(owed)\n                recovery.forget("report")\n',
+                '                recovery.forget("report")\n                self._send(owed)\n',
             ),
         ),
     ),

@@ -51,7 +51,9 @@ class Agent:
         except MemoryError:
             return self._later("out of memory")
         except OSError as error:  # the network's have become Transient
-            return self._later("flash failed, " + name_of(error))
+            self._later("flash failed, " + name_of(error))
+            self._reset_after_flash_error()
+            return "later"
         finally:
             control.close()
             self._control = None
@@ -83,7 +85,8 @@ class Agent:
             outcome = "confirmed"
         owed = recovery.load("report")
         if owed:
-            self._deliver(recovery, owed)
+            self._send(owed)
+            recovery.forget("report")
             if owed.startswith("2 "):
                 self.reason = owed.split(" ", 2)[2]
                 outcome = "rolled_back" if self.reason.startswith("rolled back") else "failed"
@@ -111,8 +114,10 @@ class Agent:
             reason = "can not apply: out of memory"
         except OSError as error:
             if error.args[0] == 28:
-                return self._fail(request.file_id, "not enough space: flash is full")
-            return self._fail(request.file_id, "can not apply: flash failed, " + name_of(error))
+                reason = "not enough space: flash is full"
+            else:
+                reason = "can not apply: flash failed, " + name_of(error)
+            return self._fail(request.file_id, reason, False)
         else:
             return self._install(request, staged)
         recovery.discard()
@@ -186,7 +191,6 @@ class Agent:
         config = self._config
         if not staged:
             # Nothing differs from what runs: no trial, and no reset.
-            recovery.discard()
             self._end(recovery, "1 " + request.file_id)
             return "installed"
         try:
@@ -203,15 +207,13 @@ class Agent:
             self._progress("install", staged)
             owed = recovery.load("report")
             if owed:
-                self._deliver(recovery, owed)
+                self._send(owed)
+                recovery.forget("report")
         except Transient as error:
             self._later(error)  # the report waits on flash
-        except OSError as error:
-            # Flash failed: boot.py tries again after the reset, and reports how it ended.
-            self._later("can not apply: flash failed, " + name_of(error))
         finally:
-            # Whatever happened: the modules in memory are no longer those on flash, and only a
-            # boot can begin the trial.
+            # Whatever happened, flash errors included: the modules in memory are no longer those
+            # on flash, and only a boot can go on.
             if recovery.in_transaction():
                 import machine
 
@@ -219,32 +221,49 @@ class Agent:
                 machine.reset()
         return "later"
 
-    def _fail(self, file_id, reason):
+    def _fail(self, file_id, reason, flash_works=True):
         from . import recovery
 
         self.reason = reason
         self._progress("failed", reason)
-        recovery.discard()
-        self._end(recovery, "2 %s %s" % (file_id, reason))
+        self._end(recovery, "2 %s %s" % (file_id, reason), flash_works)
         return "failed"
 
-    def _end(self, recovery, owed):
+    def _end(self, recovery, owed, flash_works=True):
         """Report the end of a request that leaves no transaction."""
         try:
-            # On flash before the clear: a cut between clear and report must not lose the end.
-            recovery.save("report", owed)
-            recovery.forget("attempts")
+            if flash_works:
+                recovery.discard()
+                # On flash before the clear: a cut between clear and report must not lose the end.
+                recovery.save("report", owed)
+                recovery.forget("attempts")
         except OSError:
-            pass  # flash is full or fails: then at least now
+            flash_works = False
         try:
-            self._deliver(recovery, owed)
+            self._send(owed)
+            if flash_works:
+                recovery.forget("report")
         except Transient as error:
-            self._later(error)  # it waits on flash, and goes out first at the next contact
+            # It waits on flash, and goes out first at the next contact; where flash fails, the
+            # request still stands, and its attempts are counted.
+            self._later(error)
+        if not flash_works:
+            self._reset_after_flash_error()
 
-    def _deliver(self, recovery, owed):
+    def _reset_after_flash_error(self):
+        """Write nothing more before a reset, for the reason that recovery.install() gives.
+
+        Once in a wake: flash that always fails must not keep a battery awake.
+        """
+        import machine
+
+        if machine.reset_cause() in (machine.PWRON_RESET, machine.DEEPSLEEP_RESET):
+            self._control.close()
+            machine.reset()
+
+    def _send(self, owed):
         event, file_id, text = (owed + "  ").split(" ", 2)
         self._control.finish(int(event), file_id, text.strip() or None, self._progress)
-        recovery.forget("report")
 
     def _progress(self, step, value):
         try:

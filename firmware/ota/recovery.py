@@ -40,6 +40,7 @@ _VERSION = "1"
 # A flash that fails at every boot must not be worn by resets for ever.
 _MOST_TRIES = const(20)
 _ENOENT = const(2)
+_ENOTEMPTY = const(39)
 
 _timer = None  # of the trial deadline, which must not be collected
 _begun = False  # this boot has been counted; a package's own boot.py may call boot() once more
@@ -74,11 +75,8 @@ def load(name):
 
 def forget(name):
     """Remove /.ota/<name> if it exists, and the folder with it when nothing else is in it."""
-    for remove, path in ((os.remove, _DIR + "/" + name), (os.rmdir, _DIR)):
-        try:
-            remove(path)
-        except OSError:
-            pass
+    _done(os.remove, _DIR + "/" + name)
+    _done(os.rmdir, _DIR)
 
 
 def in_transaction():
@@ -125,9 +123,9 @@ def _leave_copy():
 def install():
     """Finish the committed transaction and begin its trial; the node has to be reset after it.
 
-    When this raises OSError the node has to be reset at once, before anything is written: littlefs
-    believes that a failed rename still goes on, and its next write would remove the file. After a
-    reset it knows better, and boot() tries again.
+    When this raises OSError the node has to be reset at once, before anything is written: after an
+    error littlefs is wrong in RAM (it believes, say, that a failed rename still goes on), and its
+    next write may remove files. After a reset it knows better, and boot() tries again.
     """
     state = read_state()
     _move_in()
@@ -264,12 +262,15 @@ def _folders(path, depth):
 
 
 def _done(call, *paths):
-    """Call it; False when there was nothing to do it to, as after a cut behind this very step."""
+    """Call it; False when there was nothing to do it to, or when it is a folder still in use.
+
+    Any other error is flash's, and must not be passed over: see install().
+    """
     try:
         call(*paths)
         return True
     except OSError as error:
-        if error.args[0] != _ENOENT:
+        if error.args[0] not in (_ENOENT, _ENOTEMPTY):
             raise
         return False
 
@@ -315,16 +316,12 @@ def _move_out():
         if kind == "a":
             _done(os.remove, path)
         for folder in _folders(path + "/" if kind == "m" else path, depth):
-            try:
-                os.rmdir(folder)
-            except OSError:
-                break  # not empty: a later line, or something the new code wrote itself
+            if not _done(os.rmdir, folder):
+                break  # a later line is in it, or something the new code wrote itself
 
 
 def _empty(folder):
-    try:
+    if exists(folder):
         for entry in os.ilistdir(folder):
             os.remove(folder + "/" + entry[0])
         os.rmdir(folder)
-    except OSError:
-        pass  # not there; or flash refused, and the next cycle tries again
