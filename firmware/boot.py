@@ -29,6 +29,7 @@ else:
         # The last guard: whatever is wrong here, main.py may still reach the control channel.
         sys.print_exception(error)
     sys.path[:] = _path
+    sys.modules.pop("recovery", None)  # an application may have a module of this name
 
 try:
     os.stat("/boot_user.py")

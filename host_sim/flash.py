@@ -139,11 +139,14 @@ def read_all(image: Path) -> tuple[dict[str, bytes], list[str]]:
     filesystem = _mounted(image)
     tree: dict[str, bytes] = {}
     found: list[str] = []
-    for _, folders, files in _walk(filesystem):
-        found += folders
-        for name in files:
-            with filesystem.open(name, "rb") as file:
-                tree[name] = file.read()
+    try:
+        for _, folders, files in _walk(filesystem):
+            found += folders
+            for name in files:
+                with filesystem.open(name, "rb") as file:
+                    tree[name] = file.read()
+    except littlefs.LittleFSError as error:
+        raise SimError(f"{image} can not be read: {error}") from error
     return dict(sorted(tree.items())), sorted(found)
 
 

@@ -131,3 +131,46 @@ def test_a_cut_while_the_file_before_boot_py_moves(make_site: MakeSite):
         new = {"/" + name: content for name, content in package.items()}
         assert site.flash_files() in (site.files, site.files | new), cut
         assert site.retained() is None, cut
+
+
+@pytest.mark.parametrize("name", ["boot.mpy", "main.mpy", "boot_user.mpy"])
+def test_what_nothing_would_run_is_refused(make_site: MakeSite, name: str):
+    """A compiled boot.py would retire the source, and MicroPython starts only that."""
+    from host_sim.node_process import compile_mpy
+
+    site = make_site()
+    source, out = site.image.parent / "m.py", site.image.parent / "m.mpy"
+    source.write_text("x = 1\n")
+    compile_mpy(source, out, name)
+    site.ask(sample.tar({name: out.read_bytes()}), "p.tar")
+    assert "check: failed" in site.run().output
+    assert site.reports()[0]["m"] == f"can not apply: nothing runs /{name}"
+    assert site.flash_files() == site.files
+
+
+def test_a_compiler_error_of_another_kind_is_a_refusal(make_site: MakeSite):
+    for content in (b'x = "\\N{DASH}"\n', b"a" * 300 + b" = 1\n"):
+        site = make_site()
+        site.ask(sample.tar({"ota/x.py": content}), "p.tar")
+        assert "check: failed" in site.run().output
+        assert "/ota/x.py does not compile" in site.reports()[0]["m"]
+        assert site.flash_files() == site.files
+
+
+def test_an_application_may_have_a_module_called_recovery(make_site: MakeSite):
+    """The agent's own copy of that name must be gone when main.py runs, on trial as well."""
+    site = make_site(extra={"recovery.py": b"value = 'of the application'\n"})
+    main = b"import recovery\nprint(recovery.value)\n" + sample.main_py(2)
+    site.ask(sample.tar({"main.py": main}), "p.tar")
+    run = site.run()
+    assert "of the application" in run.output
+    assert "check: confirmed" in run.output
+
+
+def test_a_boot_py_that_calls_recovery_again_counts_no_boot_twice(make_site: MakeSite):
+    site = make_site()
+    boot = b"import ota\nimport ota.recovery\nota.recovery.boot()\nprint(ota.status()['boots'])\n"
+    site.ask(sample.tar({"boot.py": boot, "main.py": sample.main_py(2)}), "p.tar")
+    run = site.run()
+    assert "1\nversion 2 runs" in run.output
+    assert "check: confirmed" in run.output

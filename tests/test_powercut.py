@@ -56,7 +56,7 @@ def test_all_scenarios_are_here(examiner: Examiner):
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_sampled_cuts(examiner: Examiner, name: str):
-    """The exhaustive sweep is `make powercut`; here, other places of it at each run of a day."""
+    """Seven places of each cycle; all of them is `make powercut`."""
     ops = cycle(examiner, name)
     chance = random.Random(f"{name}{ops}")
     places = sorted(chance.sample(range(1, ops + 1), 7))
@@ -92,6 +92,31 @@ def test_a_replay_meets_the_same_flash(examiner: Examiner):
     for wrong in ("one", "nowhere/1.none", "one/x", "one/99999.none"):
         with pytest.raises(SimError):
             examiner.replay(wrong)
+
+
+def test_no_number_of_cuts_in_a_row_is_too_many(examiner: Examiner):
+    """60 boots of 5 operations each in the middle of a roll back, and of an install."""
+    bench = examiner.bench
+    for name, share in (("boots", 0.9), ("forty", 0.8)):
+        scenario = bench.scenarios[name]
+        start, judge = bench.flashed(scenario)
+        place = int(cycle(examiner, name) * share)
+        cut = bench.boot(scenario, start, scenario.wakes, cut=Cut(place, "none"))
+        assert cut.was_cut
+        storm = bench.boot(scenario, cut.after, 1, storm=5, max_boots=60, may_go_on=True)
+        finished = bench.boot(scenario, storm.after, 3)
+        assert finished.wrong == []
+        assert judge.which(finished.after.image) in ("old", "new")
+        assert judge.leftovers(finished.after.image) == []
+        assert finished.after.state.reports and not finished.after.state.retained
+
+
+def test_a_storm_too_heavy_leaves_the_old_tree_running(examiner: Examiner):
+    done, boots, wrong = examiner.storm("one", 30)
+    assert (done, wrong) == (False, [])
+    assert boots == 6  # five attempts, and one boot to give up and say so
+    done, _, wrong = examiner.storm("one", 80)
+    assert (done, wrong) == (True, [])
 
 
 # -- the oracle ----------------------------------------------------------------------------------

@@ -118,6 +118,9 @@ class Agent:
             else:
                 reason = "can not apply: flash failed, " + name_of(error)
             return self._fail(request.file_id, reason, False)
+        except Exception as error:
+            # Nobody expects it, so nobody may be left without an answer for it.
+            reason = "can not apply: " + name_of(error)
         else:
             return self._install(request, staged)
         recovery.discard()
@@ -183,7 +186,10 @@ class Agent:
         finally:
             if staging:
                 staging.close()
-            response.close()
+            try:
+                response.close()
+            except Exception:
+                pass  # an integrator's; everything that matters has been read
 
     def _install(self, request, staged):
         from . import recovery

@@ -75,7 +75,9 @@ class Body:
     def _read(self, buffer, n):
         try:
             return self._raw.readinto(buffer, n)
-        except OSError as error:
+        except (Refused, Transient, MemoryError):
+            raise
+        except Exception as error:  # of a foreign transport it may be any
             raise Transient(_REASON, "the body stopped, " + name_of(error))
 
 

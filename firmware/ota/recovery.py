@@ -28,6 +28,7 @@ Journal line: `<kind> <n> <depth> <path>`; <depth> is how many folders above <pa
 """
 
 import os
+import sys
 
 from micropython import const
 
@@ -43,7 +44,9 @@ _ENOENT = const(2)
 _ENOTEMPTY = const(39)
 
 _timer = None  # of the trial deadline, which must not be collected
-_begun = False  # this boot has been counted; a package's own boot.py may call boot() once more
+# Among the modules once this boot has been counted: a package's own boot.py may call boot() again,
+# and then of another copy of this module.
+_COUNTED = "ota.counted"
 
 
 def exists(path):
@@ -180,11 +183,10 @@ def discard():
 
 def boot():
     """What boot.py does while a transaction is open. Resets the node when the tree has changed."""
-    global _begun
     state = read_state()
-    if not state or _begun:
+    if not state or _COUNTED in sys.modules:
         return
-    _begun = True
+    sys.modules[_COUNTED] = sys
     import machine
 
     if state[0] == "trial":
@@ -192,11 +194,11 @@ def boot():
         if not reason:
             return
         state[0], state[2], state[8] = "back", "0", reason
-    # Counted before it is tried, for when flash fails at every boot.
-    state[2] = str(int(state[2]) + 1)
-    if int(state[2]) > 2 * _MOST_TRIES:
-        return  # main.py may still reach the control channel
-    counted = True
+    # Counted, for when flash fails at every boot; but tried at each of them: power may have been
+    # cut that often. And littlefs hides names after a cut until something is written.
+    tries = min(int(state[2]) + 1, 2 * _MOST_TRIES)
+    counted = tries < 2 * _MOST_TRIES
+    state[2] = str(tries)
     try:
         _write_state(state)
     except OSError:
@@ -204,8 +206,8 @@ def boot():
     try:
         if state[0] == "back":
             roll_back(state[8])
-        elif int(state[2]) > _MOST_TRIES:
-            roll_back("can not apply: flash failed")
+        elif tries > _MOST_TRIES:
+            roll_back("can not apply: flash failed, or power, %d times" % _MOST_TRIES)
         else:
             install()
     except Exception:
@@ -310,8 +312,9 @@ def _make(path, depth):
 def _move_out():
     # The other way round: what was there returns before what was added goes.
     for kind, n, _, path in _lines():
-        if kind in "rbdx":
-            _done(os.rename, _OLD + n, path)
+        if kind in "rbdx" and not _done(os.rename, _OLD + n, path) and exists(_OLD + n):
+            _make(path, path.count("/") - 1)  # the new code has removed the folder
+            os.rename(_OLD + n, path)
     for kind, _, depth, path in _lines():
         if kind == "a":
             _done(os.remove, path)

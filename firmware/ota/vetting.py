@@ -33,6 +33,9 @@ def clean_path(name):
 
 def check_path(path, more=()):
     """Raise Refused when path is protected. more: further protected paths."""
+    if path in ("/boot.mpy", "/main.mpy", "/boot_user.mpy"):
+        # It would retire the source, which is what MicroPython starts.
+        raise Refused("can not apply", "nothing runs " + path)
     for protected in _PROTECTED + more:
         if path == protected or path.startswith(protected + "/"):
             raise Refused("can not apply", "protected path " + path)
@@ -84,7 +87,7 @@ def _check_source(path, new):
     try:
         with open(new) as file:
             compile(file.read(), path, "exec")
-    except (SyntaxError, UnicodeError, MemoryError) as error:
+    except Exception as error:  # the compiler has more than SyntaxError, and memory may run out
         raise Refused("can not apply", "%s does not compile, %s" % (path, type(error).__name__))
 
 

@@ -15,6 +15,7 @@ from host_sim.powercut.platform import Platform, State
 from host_sim.powercut.scenarios import FUID, Scenario, scenarios
 
 _TIMEOUT_S = 20.0
+_EVENT = b'[{"n":"e","v":%s}'
 _FLASH_REASONS = (b"can not apply: flash failed", b"not enough space: flash is full")
 
 
@@ -108,13 +109,26 @@ class Bench:
         _, judge = self.flashed(scenario)
         wrong: list[str] = []
 
+        connects = [0]
+
         def look() -> None:
-            # boot.py has done its work, and the application has written nothing yet.
             tree = judge.which(self.node.image.read_bytes())
             if tree not in ("old", "new"):
                 wrong.append(f"after a boot: {tree}")
 
-        self.platform.on_connect = look
+        def connected() -> None:
+            # boot.py has done its work, and the application has written nothing yet.
+            connects[0] += 1
+            look()
+
+        def follow(event: dict) -> None:
+            # Nor does the campaign's application write anything later in a boot.
+            if event["event"] in ("sleep", "repl"):
+                look()
+
+        self.platform.on_connect = connected
+        if "fail" not in options:
+            options["on_event"] = follow
         cut: Cut | None = options.pop("cut", None)
         may_go_on = options.pop("may_go_on", False)
         if cut and cut.kind == "sent":
@@ -131,10 +145,11 @@ class Bench:
             wrong.append("programmed over bytes that were not erased")
         if "timeout" in run.names() or ("boot_limit" in run.names() and not may_go_on):
             wrong.append(f"hangs: {run.events[-2]}")
-        if "Traceback" in run.output and "ZeroDivisionError" not in run.output:
-            wrong.append("traceback: " + run.output.strip().splitlines()[-1])
+        for traceback in run.output.split("Traceback")[1:]:
+            if "ZeroDivisionError" not in traceback:  # that is what main.py of "boots" ends with
+                wrong.append("traceback: " + " ".join(traceback.split())[:300])
         after = Snapshot(self.node.image.read_bytes(), self.platform.state.copy())
-        return Result(run, after, wrong)
+        return Result(run, after, wrong, connects[0])
 
     def _lose_power(self, cut: Cut, number: int) -> bool:
         if number == cut.op:
@@ -165,6 +180,12 @@ class Bench:
         if not uncut:
             # A tree that was rolled back before its e:1 could be delivered ends in e:2 alone.
             right.append(right[0][-1:])
+        if state.reports and not state.reports[-1].startswith(
+            _EVENT % scenario.reports[-1].encode()
+        ):
+            wrong.append(f"the last report is not the end: {state.reports[-1]!r}")
+        elif state.reports and scenario.reason.encode() not in state.reports[-1]:
+            wrong.append(f"another reason than {scenario.reason!r}: {state.reports[-1]!r}")
         if reports not in right:
             wrong.append(f"reports {reports} instead of {list(scenario.reports)}")
         return wrong
@@ -175,9 +196,14 @@ class Bench:
         wrong = []
         state = result.after.state
         tree, reports = judge.which(result.after.image), distinct_reports(state)
-        if (tree, reports) not in (("new", ["1"]), ("old", ["2"])):
+        ends = [("old", ["2"]), (scenario.end, list(scenario.reports))]
+        if (tree, reports) not in ends:
             wrong.append(f"ends with the tree: {tree}, reports {reports}")
-        if reports == ["2"] and not any(r in state.reports[-1] for r in _FLASH_REASONS):
+        if (
+            scenario.end == "new"
+            and reports == ["2"]
+            and not any(r in state.reports[-1] for r in _FLASH_REASONS)
+        ):
             wrong.append(f"no reason of its own: {state.reports[-1]!r}")
         if state.retained:
             wrong.append("the request is still retained")
@@ -194,6 +220,7 @@ class Result:
     run: Run
     after: Snapshot
     wrong: list[str]
+    connects: int = 0
 
     @property
     def was_cut(self) -> bool:

@@ -14,7 +14,14 @@ from pathlib import Path
 from host_sim import flash_rules
 from host_sim.errors import SimError
 from host_sim.flash_rules import TORN_KINDS
-from host_sim.powercut.bench import MESSAGE_KINDS, Bench, Cut, Result, Snapshot
+from host_sim.powercut.bench import (
+    MESSAGE_KINDS,
+    Bench,
+    Cut,
+    Result,
+    Snapshot,
+    distinct_reports,
+)
 from host_sim.powercut.scenarios import Scenario
 
 #: Operations that one task of a worker covers.
@@ -155,18 +162,16 @@ class Examiner:
         while tally.cuts < count:
             snapshot, wakes, wrong, cuts = begin, scenario.wakes, [], []
             ops = total
-            for _ in range(depth):
+            while len(cuts) < depth and ops:
                 op, kind = chance.randint(1, ops), chance.choice(TORN_KINDS)
-                states = self.cut_states(scenario, snapshot, wakes, op, [kind])
-                found = next(states, None)
-                if found is None:
-                    break  # this recovery was shorter than the sampled place
-                cut, snapshot, more = found
+                cut, snapshot, more = next(self.cut_states(scenario, snapshot, wakes, op, [kind]))
                 cuts.append(cut)
                 wrong += more
                 wakes = scenario.after_cut
-                # Later cuts fall into a recovery, which is shorter than the whole.
-                ops = max(8, ops // 2)
+                if len(cuts) < depth:
+                    ops = self.operations(scenario, snapshot, wakes).run.ops
+            if len(cuts) < depth:
+                continue  # everything was done already: there is nothing left to cut
             after, new = self.finish(scenario, snapshot)
             self._count(tally, cuts, name, wrong + after, new)
         return tally
@@ -185,7 +190,7 @@ class Examiner:
                     scenario, start, scenario.wakes, fail=(op, error), persistent=persistent
                 )
                 wrong = [text for text in result.wrong if not text.startswith("traceback")]
-                if result.run.error:
+                if result.run.error and "ZeroDivisionError" not in result.run.error:
                     wrong.append(f"the application ended: {result.run.error}")
                 after = self.bench.boot(scenario, result.after, scenario.after_cut)
                 wrong += after.wrong + self.bench.judge_error_end(scenario, after)
@@ -200,6 +205,10 @@ class Examiner:
         result = self.bench.boot(scenario, start, 1, storm=k, max_boots=most_boots, may_go_on=True)
         wrong = list(result.wrong)
         done = judge.which(result.after.image) == "new" and not result.after.state.retained
+        if not done and distinct_reports(result.after.state) not in ([], ["2"]):
+            wrong.append(f"reports {result.after.state.reports!r} without an update")
+        if not done and result.connects < result.run.boots // 2:
+            wrong.append(f"main.py spoke in {result.connects} of {result.run.boots} boots only")
         if not done and judge.which(result.after.image) != "old":
             # Power is gone in the middle of a move: the next boot has to put that right.
             after = self.bench.boot(scenario, result.after, 1)

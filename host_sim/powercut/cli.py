@@ -73,7 +73,7 @@ def _storm(terminal: Terminal, campaign: Campaign, name: str) -> int:
     smallest, boots, below = campaign.storm(name)
     terminal.print(
         f"{name}: completes when power lasts for {smallest} operations, in {boots} boots; "
-        f"with {below} it boots the old tree for ever",
+        f"with {below} it gives up after its attempts, reports e:2, and runs the old tree",
         highlight=False,
     )
     return 0

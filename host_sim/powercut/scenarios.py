@@ -53,7 +53,8 @@ class Scenario:
     """One node and one package.
 
     `wakes` is how many the complete cycle takes, `after_cut` how many a node gets after a cut to
-    finish it. `end` is which tree it ends with, `reports` the distinct reports, in order.
+    finish it. `end` is which tree it ends with, `reports` the distinct reports, in order, `reason`
+    what the text of the last one begins with.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Scenario:
     after_cut: int = 2
     end: str = "new"
     reports: tuple[str, ...] = ("1",)
+    reason: str = ""
     spoil: bool = False
     firmware: Path = flash.FIRMWARE
 
@@ -215,6 +217,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
             blocks=160,
             end="old",
             reports=("1", "2"),
+            reason="rolled back: 3 boots",
         ),
         Scenario(
             "wakes",
@@ -226,6 +229,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
             after_cut=8,
             end="old",
             reports=("1", "2"),
+            reason="rolled back: 4 wakes",
         ),
         Scenario(
             "report",
@@ -235,6 +239,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
             "tar.gz",
             end="old",
             reports=("2",),
+            reason="can not apply: bad archive",
             spoil=True,
         ),
     ]
