@@ -14,13 +14,14 @@ from host_sim import flash
 class Mutant:
     """One fault. `edits` are (file, what stands there, what it becomes); each must be found once.
 
-    `scenario` is the one whose sweep has to catch it.
+    `scenario` is the one that has to catch it: by a cut, or for some already uncut.
     """
 
     name: str
     fault: str
     scenario: str
     edits: tuple[tuple[str, str, str], ...]
+    uncut: bool = False
 
     def plant(self, folder: Path) -> Path:
         """A copy of the firmware with this fault in it."""
@@ -58,6 +59,7 @@ MUTANTS = [
                 '        """Nothing."""',
             ),
         ),
+        uncut=True,
     ),
     Mutant(
         "marker before data",
@@ -81,6 +83,7 @@ MUTANTS = [
         "the old file is removed, not kept, before the new one moves in",
         "boots",
         ((RECOVERY, "            os.rename(path, _OLD + n)\n", "            os.remove(path)\n"),),
+        uncut=True,
     ),
     Mutant(
         "boot file renamed away first",
@@ -117,6 +120,7 @@ MUTANTS = [
                 "",
             ),
         ),
+        uncut=True,
     ),
     Mutant(
         "confirm before connect",
@@ -130,6 +134,7 @@ MUTANTS = [
                 "        try:\n            control.connect()\n",
             ),
         ),
+        uncut=True,
     ),
     Mutant(
         "clear before the outcome is durable",
@@ -160,6 +165,7 @@ MUTANTS = [
                 "        pass\n    state[0]",
             ),
         ),
+        uncut=True,
     ),
     Mutant(
         "old files dropped before the trial ends",
@@ -173,6 +179,7 @@ MUTANTS = [
                 '    _empty(_DIR + "/old")\n',
             ),
         ),
+        uncut=True,
     ),
     Mutant(
         "transaction closed before the roll back",
@@ -239,6 +246,7 @@ MUTANTS = [
         "the old module is imported although the new one is installed",
         "compiled",
         ((STAGING, "        self._retire_twin(path)\n", ""),),
+        uncut=True,
     ),
     Mutant(
         "litter taken for staged files",
@@ -257,6 +265,18 @@ MUTANTS = [
                 AGENT,
                 "        recovery.discard()\n        if not self._control.request:",
                 "        if not self._control.request:",
+            ),
+        ),
+    ),
+    Mutant(
+        "roll back that can not be repeated",
+        "an added file that a cut roll back has removed already stops its replay",
+        "boots",
+        (
+            (
+                RECOVERY,
+                '        if kind == "a":\n            _done(os.remove, path)\n',
+                '        if kind == "a":\n            os.remove(path)\n',
             ),
         ),
     ),
