@@ -35,6 +35,9 @@ machine.deepsleep(60_000)
 # About what a good cellular link gives; the bars would not be seen otherwise.
 _LINK_BYTES_PER_S = 100_000
 
+# The application fills most of 2 MB, and its old files stay until the new ones are confirmed.
+_BLOCKS = 1024
+
 _STEPS = {
     "request": "the node heard the request for file id",
     "space": "flash checked, free blocks:",
@@ -111,10 +114,10 @@ def run(terminal: Terminal, broker: str) -> int:
     ):
         story = _Story(terminal, bars, changed)
         story.tell(f"a console with a broker ({broker}), an HTTPS server and a fresh CA is up")
-        site = Site(Path(scratch), console, old)
+        site = Site(Path(scratch), console, old, blocks=_BLOCKS)
         site.node.log = story.hear
         console.faults.drip = _LINK_BYTES_PER_S
-        story.tell(f"a node with version 1 on littlefs: {len(site.files)} files, 2 MB of flash")
+        story.tell(f"a node with version 1 on littlefs: {len(site.files)} files, 4 MB of flash")
         first = site.run(on_event=story.follow)
         fuid = site.ask(sample.tar_gz(package))
         story.tell(f"the operator requests package {fuid}: {len(package)} files", "yellow")
