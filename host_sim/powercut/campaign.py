@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from host_sim import flash_rules
 from host_sim.errors import SimError
@@ -26,6 +27,8 @@ from host_sim.powercut.scenarios import Scenario
 
 #: Operations that one task of a worker covers.
 CHUNK = 8
+#: How many numbers of operations above the least are tried in a storm.
+STORM_MARGIN = 12
 
 
 @dataclass
@@ -46,12 +49,14 @@ class Tally:
     cuts: int = 0
     distinct: int = 0
     failures: list[Failure] = field(default_factory=list)
+    cases: list[str] = field(default_factory=list)  # the replay id of each
 
     def add(self, other: Tally) -> None:
         """Count `other` in."""
         self.cuts += other.cuts
         self.distinct += other.distinct
         self.failures += other.failures
+        self.cases += other.cases
 
 
 def replay_id(scenario: Scenario | str, cuts: Iterable[Cut]) -> str:
@@ -235,8 +240,10 @@ class Examiner:
     def _count(tally: Tally, cuts: list[Cut], name: str, wrong: list[str], new: bool) -> None:
         tally.cuts += 1
         tally.distinct += new
+        identity = replay_id(name, cuts)
+        tally.cases.append(identity)
         if wrong:
-            tally.failures.append(Failure(replay_id(name, cuts), wrong))
+            tally.failures.append(Failure(identity, wrong))
 
 
 # -- on all cores --------------------------------------------------------------------------------
@@ -251,16 +258,17 @@ def _begin_worker(firmware: Path | None) -> None:
     _examiner = Examiner(_bench)
 
 
-def _work(method: str, *arguments: object) -> Tally:
+def _work(method: str, *arguments: object) -> Any:
     assert _examiner is not None
     return getattr(_examiner, method)(*arguments)
 
 
 @dataclass
 class Row:
-    """One line of the result table."""
+    """One line of the result table. `what` says what was done: how many cuts in a row, errors."""
 
     scenario: str
+    title: str
     what: str
     operations: int
     kinds: int
@@ -316,7 +324,7 @@ class Campaign:
         ]
         if ops is None:
             tasks.append(("sweep_messages", name))
-        return self._row(name, total, len(kinds), tasks, progress)
+        return self._row(name, "1", total, len(kinds), tasks, progress)
 
     def errors(
         self,
@@ -331,26 +339,44 @@ class Campaign:
             ("sweep_errors", name, places[at : at + CHUNK], persistent)
             for at in range(0, total, CHUNK)
         ]
-        return self._row(name, total, 2, tasks, progress)
+        what = "error, lasting" if persistent else "error"
+        return self._row(name, what, total, 2, tasks, progress)
 
-    def storm(self, name: str) -> tuple[int, int, int]:
+    def storm(
+        self, name: str, progress: Callable[[float], None] = lambda _share: None
+    ) -> tuple[int, int, int]:
         """The smallest number of operations between two cuts at which an update completes.
 
-        Returns (that number, the boots it takes, the most that was tried below it).
+        Every number below it, and `STORM_MARGIN` from it on, are tried too: it is a border, not a
+        lucky place. Returns (that number, the boots it takes, the most boots below it).
         """
-        examiner = Examiner(self._bench)
         low, high = 1, self.cycle(name) + 1
-        boots = 0
+        seen: dict[int, tuple[bool, int]] = {}
+
+        def judge(k: int, outcome: tuple[bool, int, list[str]]) -> bool:
+            done, boots, wrong = outcome
+            if wrong:
+                raise SimError(f"storm of {k}: {'; '.join(wrong)}")
+            seen[k] = done, boots
+            return done
+
         while low < high:
             middle = (low + high) // 2
-            done, used, wrong = examiner.storm(name, middle)
-            if wrong:
-                raise SimError(f"storm of {middle}: {'; '.join(wrong)}")
-            if done:
-                high, boots = middle, used
+            if judge(middle, self._pool.submit(_work, "storm", name, middle).result()):
+                high = middle
             else:
                 low = middle + 1
-        return high, boots, high - 1
+        rest = {
+            self._pool.submit(_work, "storm", name, k): k
+            for k in range(1, high + STORM_MARGIN)
+            if k not in seen
+        }
+        for done, future in enumerate(as_completed(rest), 1):
+            k = rest[future]
+            if judge(k, future.result()) != (k >= high):
+                raise SimError(f"storm of {k}: does not fit the border found, {high}")
+            progress(done / len(rest))
+        return high, seen[high][1], max(boots for k, (_, boots) in seen.items() if k < high)
 
     def pairs(
         self,
@@ -362,7 +388,7 @@ class Campaign:
         kinds = list(kinds)
         total = self.cycle(name)
         tasks: list[tuple] = [("sweep_pairs", name, op, kinds) for op in range(1, total + 1)]
-        return self._row(name, total, len(kinds), tasks, progress)
+        return self._row(name, "2, all pairs", total, len(kinds), tasks, progress)
 
     def sample(
         self,
@@ -379,21 +405,23 @@ class Campaign:
             ("sample", name, depth, min(portion, count - at), seed * 10**6 + at)
             for at in range(0, count, portion)
         ]
-        return self._row(name, total, len(TORN_KINDS), tasks, progress)
+        what = f"{depth}, seed {seed}"
+        return self._row(name, what, total, len(TORN_KINDS), tasks, progress)
 
     def _row(
         self,
         name: str,
+        what: str,
         total: int,
         kinds: int,
         tasks: list[tuple],
         progress: Callable[[float], None],
     ) -> Row:
         begin = time.monotonic()
-        futures: list[Future[Tally]] = [self._pool.submit(_work, *task) for task in tasks]
+        futures: list[Future] = [self._pool.submit(_work, *task) for task in tasks]
         tally = Tally()
         for done, future in enumerate(as_completed(futures), 1):
             tally.add(future.result())
             progress(done / len(futures))
-        what = self.scenarios[name].what
-        return Row(name, what, total, kinds, tally, time.monotonic() - begin)
+        title = self.scenarios[name].what
+        return Row(name, title, what, total, kinds, tally, time.monotonic() - begin)

@@ -29,6 +29,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the random cases")
     parser.add_argument("--jobs", type=int, help="worker processes (default: one a core)")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the result table there")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write every case there")
     parser.add_argument("--errors", action="store_true", help="EIO and ENOSPC instead of cuts")
     parser.add_argument("--persistent", action="store_true", help="… for the rest of the run")
     parser.add_argument("--storm", action="store_true", help="a cut after every K operations")
@@ -60,21 +61,34 @@ def _command(arguments: argparse.Namespace) -> int:
             return _storm(terminal, campaign, arguments.scenario or "forty")
         rows = run(terminal, campaign, names, kinds, arguments)
     text = table(rows)
-    terminal.print(text, highlight=False)
+    terminal.print(text, highlight=False, soft_wrap=True)
     if arguments.table:
         arguments.table.write_text(text + "\n")
+    if arguments.log:
+        arguments.log.write_text(log(rows))
     failures = [failure for row in rows for failure in row.tally.failures]
     if failures:
         terminal.print("Replay one with: python -m host_sim powercut --replay ID")
     return 1 if failures else 0
 
 
+def _bars(terminal: Terminal) -> Progress:
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=terminal, transient=True)
+
+
 def _storm(terminal: Terminal, campaign: Campaign, name: str) -> int:
-    smallest, boots, below = campaign.storm(name)
+    with _bars(terminal) as bars:
+        task = bars.add_task(name, total=1.0)
+        least, boots, below = campaign.storm(
+            name, lambda share: bars.update(task, completed=share)
+        )
     terminal.print(
-        f"{name}: completes when power lasts for {smallest} operations, in {boots} boots; "
-        f"with {below} it gives up after its attempts, reports e:2, and runs the old tree",
+        f"{name}: completes when power lasts for {least} operations, in {boots} boots; with every "
+        f"smaller number it gives up after its attempts, reports e:2, and runs the old tree "
+        f"(tried for up to {below} boots)",
         highlight=False,
+        soft_wrap=True,
     )
     return 0
 
@@ -88,8 +102,7 @@ def run(
 ) -> list[Row]:
     """Run the asked-for part of the campaign under a progress bar."""
     rows = []
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=terminal, transient=True) as bars:
+    with _bars(terminal) as bars:
         for name in names:
             task = bars.add_task(name, total=1.0)
 
@@ -128,16 +141,26 @@ def _one(
     return campaign.single(name, kinds, progress=show)
 
 
+def log(rows: list[Row]) -> str:
+    """Every case that was run, a line each: `ok` or `FAILED`, and the id for `--replay`."""
+    lines = []
+    for row in rows:
+        failed = {failure.replay for failure in row.tally.failures}
+        lines += [f"{'FAILED' if case in failed else 'ok'} {case}" for case in row.tally.cases]
+    return "".join(line + "\n" for line in lines)
+
+
 def table(rows: list[Row]) -> str:
     """The result table, in Markdown."""
     lines = [
-        "| scenario | operations | kinds | cuts | distinct states | failures | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| scenario | in a row | operations | kinds | cases | distinct | failures | seconds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         tally = row.tally
         lines.append(
-            f"| {row.scenario}: {row.what} | {row.operations} | {row.kinds} | {tally.cuts} "
+            f"| {row.scenario}: {row.title} | {row.what} | {row.operations} | {row.kinds} "
+            f"| {tally.cuts} "
             f"| {tally.distinct} | {len(tally.failures)} | {row.seconds:.0f} |"
         )
     cuts = sum(row.tally.cuts for row in rows)
@@ -146,6 +169,6 @@ def table(rows: list[Row]) -> str:
     seconds = sum(row.seconds for row in rows)
     operations = sum(row.operations for row in rows)
     lines.append(
-        f"| **all** | {operations} | | {cuts} | {distinct} | {failures} | {seconds:.0f} |"
+        f"| **all** | | {operations} | | {cuts} | {distinct} | {failures} | {seconds:.0f} |"
     )
     return "\n".join(lines)
