@@ -128,7 +128,7 @@ def test_gzip_headers_with_every_optional_field(tmp_path: Path, agent: Path):
         if flags & 16:
             header += b"a comment\0"
         if flags & 2:
-            header += (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little")
+            header += (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little")  # RFC 1952, CRC16
         path = tmp_path / f"{flags}.gz"
         path.write_bytes(header + body)
         assert gzip.decompress(path.read_bytes()) == plain

@@ -172,13 +172,11 @@ class Agent:
             body = Body(response.raw, request.size, self._on_bytes)
             archive = open_archive(body)
             reader = TarReader(archive)
-            staging = Staging(self._progress, (clean_path(self._config["ca"]),))
+            protected = [clean_path(path) for path in self._config["protected"]]
+            staging = Staging(self._progress, protected + [clean_path(self._config["ca"])])
             while reader.next():
                 staging.add(reader)
-            scratch = bytearray(256)
-            while archive.readinto(scratch, 256):
-                pass  # padding; the check sums stand behind it
-            body.end(scratch)
+            body.end()
             if reader.name is None:
                 raise Refused("can not apply", "bad archive, it is empty")
             staging.finish()

@@ -20,6 +20,7 @@ _KEYS = (
     ("control_channel", _REQUIRED, 0, 0),
     ("server", "console.insigh.io", 0, 0),
     ("ca", "/ca.der", 0, 0),
+    ("protected", [], 0, 0),
     ("report", "installed", 0, 0),
     ("trial_boots", 3, 1, 1000),
     ("trial_wakes", 24, 1, 100000),
@@ -72,6 +73,9 @@ def complete(given):
         if any(c in "/+# \0" for c in config[key]):
             raise ConfigError("bad configuration", key + " has a character not allowed in it")
     _check_server(config["server"])
+    for path in config["protected"]:
+        if type(path) is not str or not path.startswith("/"):
+            raise ConfigError("bad configuration", "protected is not a list of paths like /a/b")
     return config
 
 
@@ -99,7 +103,7 @@ def _fill(given, keys, prefix):
             raise ConfigError("bad configuration", "%s%s is below %d" % (prefix, key, least))
         if kind is int and value > most:
             raise ConfigError("bad configuration", "%s%s is above %d" % (prefix, key, most))
-        filled[key] = value
+        filled[key] = value[:] if kind is list else value
     return filled
 
 

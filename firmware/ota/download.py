@@ -65,11 +65,11 @@ class Body:
         self._on_bytes(self._size - self._left)
         return got
 
-    def end(self, scratch):
+    def end(self):
         """Raise Refused unless all that was announced came, and no more."""
         if self._left:
             raise Refused(_REASON, "the archive is shorter than announced")
-        if self._read(scratch, 1):
+        if self._read(bytearray(1), 1):
             raise Refused(_REASON, "the body is longer than announced")
 
     def _read(self, buffer, n):

@@ -5,6 +5,7 @@ is eight bytes of a gzip header, a zlib stream, and a big-endian CRC-32 of that 
 """
 
 import binascii
+import gc
 
 from micropython import const
 
@@ -57,9 +58,10 @@ class ReadAhead:
         """The next n bytes (fewer only at the source's end) without consuming them."""
         while self._end - self._start < n:
             if self._start:
+                self._count_crc()
                 left = self._end - self._start
                 self._buffer[:left] = self._buffer[self._start : self._end]
-                self._start, self._end = 0, left
+                self._start, self._end, self._crc_from = 0, left, 0
             more = self._source.readinto(self._view[self._end :], _AHEAD - self._end)
             if not more:
                 break
@@ -79,15 +81,19 @@ class ReadAhead:
         self._crc = 0
         self._crc_from = self._start
 
-    def crc(self):
-        """The CRC-32 since begin_crc()."""
+    def end_crc(self):
+        """The CRC-32 since begin_crc(), int."""
+        self._count_crc()
+        crc, self._crc = self._crc, None
+        return crc
+
+    def _count_crc(self):
         if self._crc is not None:
             self._crc = binascii.crc32(self._view[self._crc_from : self._start], self._crc)
             self._crc_from = self._start
-        return self._crc
 
     def _fill(self):
-        self.crc()
+        self._count_crc()
         self._start = self._crc_from = 0
         self._end = self._source.readinto(self._buffer, _AHEAD)
         return self._end
@@ -135,49 +141,55 @@ def _deflate(ahead, format_name, window_bits):
 class _Inflated:
     def __init__(self, ahead, format_name, window_bits):
         self._ahead = ahead
+        self._format_name = format_name
         self._window_bits = window_bits
-        self._deflate = _deflate(ahead, format_name, window_bits)
+        self._begin()
+
+    def _begin(self):
+        self._deflate = _deflate(self._ahead, self._format_name, self._window_bits)
 
     def readinto(self, buffer, n):
         """Read at most n bytes of the archive; 0 only at its verified end."""
-        if not self._deflate:
-            return 0
-        try:
-            got = self._deflate.readinto(buffer, n)
-        except EOFError:
-            raise _bad("compressed stream ends early")
-        except MemoryError:
-            raise Transient(
-                "can not apply", "no memory for a window of %d bytes" % (1 << self._window_bits)
-            )
-        except OSError as error:
-            if error.args[0] != 22:  # EINVAL is DeflateIO's; others are the source's own
-                raise
-            raise _bad("compressed stream is damaged")
-        if got:
-            self._account(buffer, got)
-        else:
+        while self._deflate:
+            try:
+                got = self._deflate.readinto(buffer, n)
+            except EOFError:
+                raise _bad("compressed stream ends early")
+            except MemoryError:
+                raise Transient(
+                    "can not apply",
+                    "no memory for a window of %d bytes" % (1 << self._window_bits),
+                )
+            except OSError as error:
+                if error.args[0] != 22:  # EINVAL is DeflateIO's; others are the source's own
+                    raise
+                raise _bad("compressed stream is damaged")
+            if got:
+                self._account(buffer, got)
+                return got
             self._deflate = None
             self._finish()
-            if len(self._ahead.peek(1)):
-                raise _bad("data after the compressed stream")
-        return got
+        return 0
 
 
 class _Gzip(_Inflated):
-    """One gzip member, CRC-32 and length verified."""
+    """gzip members one after the other, CRC-32 and length of each verified."""
 
     def __init__(self, ahead):
-        self._skip_header(ahead)
-        self._crc = 0
-        self._length = 0
         super().__init__(ahead, "RAW", 15)
 
+    def _begin(self):
+        self._skip_header(self._ahead)
+        self._crc = 0
+        self._length = 0
+        super()._begin()
+
     def _skip_header(self, ahead):
+        ahead.begin_crc()
         head = ahead.take(8)
         ahead.take(2)  # XFL and OS say nothing that matters here
         flags = head[3]
-        if head[2] != 8 or flags & 0xE0:
+        if head[0] != 0x1F or head[1] != 0x8B or head[2] != 8 or flags & 0xE0:
             raise _bad("unknown gzip method or flags")
         if flags & 4:  # FEXTRA
             size = ahead.take(2)
@@ -190,8 +202,9 @@ class _Gzip(_Inflated):
                     left -= 1
                     if not left:
                         raise _bad("endless name in the gzip header")
-        if flags & 2:  # FHCRC
-            ahead.take(2)
+        crc = ahead.end_crc()
+        if flags & 2 and int.from_bytes(ahead.take(2), "little") != crc & 0xFFFF:  # FHCRC
+            raise _bad("CRC of the gzip header differs")
 
     def _account(self, buffer, n):
         part = buffer if n == len(buffer) else memoryview(buffer)[:n]
@@ -199,11 +212,23 @@ class _Gzip(_Inflated):
         self._length += n
 
     def _finish(self):
-        trailer = self._ahead.take(8)
+        ahead = self._ahead
+        trailer = ahead.take(8)
         if int.from_bytes(trailer[:4], "little") != self._crc:
             raise _bad("CRC-32 differs")
         if int.from_bytes(trailer[4:], "little") != self._length & 0xFFFFFFFF:
             raise _bad("length differs")
+        following = ahead.peek(1)
+        if len(following) and following[0]:
+            # As `cat a.gz b.gz` makes it, and pigz. The old window has to go before the new one.
+            gc.collect()
+            self._begin()
+            return
+        while len(following):  # tapes and block devices pad with zeros
+            if any(following):
+                raise _bad("data after the compressed stream")
+            ahead.take(len(following))
+            following = ahead.peek(8)
 
 
 class _Zlib(_Inflated):
@@ -220,6 +245,8 @@ class _Zlib(_Inflated):
 
     def _finish(self):
         if self._wrapped:
-            crc = self._ahead.crc()
+            crc = self._ahead.end_crc()
             if int.from_bytes(self._ahead.take(4), "big") != crc:
                 raise _bad("CRC-32 differs")
+        if len(self._ahead.peek(1)):
+            raise _bad("data after the compressed stream")

@@ -18,6 +18,7 @@ _CHUNK = const(1024)
 # Blocks that must stay free: the journal's and the folders' own growth, and what renaming needs to
 # rewrite folders; an install that began must never find flash full.
 _RESERVE = const(12)
+_FOLDER_BLOCKS = const(2)
 _FILTER = const(2048)
 # What stands at a path.
 _NOTHING = const(0)
@@ -28,19 +29,19 @@ _FOLDER = const(2)
 class Staging:
     """One package on its way to flash.
 
-    progress: called as progress("file", path) for each staged member; protected: paths that no
-    package may touch, beside the usual ones. Raises Refused; OSError when flash itself fails. Call
-    close() in any case.
+    progress: called as progress("file", path) for each staged member; protected: list of paths
+    that no package may touch, beside the usual ones. Raises Refused; OSError when flash itself
+    fails. Call close() in any case.
     """
 
-    def __init__(self, progress, protected=()):
+    def __init__(self, progress, protected):
         self.staged = 0
         self.bytes = 0
         self._progress = progress
         self._protected = protected
         self._number = 0
-        self._last_folder = "/"
-        self._last_depth = 0
+        self._last_folder = ""
+        self._last_missing = 0
         self._seen = bytearray(_FILTER)
         self._buffer = bytearray(_CHUNK)
         self._live_buffer = bytearray(_CHUNK)
@@ -52,6 +53,7 @@ class Staging:
         os.mkdir(_DIR + "/old")
         self._journal = open(_DIR + "/journal", "w")
         self._free = free_blocks()
+        self._promised = 0  # blocks that only the install will use
 
     def add(self, member):
         """Stage one member of a TarReader."""
@@ -75,21 +77,17 @@ class Staging:
         self._journal.close()
 
     def _add_folder(self, path):
-        mode = _mode(path)
-        if mode == _FILE:
-            raise Refused("can not apply", "a folder where a file is: " + path)
-        depth = self._depth(path)
-        self._meet(path, "m")
-        if mode == _NOTHING:
-            self._line("m", 0, depth + 1, path)
+        depth = self._missing(path)
+        if depth:
+            self._line("m", 0, depth, path)
             self.staged += 1
 
     def _add_file(self, path, member):
         mode = _mode(path)
         if mode == _FOLDER:
             raise Refused("can not apply", "a file where a folder is: " + path)
-        depth = self._depth(path)
-        self._meet(path, "f")
+        depth = self._missing(path[: path.rfind("/")])
+        self._meet(path)
         self._retire_twin(path)
         n = self._number
         new = "%s/new/%d" % (_DIR, n)
@@ -103,7 +101,7 @@ class Staging:
             # place at the front, so our boot.py stays and runs theirs last.
             path = "/boot_user.py"
             mode = _mode(path)
-            self._meet(path, "f")
+            self._meet(path)
             if mode == _FILE and self._equal(path, new):
                 os.remove(new)
                 return
@@ -221,43 +219,52 @@ class Staging:
 
     def _create(self, path, size):
         # littlefs keeps some pointers in each block; one more for the journal and the folders.
-        blocks = size // (_BLOCK - 16) + 1
+        self._take(size // (_BLOCK - 16) + 1)
+        return open(path, "wb")
+
+    def _take(self, blocks):
+        """Count blocks as used. Raises Refused when that would eat the reserve."""
         if self._free - blocks < _RESERVE:
             # The running count is pessimistic (littlefs keeps tiny files inside their folder);
             # asking walks all of flash, so only when it matters.
-            self._free = free_blocks()
+            self._free = free_blocks() - self._promised
             if self._free - blocks < _RESERVE:
-                raise Refused("not enough space", "%d blocks are free" % self._free)
+                raise Refused("not enough space", "%d blocks are free" % max(0, self._free))
         self._free -= blocks
-        return open(path, "wb")
 
-    def _depth(self, path):
-        """How many folders above path do not exist yet."""
-        folder = path[: path.rfind("/")] or "/"
+    def _missing(self, folder):
+        """How many of folder ("" for the root) and the folders above it do not exist yet."""
         if folder == self._last_folder:
-            return self._last_depth
-        depth = 0
-        parent = folder
-        while parent:
-            mode = _mode(parent)
+            return self._last_missing
+        last = self._last_folder + "/"
+        missing = new = 0
+        path = folder
+        while path:
+            mode = _mode(path)
             if mode == _FOLDER:
                 break
-            if mode == _FILE or self._known(parent, "f"):
-                raise Refused("can not apply", "a folder where a file is: " + parent)
-            self._mark(parent, "m")
-            depth += 1
-            parent = parent[: parent.rfind("/")]
-        self._last_folder, self._last_depth = folder, depth
-        return depth
+            if mode == _FILE or self._known(path, "f"):
+                raise Refused("can not apply", "a folder where a file is: " + path)
+            missing += 1
+            if not last.startswith(path + "/") and not self._known(path, "m"):
+                self._mark(path, "m")
+                new += 1
+            path = path[: path.rfind("/")]
+        if new:
+            # The install will make them; it must not find flash full.
+            self._take(_FOLDER_BLOCKS * new)
+            self._promised += _FOLDER_BLOCKS * new
+        self._last_folder, self._last_missing = folder, missing
+        return missing
 
     # A name twice, or one as file and as folder, would make the journal ambiguous. Remembering all
     # names takes memory that grows with the package, so a fixed filter remembers that a name *may*
     # have been seen, and then the journal itself is asked.
 
-    def _meet(self, path, kind):
-        if self._known(path, "f") or (kind == "f" and self._known(path, "m")):
+    def _meet(self, path):
+        if self._known(path, "f") or self._known(path, "m"):
             raise Refused("can not apply", "the same name twice: " + path)
-        self._mark(path, kind)
+        self._mark(path, "f")
 
     def _bits(self, path, kind):
         code = binascii.crc32(kind + path)

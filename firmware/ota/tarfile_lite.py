@@ -23,7 +23,7 @@ class TarReader:
     """Walks an archive from a source: `next()`, then `readinto()` until the member is read.
 
     After `next()` returned True: `name` (str, as the archive spells it), `is_folder` (bool) and
-    `size` (bytes of content). Raises Refused on anything damaged or not allowed.
+    `size` (bytes of content). Raises Refused on anything damaged, ambiguous or not allowed.
     """
 
     def __init__(self, source):
@@ -37,8 +37,12 @@ class TarReader:
         self._global = {}
 
     def next(self):
-        """Go to the next member, past what is unread of this one. False at the archive's end."""
+        """Go to the next member, past what is unread of this one. False at the archive's end.
+
+        After False the source has been read to its own end.
+        """
         override = dict(self._global)
+        extended = ""  # the kinds of extended headers that this member has
         while self._next_header():
             header = self._header
             kind = chr(header[156])
@@ -47,13 +51,20 @@ class TarReader:
                 size = _number(header, 124, 136)
             self._left = size
             self._padding = -size % _BLOCK
+            if kind in "xLK":
+                # Programs differ in which of two names they take: one could hide from a check.
+                if kind in extended or (kind != "K" and extended.strip("K")):
+                    raise _bad("two extended headers for one member")
+                extended += kind
             if kind == "x":
                 override.update(self._pax(size))
             elif kind == "g":
+                if extended:
+                    raise _bad("a global header between an extended one and its member")
                 self._global.update(self._pax(size))
                 override.update(self._global)
             elif kind == "L":
-                override["path"] = _text(self._extension(size))
+                override["path"] = _text(_until_nul(self._extension(size)))
             elif kind == "K":
                 self._extension(size)  # the target of a link, which will be refused anyway
             elif kind in "0\x007":
@@ -67,7 +78,7 @@ class TarReader:
                 return True
             else:
                 raise _bad("member of type %r is neither file nor folder" % kind)
-        if override != self._global:
+        if extended:
             raise _bad("ends after an extended header")
         return False
 
@@ -104,6 +115,7 @@ class TarReader:
             if not any(header):
                 zero_blocks += 1
                 if zero_blocks == 2:
+                    self._only_zeros_left()
                     return False
                 continue
             if zero_blocks:
@@ -125,6 +137,15 @@ class TarReader:
                     raise _bad("ends inside a block")
                 n += more
         return True
+
+    def _only_zeros_left(self):
+        """Read the source to its end. What a program that looks further would find is refused."""
+        while True:
+            n = self._source.readinto(self._header, _BLOCK)
+            if not n:
+                return
+            if any(memoryview(self._header)[:n]):
+                raise _bad("data after its end")
 
     def _skip(self):
         left = self._left + self._padding
@@ -161,6 +182,8 @@ class TarReader:
             if not equals:
                 raise _bad("damaged PAX header")
             if key == b"path":
+                if not value or b"\0" in value:
+                    raise _bad("damaged PAX header")
                 found["path"] = _text(value)
             elif key == b"size":
                 found["size"] = _decimal(value)
@@ -204,16 +227,20 @@ def _decimal(text):
 
 
 def _name(header):
-    name = _text(bytes(header[:100]))
+    name = _text(_until_nul(bytes(header[:100])))
     # "ustar\0" is POSIX, with a prefix; "ustar  \0" is GNU, which keeps other things there.
     if header[257:263] == b"ustar\0" and header[345]:
-        name = _text(bytes(header[345:500])) + "/" + name
+        name = _text(_until_nul(bytes(header[345:500]))) + "/" + name
     return name
+
+
+def _until_nul(raw):
+    return raw.split(b"\0", 1)[0]
 
 
 def _text(raw):
     try:
-        return str(raw.split(b"\0", 1)[0], "utf-8")
+        return str(raw, "utf-8")
     except UnicodeError:
         raise _bad("name is not UTF-8")
 

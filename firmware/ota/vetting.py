@@ -2,11 +2,14 @@
 
 import sys
 
+from micropython import const
+
 from .errors import Refused
 
 # A package that could rewrite these could steal the node from its owner, or its way back. The
 # configuration's `ca` is protected as well.
 _PROTECTED = ("/.ota", "/ota.json")
+_LONGEST_PATH = const(1024)
 # The next boot runs these before it can mend anything.
 _BOOT_PATH = ("/boot.py", "/ota/", "/lib/ota/")
 
@@ -28,15 +31,18 @@ def clean_path(name):
             if c == "\\" or ord(c) < 32 or ord(c) == 127:
                 raise Refused("can not apply", "a name has a character not allowed in it")
         parts.append(part)
-    return "/" + "/".join(parts)
+    path = "/" + "/".join(parts)
+    if len(path) > _LONGEST_PATH:
+        raise Refused("can not apply", "a path is longer than %d characters" % _LONGEST_PATH)
+    return path
 
 
-def check_path(path, more=()):
-    """Raise Refused when path is protected. more: further protected paths."""
+def check_path(path, more):
+    """Raise Refused when path is protected. more: list of further protected paths."""
     if path in ("/boot.mpy", "/main.mpy", "/boot_user.mpy"):
         # It would retire the source, which is what MicroPython starts.
         raise Refused("can not apply", "nothing runs " + path)
-    for protected in _PROTECTED + more:
+    for protected in list(_PROTECTED) + more:
         if path == protected or path.startswith(protected + "/"):
             raise Refused("can not apply", "protected path " + path)
 

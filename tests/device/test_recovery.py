@@ -60,7 +60,7 @@ def old_tree():
 
 
 def stage(package):
-    staging = Staging(lambda step, value: None)
+    staging = Staging(lambda step, value: None, [])
     try:
         for path in package:
             staging.add(Member("." + path, package[path]))
