@@ -156,6 +156,11 @@ class Bench:
             self.node.cut_power()
         return number == cut.op
 
+    def in_trial(self, scenario: Scenario, snapshot: Snapshot) -> bool:
+        """Whether this flash is in a trial, as its state says."""
+        _, judge = self.flashed(scenario)
+        return judge.file(snapshot.image, "/.ota/state").startswith(b"1 trial ")
+
     def finish(self, scenario: Scenario, start: Snapshot) -> Result:
         """Give the node its wakes after a cut, without another one, and judge the end."""
         result = self.boot(scenario, start, scenario.after_cut)

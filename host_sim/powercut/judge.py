@@ -44,6 +44,13 @@ class Judge:
         """What is in /.ota."""
         return self._verdict(image)[1]
 
+    def file(self, image: bytes, path: str) -> bytes:
+        """The content of a file on an image; empty where there is none."""
+        try:
+            return self._read(image)[0].get(path, b"")
+        except SimError:
+            return b""
+
     def _read(self, image: bytes) -> tuple[Tree, set[str]]:
         self._file.write_bytes(image)
         files, folders = flash.read_all(self._file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import random
@@ -72,6 +73,15 @@ class Scenario:
     reason: str = ""
     spoil: bool = False
     firmware: Path = flash.FIRMWARE
+
+    def rolled_back(self) -> Scenario:
+        """The same, but for its end: too many boots of the trial, and the old tree is back."""
+        return dataclasses.replace(
+            self,
+            end="old",
+            reports=(*self.reports, "2") if self.reports == ("1",) else self.reports,
+            reason="rolled back: 3 boots without confirm",
+        )
 
     @functools.cached_property
     def archive(self) -> bytes:
