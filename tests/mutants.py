@@ -39,6 +39,7 @@ class Mutant:
 
 
 RECOVERY, STAGING, AGENT = "ota/recovery.py", "ota/staging.py", "ota/agent.py"
+CYCLE = "ota/cycle.py"
 
 MUTANTS = [
     Mutant(
@@ -68,13 +69,13 @@ MUTANTS = [
         (
             (
                 RECOVERY,
-                '    _move_in()\n    if state[7] == "installed":',
+                '    _move_in(moved)\n    if state[7] == "installed":',
                 '    if state[7] == "installed":',
             ),
             (
                 RECOVERY,
                 '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n',
-                '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n    _move_in()\n',
+                '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n    _move_in(moved)\n',
             ),
         ),
     ),
@@ -129,9 +130,9 @@ MUTANTS = [
         (
             (
                 AGENT,
-                "        try:\n            control.connect()\n",
+                "        try:\n            if connect:\n",
                 "        from .recovery import confirm\n\n        confirm()\n"
-                "        try:\n            control.connect()\n",
+                "        try:\n            if connect:\n",
             ),
         ),
         uncut=True,
@@ -140,7 +141,7 @@ MUTANTS = [
         "clear before the outcome is durable",
         "the request is cleared while the report is only in RAM",
         "report",
-        ((AGENT, '                recovery.save("report", owed)\n', ""),),
+        ((CYCLE, '            recovery.save("report", owed)\n', ""),),
     ),
     Mutant(
         "report forgotten before it is sent",
@@ -148,9 +149,9 @@ MUTANTS = [
         "one",
         (
             (
-                AGENT,
-                '                self._send(owed)\n                recovery.forget("report")\n',
-                '                recovery.forget("report")\n                self._send(owed)\n',
+                CYCLE,
+                '            _send(agent, owed)\n            recovery.forget("report")\n    except',
+                '            recovery.forget("report")\n            _send(agent, owed)\n    except',
             ),
         ),
     ),
@@ -202,9 +203,9 @@ MUTANTS = [
         (
             (
                 RECOVERY,
-                "            _done(os.rename, _NEW + n, path)\n    for kind, n, _, path in _lines():\n"
+                "            _done(os.rename, _NEW + n, path)\n    for kind, n, _, path in _lines(moved):\n"
                 "        # A cut",
-                "            os.rename(_NEW + n, path)\n    for kind, n, _, path in _lines():\n"
+                "            os.rename(_NEW + n, path)\n    for kind, n, _, path in _lines(moved):\n"
                 "        # A cut",
             ),
         ),
@@ -223,7 +224,7 @@ MUTANTS = [
             (RECOVERY, "    _leave_copy()\n", ""),
             (
                 RECOVERY,
-                "    for kind, n, _, path in _lines():\n        # A cut between",
+                "    for kind, n, _, path in _lines(moved):\n        # A cut between",
                 "    for kind, n, _, path in ():\n        # A cut between",
             ),
             (
@@ -262,9 +263,9 @@ MUTANTS = [
                 "                os.mkdir(_DIR + folder)\n",
             ),
             (
-                AGENT,
-                "        recovery.discard()\n        if not self._control.request:",
-                "        if not self._control.request:",
+                CYCLE,
+                "    recovery.discard()\n    if not agent.control.request:",
+                "    if not agent.control.request:",
             ),
         ),
     ),

@@ -26,10 +26,11 @@ FETCH = """
 import gc
 from ota.errors import OtaError
 from ota.https import get
+from ota.wire import Limits
 url, ca = %s
 gc.collect()
 try:
-    response = get(url, ca, 3000)
+    response = get(url, ca, Limits(3000, 60000))
     body = b""
     buffer = bytearray(512)
     while True:

@@ -54,8 +54,9 @@ def test_an_empty_retained_message_is_nothing(make_site: MakeSite):
 LISTEN = """
 import ota
 from ota.control import Control
+from ota.wire import Limits
 
-control = Control(ota.load_config())
+control = Control(ota.load_config(), Limits(5000, 60000))
 control.connect()
 
 def hear(topic, payload):

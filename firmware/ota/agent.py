@@ -1,15 +1,16 @@
-"""One update cycle from request to reset; the only module that knows all others.
+"""The update agent of one node, as far as an idle check needs it.
 
-What an idle check does not need is imported where it is used.
+What a check that finds nothing does not need is imported where it is used: an idle node pays for
+the control channel only.
 """
 
-import gc
 import os
 import time
 
 from .config import complete
-from .control import Control
-from .errors import Refused, Transient, name_of
+from .control import Control, topic_of
+from .errors import Transient, name_of
+from .wire import Limits
 
 
 class Agent:
@@ -20,18 +21,30 @@ class Agent:
     later; without it they are printed, but for bytes and file. open_stream: called with the
     download's URL in place of the built-in verified HTTPS (the URL holds the device key: never
     log it); returns a urequests-shaped response: `status_code`, `raw` with `readinto(buffer, n)`,
-    `close()`.
+    `close()`. client: the application's own connected client, shaped as umqtt.simple's, to use in
+    place of one of ours. policy: called with the Request (`file_id`, `kind`, `size`) before
+    anything is done for it; returns "go", "later", or ("refuse", reason). watchdog: an object
+    with `feed()`, called whenever something has moved.
 
-    `reason` is the text of the last failure, None after a cycle without one.
+    `reason` is the text of the last failure, None after a cycle without one. `pending` is True
+    when handle() has heard of a request that check() has not seen yet.
     """
 
-    def __init__(self, config, progress=None, open_stream=None):
+    def __init__(
+        self, config, progress=None, open_stream=None, client=None, policy=None, watchdog=None
+    ):
         self.reason = None
-        self._config = complete(config)
+        self.pending = False
+        self.config = complete(config)
+        self.open_stream = open_stream
+        self.policy = policy
+        self.limits = None
+        self.control = None
+        self.client = client
         self._hook = progress or _print
-        self._open_stream = open_stream
-        self._control = None
-        self._last_ping = time.ticks_ms()
+        self._watchdog = watchdog
+        # For an application's client: the first poll() has to look. ticks_ms, or None.
+        self.retry_at = time.ticks_ms() if client else None
 
     def check(self):
         """One cycle: deliver what is owed, confirm a trial, act on a waiting request.
@@ -41,220 +54,126 @@ class Agent:
         Resets the node after an install, so that only an update that changed nothing returns
         "installed".
         """
-        self.reason = None
-        control = self._control = Control(self._config)
         try:
-            control.connect()
-            return self._cycle(control)
-        except Transient as error:
-            return self._later(error)
-        except MemoryError:
-            return self._later("out of memory")
-        except OSError as error:  # the network's have become Transient
-            self._later("flash failed, " + name_of(error))
-            self._reset_after_flash_error()
-            return "later"
+            return self.contact()
         finally:
-            control.close()
-            self._control = None
+            self.leave()
 
-    def _cycle(self, control):
-        outcome = "idle"
-        try:
-            os.stat("/.ota")
-        except OSError:
-            pass  # nothing on trial, nothing owed, no litter
-        else:
-            outcome = self._settle()
-            if outcome == "open":
-                return self._later("a transaction waits for the next boot")
-        if control.bad:
-            return self._fail(control.bad.file_id, str(control.bad))
-        if control.request:
-            return self._take(control.request)
-        return outcome
+    def serve(self):
+        """Stay connected and act on each request at once; never returns.
 
-    def _settle(self):
-        """Confirm a trial and deliver an owed report, before anything new is begun."""
-        from . import recovery
-
-        outcome = "idle"
-        # A node that reaches its control channel can be mended from there.
-        if recovery.confirm():
-            self._progress("confirm", "")
-            outcome = "confirmed"
-        owed = recovery.load("report")
-        if owed:
-            self._send(owed)
-            recovery.forget("report")
-            if owed.startswith("2 "):
-                self.reason = owed.split(" ", 2)[2]
-                outcome = "rolled_back" if self.reason.startswith("rolled back") else "failed"
-        if recovery.in_transaction():
-            # Another version's, or boot.py could not finish it: staging would overwrite it.
-            return "open"
-        recovery.discard()
-        if not self._control.request:
-            recovery.forget("attempts")
-        return outcome
-
-    def _take(self, request):
-        from . import recovery
-
-        self._progress("request", request.file_id)
-        try:
-            self._check_space(request)
-            last = self._count_attempt(recovery, request.file_id)
-            staged = self._stage(request)
-        except Refused as error:
-            return self._fail(request.file_id, str(error))
-        except Transient as error:
-            reason = str(error)
-        except MemoryError:
-            reason = "can not apply: out of memory"
-        except OSError as error:
-            if error.args[0] == 28:
-                reason = "not enough space: flash is full"
-            else:
-                reason = "can not apply: flash failed, " + name_of(error)
-            return self._fail(request.file_id, reason, False)
-        except Exception as error:
-            # Nobody expects it, so nobody may be left without an answer for it.
-            reason = "can not apply: " + name_of(error)
-        else:
-            return self._install(request, staged)
-        recovery.discard()
-        return self._fail(request.file_id, reason) if last else self._later(reason)
-
-    def _check_space(self, request):
-        from .staging import enough_for, free_blocks
-
-        if not enough_for(request.size):
-            raise Refused(
-                "not enough space",
-                "%d bytes announced, %d blocks are free" % (request.size, free_blocks()),
-            )
-        self._progress("space", free_blocks())
-
-    def _count_attempt(self, recovery, file_id):
-        """Count this attempt on flash before it begins; True when it is the last one.
-
-        One that ends in a watchdog reset or a power cut is counted as well: such a package would
-        otherwise be fetched for ever. Raises Refused when there have been enough.
+        For nodes that never sleep. A lost connection is made anew after a pause that grows with
+        each failure and is drawn at random, so that a fleet does not come back all at once.
         """
-        count = 1
-        before = recovery.load("attempts")
-        if before and before.split(" ")[0] == file_id:
-            count += int(before.split(" ")[1])
-        most = self._config["max_attempts"]
-        if count > most:
-            raise Refused("can not apply", "interrupted %d times" % most)
-        recovery.save("attempts", "%s %d" % (file_id, count))
-        return count == most
+        from .serve import serve
 
-    def _stage(self, request):
-        """Download, verify and stage; the live tree is not touched. Returns changed paths."""
-        from .download import Body, open_package
-        from .inflate import open_archive
-        from .staging import Staging
-        from .tarfile_lite import TarReader
-        from .vetting import clean_path
+        serve(self)
 
-        if self._config["mqtt"]["tls"]:
-            # Two TLS connections at a time are more than a node without PSRAM can hold.
-            self._control.close()
-        gc.collect()
-        self._last_ping = time.ticks_ms()
-        response = open_package(self._config, request, self._open_stream)
-        staging = None
-        try:
-            self._progress("download", request.size)
-            body = Body(response.raw, request.size, self._on_bytes)
-            archive = open_archive(body)
-            reader = TarReader(archive)
-            protected = [clean_path(path) for path in self._config["protected"]]
-            staging = Staging(self._progress, protected + [clean_path(self._config["ca"])])
-            while reader.next():
-                staging.add(reader)
-            body.end()
-            if reader.name is None:
-                raise Refused("can not apply", "bad archive, it is empty")
-            staging.finish()
-            return staging.staged
-        finally:
-            if staging:
-                staging.close()
-            try:
-                response.close()
-            except Exception:
-                pass  # an integrator's; everything that matters has been read
+    def poll(self):
+        """One step of serve(), for applications with a loop of their own.
 
-    def _install(self, request, staged):
-        from . import recovery
+        Waits for no message, but connecting, and acting on a request, take their time. Returns
+        what check() does, or None when there was nothing to do.
+        """
+        from .serve import step
 
-        config = self._config
-        if not staged:
-            # Nothing differs from what runs: no trial, and no reset.
-            self._end(recovery, "1 " + request.file_id)
-            return "installed"
-        try:
-            recovery.commit(
-                request.file_id,
-                config["trial_boots"],
-                config["trial_wakes"],
-                config["trial_deadline_s"],
-                config["report"],
-            )
-            self._progress("commit", staged)
-            recovery.install()
-            recovery.forget("attempts")
-            self._progress("install", staged)
-            owed = recovery.load("report")
-            if owed:
-                self._send(owed)
-                recovery.forget("report")
-        except Transient as error:
-            self._later(error)  # the report waits on flash
-        finally:
-            # Whatever happened, flash errors included: the modules in memory are no longer those
-            # on flash, and only a boot can go on.
-            if recovery.in_transaction():
+        return step(self)
+
+    def handle(self, topic, payload):
+        """For an application that owns the subscription: True when the message was ours.
+
+        topic, payload: bytes, as the client's callback has them. Notes in `pending` that check()
+        has to be called, which is not for a callback to do.
+        """
+        if topic != topic_of(self.config):
+            return False
+        if payload:
+            from .messages import asks
+
+            self.pending = asks(payload)
+        return True
+
+    def retry_ms(self):
+        """How long to wait after a "later", in ms: more with each in a row, and drawn at random.
+
+        The count survives deep sleep in the RTC's memory, unless the application uses that.
+        """
+        from .backoff import pause_ms
+
+        return pause_ms(self.config["retry_s"])
+
+    # -- for the other modules of this package -------------------------------------------------
+
+    def contact(self):
+        """check() without leaving the control channel."""
+        self.reason = None
+        self.pending = False
+        config = self.config
+        wait_s, watchdog_s = config["timeout_s"], config["watchdog_s"]
+        if watchdog_s:
+            # No wait may come near what the watchdog takes for a crash.
+            wait_s = min(wait_s, watchdog_s / 2)
+            if not self._watchdog:
                 import machine
 
-                self._control.close()
-                machine.reset()
+                self._watchdog = machine.WDT(timeout=watchdog_s * 1000)
+        feed = self._watchdog.feed if self._watchdog else None
+        self.limits = Limits(int(wait_s * 1000), config["cycle_s"] * 1000, feed)
+        self.control = Control(config, self.limits, self.client)
+        return self.act(True)
+
+    def act(self, connect=False):
+        """Do whatever waits to be done on the control channel, which connect makes first."""
+        try:
+            if connect:
+                self.control.connect()
+            outcome = self._act()
+        except Transient as error:
+            outcome = self.later(error)
+        except MemoryError:
+            outcome = self.later("out of memory")
+        except OSError as error:  # the network's have become Transient
+            outcome = self.later("flash failed, " + name_of(error))
+            self.reset_after_flash_error()
+        self._remember(outcome)
+        return outcome
+
+    def lost(self, error):
+        """The control channel has failed (a Transient) while nothing was done. Returns "later"."""
+        self._remember("later")
+        return self.later(error)
+
+    def leave(self):
+        """Close the control channel."""
+        control, self.control = self.control, None
+        if control:
+            try:
+                control.close()
+            except Exception as error:
+                # An application's, say: nothing may stand between an install and its reset.
+                print("ota: the control channel did not close,", name_of(error))
+
+    def later(self, reason):
+        """The request, if any, stays for another time. Returns "later"."""
+        self.reason = str(reason)
+        self.progress("later", self.reason)
         return "later"
 
-    def _fail(self, file_id, reason, flash_works=True):
-        from . import recovery
-
-        self.reason = reason
-        self._progress("failed", reason)
-        self._end(recovery, "2 %s %s" % (file_id, reason), flash_works)
-        return "failed"
-
-    def _end(self, recovery, owed, flash_works=True):
-        """Report the end of a request that leaves no transaction."""
+    def progress(self, step, value):
+        """Tell watchdog and application that something has moved."""
+        self.feed()
         try:
-            if flash_works:
-                recovery.discard()
-                # On flash before the clear: a cut between clear and report must not lose the end.
-                recovery.save("report", owed)
-                recovery.forget("attempts")
-        except OSError:
-            flash_works = False
-        try:
-            self._send(owed)
-            if flash_works:
-                recovery.forget("report")
-        except Transient as error:
-            # It waits on flash, and goes out first at the next contact; where flash fails, the
-            # request still stands, and its attempts are counted.
-            self._later(error)
-        if not flash_works:
-            self._reset_after_flash_error()
+            self._hook(step, value)
+        except Exception as error:
+            # The application's: it must not stand between an install and its reset or report.
+            print("ota: the progress hook failed,", name_of(error))
 
-    def _reset_after_flash_error(self):
+    def feed(self):
+        """Tell the watchdog that something has moved."""
+        if self._watchdog:
+            self._watchdog.feed()
+
+    def reset_after_flash_error(self):
         """Write nothing more before a reset, for the reason that recovery.install() gives.
 
         Once in a wake: flash that always fails must not keep a battery awake.
@@ -262,33 +181,23 @@ class Agent:
         import machine
 
         if machine.reset_cause() in (machine.PWRON_RESET, machine.DEEPSLEEP_RESET):
-            self._control.close()
+            self.leave()
             machine.reset()
 
-    def _send(self, owed):
-        event, file_id, text = (owed + "  ").split(" ", 2)
-        self._control.finish(int(event), file_id, text.strip() or None, self._progress)
+    def _act(self):
+        if not self.control.pending():
+            try:
+                os.stat("/.ota")
+            except OSError:
+                return "idle"  # nothing on trial, nothing owed, no litter
+        from .cycle import run
 
-    def _progress(self, step, value):
-        try:
-            self._hook(step, value)
-        except Exception as error:
-            # The application's: it must not stand between an install and its reset or report.
-            print("ota: the progress hook failed,", name_of(error))
+        return run(self)
 
-    def _later(self, reason):
-        self.reason = str(reason)
-        self._progress("later", self.reason)
-        return "later"
+    def _remember(self, outcome):
+        from .backoff import remember
 
-    def _on_bytes(self, count):
-        self._progress("bytes", count)
-        # The broker drops who is silent for one and a half times the keep-alive.
-        now = time.ticks_ms()
-        keepalive_ms = self._config["mqtt"]["keepalive"] * 1000
-        if keepalive_ms and time.ticks_diff(now, self._last_ping) > keepalive_ms // 2:
-            self._last_ping = now
-            self._control.keep_alive()
+        remember(outcome == "later")
 
 
 def status():

@@ -27,6 +27,10 @@ _KEYS = (
     ("trial_deadline_s", 300, 0, _LONGEST_S),
     ("max_attempts", 5, 1, 1000),
     ("timeout_s", 20, 1, _LONGEST_S),
+    ("cycle_s", 900, 1, _LONGEST_S),
+    ("min_rate", 50, 0, 1000000),
+    ("retry_s", 60, 1, _LONGEST_S),
+    ("watchdog_s", 0, 0, _LONGEST_S),
 )
 _MQTT_KEYS = (
     ("host", "console.insigh.io", 0, 0),
@@ -73,6 +77,8 @@ def complete(given):
         if any(c in "/+# \0" for c in config[key]):
             raise ConfigError("bad configuration", key + " has a character not allowed in it")
     _check_server(config["server"])
+    if 0 < config["watchdog_s"] < 10:
+        raise ConfigError("bad configuration", "watchdog_s is neither 0 nor at least 10")
     for path in config["protected"]:
         if type(path) is not str or not path.startswith("/"):
             raise ConfigError("bad configuration", "protected is not a list of paths like /a/b")

@@ -1,98 +1,174 @@
 """The platform's package download, over the built-in HTTPS or an integrator's transport.
 
-Whatever the transport, exactly the announced number of bytes is accepted.
+Whatever the transport, exactly the announced number of bytes is given out. A connection that is
+lost is taken up again where it ended, below everything that unpacks: what is above never notices.
 """
+
+import gc
+import time
+
+from micropython import const
 
 from .errors import Refused, Transient, name_of
 
 _REASON = "can not download"
+# How often a new connection may bring nothing before this wake gives up.
+_MOST_FRUITLESS = const(3)
+_PAUSE_MS = const(500)
 
 
-def open_package(config, request, open_stream=None):
-    """Ask for the requested package and return the response, whose body is still to be read.
+class Download:
+    """The body of the requested package.
 
-    config: a complete configuration; open_stream: called with the URL in place of the built-in
-    verified HTTPS. Raises Refused or Transient; neither quotes the URL: it holds the device key.
-    """
-    url = "https://%s/mf-rproxy/packages/download?fuid=%s&did=%s&dk=%s&cid=%s" % (
-        config["server"],
-        request.file_id,
-        _quote(config["device_id"]),
-        _quote(config["device_key"]),
-        _quote(config["control_channel"]),
-    )
-    try:
-        if open_stream:
-            response = open_stream(url)
-        else:
-            from .https import get
-
-            response = get(url, config["ca"], config["timeout_s"] * 1000)
-    except (Refused, Transient, MemoryError):
-        raise
-    except Exception as error:  # a foreign transport's; its text may quote the URL
-        raise Transient(_REASON, name_of(error))
-    try:
-        _judge(response, request.size)
-    except BaseException:
-        response.close()
-        raise
-    return response
-
-
-class Body:
-    """Exactly the announced number of bytes, whatever the transport does.
-
-    raw: an object with `readinto(buffer, n)`; size: bytes; on_bytes: called with the count so far.
+    config: a complete configuration; limits: Limits; open_stream: called with the URL in place of
+    the built-in verified HTTPS, or None; on_bytes: called with the number of bytes so far. Raises
+    Refused or Transient; neither quotes the URL: it holds the device key.
     """
 
-    def __init__(self, raw, size, on_bytes):
-        self._raw = raw
-        self._size = size
-        self._left = size
+    def __init__(self, config, request, limits, open_stream, on_bytes):
+        self._config = config
+        self._request = request
+        self._limits = limits
+        self._open_stream = open_stream
         self._on_bytes = on_bytes
+        self._done = 0
+        self._fruitless = 0
+        self._etag = b""
+        self._response = self._ask()
+        self._judge()
 
     def readinto(self, buffer, n):
         """Read at most n bytes into buffer; 0 when all that was announced has come."""
-        if n > self._left:
-            n = self._left
+        n = min(n, self._request.size - self._done)
         if not n:
             return 0
-        got = self._read(buffer, n)
-        if not got:
-            raise Transient(_REASON, "the body ended early")
-        self._left -= got
-        self._on_bytes(self._size - self._left)
+        while True:
+            try:
+                got = self._read(buffer, n)
+                if not got:
+                    raise Transient(_REASON, "the body ended early")
+                break
+            except Transient as error:
+                self._resume(error)
+        self._fruitless = 0
+        self._done += got
+        self._on_bytes(self._done)
         return got
 
     def end(self):
         """Raise Refused unless all that was announced came, and no more."""
-        if self._left:
+        if self._done < self._request.size:
             raise Refused(_REASON, "the archive is shorter than announced")
         if self._read(bytearray(1), 1):
             raise Refused(_REASON, "the body is longer than announced")
 
+    def close(self):
+        """End the connection."""
+        response, self._response = self._response, None
+        if response:
+            try:
+                response.close()
+            except Exception:
+                pass  # an integrator's; everything that matters has been read
+
+    def _ask(self, start=0):
+        config = self._config
+        url = "https://%s/mf-rproxy/packages/download?fuid=%s&did=%s&dk=%s&cid=%s" % (
+            config["server"],
+            self._request.file_id,
+            _quote(config["device_id"]),
+            _quote(config["device_key"]),
+            _quote(config["control_channel"]),
+        )
+        try:
+            if self._open_stream:
+                return self._open_stream(url)
+            from .https import get
+
+            limits = self._limits
+            least = config["min_rate"] * limits.wait_ms // 1000
+            return get(url, config["ca"], limits, least, start, self._etag)
+        except (Refused, Transient, MemoryError):
+            raise
+        except Exception as error:  # a foreign transport's; its text may quote the URL
+            raise Transient(_REASON, name_of(error))
+
+    def _judge(self):
+        """Raise unless the answer is 200 and, as far as it says, of the announced size."""
+        try:
+            self._check_status(200)
+            length = getattr(self._response, "length", None)
+            size = self._request.size
+            if length is not None and length != size:
+                raise Refused(_REASON, "%d bytes announced, the server has %d" % (size, length))
+            self._etag = getattr(self._response, "etag", b"")
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_status(self, expected):
+        status = self._response.status_code
+        if status != expected:
+            known = {
+                401: "id or key refused",
+                403: "not this node's channel",
+                404: "no such package",
+            }
+            detail = "%d %s" % (status, known.get(status, "from the server"))
+            if status >= 500 or status in (408, 416, 429):
+                raise Transient(_REASON, detail)
+            raise Refused(_REASON, detail)
+
     def _read(self, buffer, n):
         try:
-            return self._raw.readinto(buffer, n)
+            return self._response.raw.readinto(buffer, n)
         except (Refused, Transient, MemoryError):
             raise
         except Exception as error:  # of a foreign transport it may be any
             raise Transient(_REASON, "the body stopped, " + name_of(error))
 
+    def _resume(self, error):
+        """Go on in a new connection, or raise error, for which the old one has ended."""
+        self.close()
+        # Without a strong entity tag nobody can tell whether the rest belongs to what has come.
+        while self._etag and self._fruitless < _MOST_FRUITLESS and self._limits.left_ms():
+            time.sleep_ms(min(_PAUSE_MS * self._fruitless, self._limits.next_ms()))
+            self._fruitless += 1
+            gc.collect()
+            try:
+                self._response = self._ask(self._done)
+                self._join()
+                return
+            except Transient as again:
+                self.close()
+                error = again
+        raise error
 
-def _judge(response, size):
-    """Raise unless the response is 200 and, as far as it says, of the announced size."""
-    status = response.status_code
-    if status != 200:
-        detail = {401: "id or key refused", 403: "not this node's channel", 404: "no such package"}
-        detail = "%d %s" % (status, detail.get(status, "from the server"))
-        if status >= 500 or status in (408, 429):
-            raise Transient(_REASON, detail)
-        raise Refused(_REASON, detail)
-    length = getattr(response, "length", None)
-    if length is not None and length != size:
-        raise Refused(_REASON, "%d bytes announced, the server has %d" % (size, length))
+    def _join(self):
+        """See to it that the next byte read is the one after the last that came."""
+        response = self._response
+        if response.etag != self._etag:
+            self._etag = b""
+            if response.status_code < 300:
+                raise Transient(_REASON, "the server has changed the package meanwhile")
+        size = self._request.size
+        if response.status_code == 200 and response.length in (None, size):
+            # The same bytes from the beginning: it does not know Range.
+            self._skip()
+            return
+        self._check_status(206)
+        if response.content_range != b"bytes %d-%d/%d" % (self._done, size - 1, size):
+            self._etag = b""
+            raise Transient(_REASON, "Content-Range makes no sense")
+
+    def _skip(self):
+        scratch = bytearray(512)
+        left = self._done
+        while left:
+            got = self._read(scratch, min(left, 512))
+            if not got:
+                raise Transient(_REASON, "the body ended early")
+            left -= got
 
 
 def _quote(text):

@@ -6,7 +6,7 @@ The URL holds the device key: it appears in the request line and nowhere else.
 from micropython import const
 
 from .errors import Refused, Transient, name_of
-from .link import Link, trust
+from .link import Link
 
 _LONGEST_LINE = const(1024)
 _MOST_HEADERS = const(64)
@@ -17,25 +17,34 @@ _HOST_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.-"
 _REASON = "can not download"
 
 
-def get(url, ca, timeout_ms):
+def get(url, ca, limits, least=0, start=0, etag=b""):
     """GET url and return its Response, after up to three redirects, each of them HTTPS as well.
 
-    url: str, `https://host[:port]/…`; ca: path of the trust anchor; timeout_ms: limit of each
-    wait. Chain and host name are verified before a byte of the URL leaves the node. Raises
-    Transient when the server can not be reached, trusted or understood; Refused when it sends the
-    node to plain HTTP or round in circles.
+    url: str, `https://host[:port]/…`; ca: path of the trust anchor; limits: Limits; least: bytes
+    that have to come in each limits.wait_ms; start, etag: where not 0, ask for the bytes from
+    start on, if the entity tag (bytes) still is this one (RFC 9110, Range and If-Range). Chain and
+    host name are verified before a byte of the URL leaves the node. Raises Transient when the
+    server can not be reached, trusted or understood; Refused when it sends the node to plain HTTP
+    or round in circles.
     """
+    from .trust import trust
+
     context = trust(ca, _REASON)
     for _ in range(_MOST_REDIRECTS + 1):
         host, port, path = _split(url)
-        link = Link(timeout_ms, _REASON)
+        link = Link(limits, _REASON, least)
         link.open(host, port, context)
         try:
             link.write(b"GET ")
             link.write(path.encode())
             link.write(b" HTTP/1.1\r\nHost: ")
             link.write((host if port == 443 else "%s:%d" % (host, port)).encode())
-            link.write(b"\r\nUser-Agent: insigh-ota\r\nConnection: close\r\n\r\n")
+            link.write(b"\r\nUser-Agent: insigh-ota\r\nConnection: close\r\n")
+            if start:
+                link.write(b"Range: bytes=%d-\r\nIf-Range: " % start)
+                link.write(etag)
+                link.write(b"\r\n")
+            link.write(b"\r\n")
             response = Response(link)
         except OSError as error:
             link.abort()
@@ -53,13 +62,16 @@ def get(url, ca, timeout_ms):
 class Response:
     """An answer whose headers have been read.
 
-    status_code: int; length: bytes of the body, None when the server does not say; location: bytes
-    or None; raw: an object with `readinto(buffer, n)`, 0 at the end of the body.
+    status_code: int; length: bytes of the body, None when the server does not say; etag: bytes, a
+    strong entity tag, b"" without one; content_range: bytes or None; location: bytes or None; raw:
+    an object with `readinto(buffer, n)`, 0 at the end of the body.
     """
 
     def __init__(self, link):
         self.status_code = 0
         self.length = None
+        self.etag = b""
+        self.content_range = None
         self.location = None
         self.raw = self
         self._link = link
@@ -143,6 +155,11 @@ class Response:
             elif name == b"content-encoding":
                 if value.lower() != b"identity":
                     raise Transient(_REASON, "unknown Content-Encoding")
+            elif name == b"etag":
+                # A weak one (W/"…") says "as good as", which is not "the same bytes".
+                self.etag = value if value.startswith(b'"') else b""
+            elif name == b"content-range":
+                self.content_range = value
             elif name == b"location":
                 self.location = value
         raise Transient(_REASON, "more than %d headers" % _MOST_HEADERS)

@@ -3,11 +3,14 @@
 Serves both the control channel (as the socket that umqtt.simple works on) and the download.
 """
 
+import select
 import socket
+import time
 
 from micropython import const
 
 from .errors import Transient, name_of
+from .wire import ETIMEDOUT, Wire
 
 _OUT = const(256)
 # What umqtt.simple asks for in one read is a topic or a payload; no request is nearly this long.
@@ -16,74 +19,29 @@ _LONGEST_SKIP = const(1 << 20)
 _ECONNRESET = const(104)
 _IPPROTO_TCP = const(6)
 _TCP_NODELAY = const(1)
-_ETIMEDOUT = const(110)
-
-
-def trust(ca, reason):
-    """An ssl.SSLContext that accepts only chains to the certificate in the file ca (DER or PEM).
-
-    Raises Transient with this reason when there is no such file or it holds no certificate.
-    """
-    import ssl
-
-    try:
-        with open(ca, "rb") as file:
-            anchor = file.read()
-    except OSError:
-        raise Transient(reason, "trust anchor %s is missing" % ca)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.verify_mode = ssl.CERT_REQUIRED
-    try:
-        if b"-----BEGIN CERTIFICATE-----" in anchor:
-            import binascii
-
-            # Not every build reads PEM.
-            if anchor.count(b"-----BEGIN CERTIFICATE-----") > 1:
-                raise Transient(reason, "trust anchor %s holds more than one certificate" % ca)
-            anchor = anchor.split(b"-----BEGIN CERTIFICATE-----")[1].split(b"-----END")[0]
-            anchor = binascii.a2b_base64(anchor)
-        context.load_verify_locations(cadata=anchor)
-    except (ValueError, OSError):
-        raise Transient(reason, "trust anchor %s is not a certificate" % ca)
-    return context
-
-
-# What Mbed TLS says of a refused certificate, and what this library says. In its order of looking:
-# a certificate can be wrong in several ways, and its signer matters most.
-_VERDICTS = (
-    ("not correctly signed", "certificate is not signed by the trust anchor"),
-    ("does not match", "certificate is for another host"),
-    ("has expired", "certificate has expired"),
-    ("starts in the future", "certificate is not valid yet, or this node's clock is not set"),
-)
-
-
-def _verdict(error):
-    text = str(error)
-    for theirs, ours in _VERDICTS:
-        if theirs in text:
-            return ours
-    if isinstance(error, OSError) and error.args and error.args[0] == -29184:
-        return "server does not speak TLS"
-    return "TLS failed, " + name_of(error)
 
 
 class Link:
     """A connected socket shaped as umqtt.simple wants it, and a stream for the download.
 
-    timeout_ms: limit of each single wait; reason: of the Transient that open() raises. Small
-    writes are gathered and leave together, before the next read at the latest. `skipped` counts
-    the bytes of reads that were too long to be given out: who gets an empty result looks at it.
+    limits: Limits; reason: of the Transient that open() raises; least: bytes that have to come in
+    each wait_ms, against a peer that drips. Small writes are gathered and leave together, before
+    the next read at the latest. `skipped` counts the bytes of reads that were too long to be given
+    out: who gets an empty result looks at it. Reads and writes raise OSError.
     """
 
-    def __init__(self, timeout_ms, reason="can not connect"):
+    def __init__(self, limits, reason="can not connect", least=0):
         self.skipped = 0
+        self._longest_read = _LONGEST_READ
+        self._limits = limits
         self._reason = reason
-        self._timeout_s = timeout_ms / 1000
+        self._least = least
         self._sock = None
-        self._stream = None
+        self._wire = None
+        self._stream = None  # the wire, or TLS over it
+        self._ahead = None  # a byte that readable() has read; b"" for the end of the stream
+        self._byte = bytearray(1)
         self._out = bytearray(_OUT)
-        self._view = memoryview(self._out)
         self._used = 0
         self._after = None
 
@@ -93,34 +51,58 @@ class Link:
         Raises Transient with the reason; nothing has been sent then.
         """
         try:
+            # The one wait that only the port can end.
             address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0][-1]
         except (OSError, IndexError):  # some ports give an empty list
             # The host is not quoted: a redirect may have named it, and put anything there.
             raise Transient(self._reason, "the host's name is not known")
+        wait_ms = self._limits.next_ms()
+        if not wait_ms:
+            raise Transient(self._reason, "the time for all of it is over")
         try:
-            self._sock = self._stream = socket.socket()
+            self._sock = sock = socket.socket()
         except OSError as error:
             raise Transient(self._reason, "no socket, " + name_of(error))
         try:
-            self._sock.settimeout(self._timeout_s)
+            sock.settimeout(wait_ms / 1000)
             try:
                 # Writes are gathered here already; without this an acknowledgement of ours would
                 # hold back the next message until the peer's delayed one.
-                self._sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
+                sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
             except (OSError, ValueError):
                 pass  # not every port has it
             try:
-                self._sock.connect(address)
+                sock.connect(address)
             except OSError as error:
                 raise Transient(self._reason, "the host does not answer, " + name_of(error))
+            wire = self._take(sock)
             if context:
+                wire.patient = True
                 try:
-                    self._stream = context.wrap_socket(self._sock, server_hostname=host)
+                    self._stream = context.wrap_socket(wire, server_hostname=host)
                 except (OSError, ValueError) as error:
-                    raise Transient(self._reason, _verdict(error))
+                    from .trust import verdict
+
+                    raise Transient(self._reason, verdict(error))
+                wire.patient = False
         except BaseException:
             self.abort()
             raise
+
+    def adopt(self, sock):
+        """Work on an application's connected socket, until release()."""
+        self._take(sock)
+        self._longest_read = _LONGEST_SKIP  # its messages may be long
+
+    def release(self):
+        """Send what is queued and give the application's socket back, as it was."""
+        try:
+            self.flush()
+        except OSError:
+            pass  # the application will meet it as well
+        sock, self._sock, self._stream = self._sock, None, None
+        sock.setblocking(True)
+        return sock
 
     def send_after(self, data):
         """Let data (bytes) follow whatever is sent next, in the same segment."""
@@ -133,7 +115,7 @@ class Link:
         if self._used + n > _OUT:
             self.flush()
             if n > _OUT:
-                self._send(data if n == len(data) else memoryview(data)[:n])
+                self._send(memoryview(data)[:n])
                 return n
         self._out[self._used : self._used + n] = data if n == len(data) else memoryview(data)[:n]
         self._used += n
@@ -146,38 +128,73 @@ class Link:
             if after:
                 self.write(after)
             used, self._used = self._used, 0
-            self._send(self._view[:used])
+            self._send(memoryview(self._out)[:used])
 
     def read(self, n):
         """Exactly n bytes; b"" for more than any request has, after having read past them."""
-        self.flush()
         if n < 0:
             raise OSError(_ECONNRESET)  # a topic longer than its message: to a stream, "read all"
-        if n > _LONGEST_READ:
+        if n > self._longest_read:
             self._skip(n)
             return b""
-        data = self._stream.read(n)
-        if data is None or len(data) < n:
-            raise OSError(_ECONNRESET)  # ECONNRESET: umqtt.simple would index into nothing
-        return data
+        data = bytearray(n)
+        got = self.readinto(data, n) if n else 0
+        if got < n:
+            view = memoryview(data)
+            while got < n:
+                more = self.readinto(view[got:], n - got)
+                if not more:
+                    # umqtt.simple would index into nothing.
+                    raise OSError(_ECONNRESET)
+                got += more
+        return bytes(data)
 
     def readinto(self, buffer, n):
-        """Read up to n bytes into buffer; 0 at the end of the stream."""
-        self.flush()
-        return self._stream.readinto(buffer, n)
+        """Read up to n bytes into buffer, as soon as some are there; 0 at the stream's end."""
+        if self._used:
+            self.flush()
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            buffer[: len(ahead)] = ahead
+            return len(ahead)
+        if n < len(buffer):
+            buffer = memoryview(buffer)[:n]
+        while True:
+            n = self._stream.readinto(buffer)
+            if n is None:
+                self._wait(select.POLLIN)
+            elif n < 0:
+                raise OSError(-n)
+            else:
+                return n
 
     def readline(self, limit):
         """One line with its end, of at most limit bytes."""
-        self.flush()
-        return self._stream.readline(limit)
+        line = bytearray()
+        byte = self._byte
+        while len(line) < limit and self.readinto(byte, 1):
+            line += byte
+            if byte[0] == 10:
+                break
+        return bytes(line)
 
     def readable(self, wait_ms):
         """True when something to read is there, or comes within wait_ms."""
-        import select
-
-        poller = select.poll()
-        poller.register(self._stream, select.POLLIN)
-        return bool(poller.poll(wait_ms))
+        self.flush()
+        if self._ahead is not None:
+            return True
+        end = time.ticks_add(time.ticks_ms(), wait_ms)
+        while True:
+            # Reading, not polling, tells: in TLS there are records that hold nothing for us, and
+            # bytes that have left the socket already.
+            n = self._stream.readinto(self._byte)
+            if n is not None:
+                self._ahead = bytes(self._byte) if n > 0 else b""
+                return True
+            left = time.ticks_diff(end, time.ticks_ms())
+            if left <= 0:
+                return False
+            self._wire.wait(select.POLLIN, left)
 
     def connect(self, address):
         """umqtt.simple calls this on its new socket: this one is connected already."""
@@ -203,23 +220,39 @@ class Link:
         sock, self._sock = self._sock, None
         self._used = 0
         for each in (stream, sock):
-            if each:
+            if each and each is not self._wire:
                 try:
                     each.close()
                 except OSError:
                     pass
+        self._wire = None
+
+    def _take(self, sock):
+        self._sock = sock
+        self._wire = self._stream = Wire(sock, self._limits, self._least)
+        return self._wire
 
     def _skip(self, n):
         if n > _LONGEST_SKIP:
-            raise OSError(_ETIMEDOUT)  # not worth the radio: as good as a dead broker
+            raise OSError(ETIMEDOUT)  # not worth the radio: as good as a dead broker
         self.skipped += n
         scratch = bytearray(256)
         while n:
-            got = self._stream.readinto(scratch, min(n, 256))
+            got = self.readinto(scratch, min(n, 256))
             if not got:
                 raise OSError(_ECONNRESET)
             n -= got
 
     def _send(self, data):
-        if self._stream.write(data) != len(data):
-            raise OSError(_ETIMEDOUT)
+        while data:
+            n = self._stream.write(data)
+            if n is None:
+                self._wait(select.POLLOUT)
+            elif n < 0:
+                raise OSError(-n)
+            else:
+                data = data[n:]
+
+    def _wait(self, flag):
+        if not self._wire.wait_long(flag):
+            raise OSError(ETIMEDOUT)

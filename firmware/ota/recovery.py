@@ -123,15 +123,16 @@ def _leave_copy():
                 copy.write(memoryview(buffer)[:n])
 
 
-def install():
+def install(moved=None):
     """Finish the committed transaction and begin its trial; the node has to be reset after it.
 
+    moved: called after each file that was moved.
     When this raises OSError the node has to be reset at once, before anything is written: after an
     error littlefs is wrong in RAM (it believes, say, that a failed rename still goes on), and its
     next write may remove files. After a reset it knows better, and boot() tries again.
     """
     state = read_state()
-    _move_in()
+    _move_in(moved)
     if state[7] == "installed":
         # Before the trial begins: once it has, nobody would know that a report is owed.
         save("report", "1 " + state[1])
@@ -248,12 +249,14 @@ def _arm(machine, period_ms):
             pass
 
 
-def _lines():
-    """Journal lines as (kind, n, depth, path)."""
+def _lines(moved=None):
+    """Journal lines as (kind, n, depth, path); moved is called after each."""
     with open(_JOURNAL) as file:
         for line in file:
             kind, n, depth, path = line[:-1].split(" ", 3)
             yield kind, n, int(depth), path
+            if moved:
+                moved()
 
 
 def _folders(path, depth):
@@ -277,23 +280,23 @@ def _done(call, *paths):
         return False
 
 
-def _move_in():
+def _move_in(moved):
     # Added files first, then replaced ones, stale twins last: whenever the power fails in between,
     # what a replaced module of the boot path imports is there, and of x.py and x.mpy at least one.
-    for kind, n, depth, path in _lines():
+    for kind, n, depth, path in _lines(moved):
         if kind == "m":
             _make(path + "/", depth)
         elif kind == "a" and not _done(os.rename, _NEW + n, path):
             _make(path, depth)  # the folder was missing; or the file was moved before a cut
             _done(os.rename, _NEW + n, path)
-    for kind, n, _, path in _lines():
+    for kind, n, _, path in _lines(moved):
         # A cut between these two renames leaves no file at path: old exists then, and only the
         # second one remains. For b there is no such moment: the old file was copied aside.
         if kind == "r" and not exists(_OLD + n):
             os.rename(path, _OLD + n)
         if kind in "rb":
             _done(os.rename, _NEW + n, path)
-    for kind, n, _, path in _lines():
+    for kind, n, _, path in _lines(moved):
         if kind == "d":
             _done(os.rename, path, _OLD + n)
         elif kind == "x":

@@ -1,0 +1,232 @@
+"""One update from request to reset; the only module that knows all others.
+
+Here is what an agent does when there is something to do: a request, a report that is owed, a trial
+to confirm.
+"""
+
+import gc
+
+from . import recovery
+from .errors import Refused, Transient, name_of
+
+
+def run(agent):
+    """Do whatever waits. Returns what Agent.check() says. Raises Transient, OSError."""
+    outcome = "idle"
+    if recovery.exists("/.ota"):
+        outcome = _settle(agent)
+        if recovery.in_transaction():
+            # Another version's, or boot.py could not finish it: staging would overwrite it.
+            return agent.later("a transaction waits for the next boot")
+    control = agent.control
+    if control.bad:
+        return _fail(agent, control.bad.file_id, str(control.bad))
+    if control.request:
+        return _take(agent, control.request)
+    return outcome
+
+
+def _settle(agent):
+    """Confirm a trial and deliver an owed report, before anything new is begun."""
+    outcome = "idle"
+    # A node that reaches its control channel can be mended from there.
+    if recovery.confirm():
+        agent.progress("confirm", "")
+        outcome = "confirmed"
+    owed = recovery.load("report")
+    if owed:
+        _send(agent, owed)
+        recovery.forget("report")
+        if owed.startswith("2 "):
+            agent.reason = owed.split(" ", 2)[2]
+            outcome = "rolled_back" if agent.reason.startswith("rolled back") else "failed"
+    recovery.discard()
+    if not agent.control.request:
+        recovery.forget("attempts")
+    return outcome
+
+
+def _take(agent, request):
+    agent.progress("request", request.file_id)
+    last = False
+    try:
+        if _ask_policy(agent, request):
+            return agent.later("the application's policy")
+        _check_space(agent, request)
+        last = _count_attempt(agent, request.file_id)
+        staged = _stage(agent, request)
+    except Refused as error:
+        return _fail(agent, request.file_id, str(error))
+    except Transient as error:
+        reason = str(error)
+    except MemoryError:
+        reason = "can not apply: out of memory"
+    except OSError as error:
+        if error.args[0] == 28:
+            reason = "not enough space: flash is full"
+        else:
+            reason = "can not apply: flash failed, " + name_of(error)
+        return _fail(agent, request.file_id, reason, False)
+    except Exception as error:
+        # Nobody expects it, so nobody may be left without an answer for it.
+        reason = "can not apply: " + name_of(error)
+    else:
+        return _install(agent, request, staged)
+    recovery.discard()
+    return _fail(agent, request.file_id, reason) if last else agent.later(reason)
+
+
+def _ask_policy(agent, request):
+    """True when the application wants to wait. Raises Refused when it does not want at all."""
+    if not agent.policy:
+        return False
+    try:
+        answer = agent.policy(request)
+        if type(answer) is tuple and answer[0] == "refuse":
+            detail = str(answer[1])
+        elif answer in ("go", "later"):
+            return answer == "later"
+        else:
+            raise ValueError
+    except Exception as error:
+        # Nobody can tell what it meant: waiting loses nothing.
+        print("ota: the policy hook failed,", name_of(error))
+        return True
+    raise Refused("refused", detail)
+
+
+def _check_space(agent, request):
+    from .staging import enough_for, free_blocks
+
+    if not enough_for(request.size):
+        raise Refused(
+            "not enough space",
+            "%d bytes announced, %d blocks are free" % (request.size, free_blocks()),
+        )
+    agent.progress("space", free_blocks())
+
+
+def _count_attempt(agent, file_id):
+    """Count this attempt on flash before it begins; True when it is the last one.
+
+    One that ends in a watchdog reset or a power cut is counted as well: such a package would
+    otherwise be fetched for ever. Raises Refused when there have been enough.
+    """
+    count = 1
+    before = recovery.load("attempts")
+    if before and before.split(" ")[0] == file_id:
+        count += int(before.split(" ")[1])
+    most = agent.config["max_attempts"]
+    if count > most:
+        raise Refused("can not apply", "interrupted %d times" % most)
+    recovery.save("attempts", "%s %d" % (file_id, count))
+    return count == most
+
+
+def _stage(agent, request):
+    """Download, verify and stage; the live tree is not touched. Returns changed paths."""
+    from .download import Download
+    from .inflate import open_archive
+    from .staging import Staging
+    from .tarfile_lite import TarReader
+    from .vetting import clean_path
+
+    config, control = agent.config, agent.control
+    if config["mqtt"]["tls"] and not agent.client:
+        # Two TLS connections at a time are more than a node without PSRAM can hold.
+        control.close()
+    gc.collect()
+
+    def on_bytes(count):
+        agent.progress("bytes", count)
+        control.service()
+
+    limits = agent.limits.for_download()
+    download = Download(config, request, limits, agent.open_stream, on_bytes)
+    staging = None
+    try:
+        agent.progress("download", request.size)
+        archive = open_archive(download)
+        reader = TarReader(archive)
+        protected = [clean_path(path) for path in config["protected"]]
+        staging = Staging(agent.progress, protected + [clean_path(config["ca"])])
+        while reader.next():
+            staging.add(reader)
+        download.end()
+        if reader.name is None:
+            raise Refused("can not apply", "bad archive, it is empty")
+        staging.finish()
+        return staging.staged
+    finally:
+        if staging:
+            staging.close()
+        download.close()
+
+
+def _install(agent, request, staged):
+    config = agent.config
+    if not staged:
+        # Nothing differs from what runs: no trial, and no reset.
+        _end(agent, "1 " + request.file_id)
+        return "installed"
+    try:
+        recovery.commit(
+            request.file_id,
+            config["trial_boots"],
+            config["trial_wakes"],
+            config["trial_deadline_s"],
+            config["report"],
+        )
+        agent.progress("commit", staged)
+        recovery.install(agent.feed)
+        recovery.forget("attempts")
+        agent.progress("install", staged)
+        owed = recovery.load("report")
+        if owed:
+            _send(agent, owed)
+            recovery.forget("report")
+    except Transient as error:
+        agent.later(error)  # the report waits on flash
+    finally:
+        # Whatever happened, flash errors included: the modules in memory are no longer those on
+        # flash, and only a boot can go on.
+        if recovery.in_transaction():
+            import machine
+
+            agent.leave()
+            machine.reset()
+    return "later"
+
+
+def _fail(agent, file_id, reason, flash_works=True):
+    agent.reason = reason
+    agent.progress("failed", reason)
+    _end(agent, "2 %s %s" % (file_id, reason), flash_works)
+    return "failed"
+
+
+def _end(agent, owed, flash_works=True):
+    """Report the end of a request that leaves no transaction."""
+    try:
+        if flash_works:
+            recovery.discard()
+            # On flash before the clear: a cut between clear and report must not lose the end.
+            recovery.save("report", owed)
+            recovery.forget("attempts")
+    except OSError:
+        flash_works = False
+    try:
+        _send(agent, owed)
+        if flash_works:
+            recovery.forget("report")
+    except Transient as error:
+        # It waits on flash, and goes out first at the next contact; where flash fails, the request
+        # still stands, and its attempts are counted.
+        agent.later(error)
+    if not flash_works:
+        agent.reset_after_flash_error()
+
+
+def _send(agent, owed):
+    event, file_id, text = (owed + "  ").split(" ", 2)
+    agent.control.finish(int(event), file_id, text.strip() or None, agent.progress)

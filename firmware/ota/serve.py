@@ -1,0 +1,55 @@
+"""Nodes that never sleep: stay connected, act at once, come back at random times after a loss."""
+
+import time
+
+from micropython import const
+
+from .errors import OtaError, Transient
+
+_LISTEN_MS = const(1000)
+
+
+def serve(agent):
+    """What Agent.serve() says."""
+    if agent.client:
+        raise OtaError("bad call", "serve() is for the agent's own client: call poll()")
+    while True:
+        step(agent, _LISTEN_MS)
+        if not agent.control:
+            time.sleep_ms(min(_LISTEN_MS, _left_ms(agent)))
+
+
+def step(agent, wait_ms=0):
+    """What Agent.poll() says; listens for wait_ms while there is nothing else to do."""
+    agent.feed()
+    if agent.client:
+        # The application hears messages itself, and shows them to handle().
+        if _left_ms(agent) or not (agent.pending or agent.retry_at is not None):
+            return None
+        return _after(agent, agent.check())
+    if not agent.control:
+        return None if _left_ms(agent) else _after(agent, agent.contact())
+    agent.limits.renew()
+    try:
+        agent.control.listen(wait_ms)
+    except Transient as error:
+        return _after(agent, agent.lost(error))
+    if not agent.control.pending() or _left_ms(agent):
+        return None
+    return _after(agent, agent.act())
+
+
+def _left_ms(agent):
+    """How long nothing may be tried, in ms."""
+    if agent.retry_at is None:
+        return 0
+    return max(0, time.ticks_diff(agent.retry_at, time.ticks_ms()))
+
+
+def _after(agent, outcome):
+    agent.retry_at = None
+    if outcome == "later":
+        agent.retry_at = time.ticks_add(time.ticks_ms(), agent.retry_ms())
+    if agent.control and not agent.control.connected():
+        agent.leave()
+    return outcome
