@@ -19,7 +19,7 @@ from host_sim.node import run_code
 READ = """
 import binascii, hashlib, json, os, sys
 from ota.errors import OtaError
-from ota.inflate import open_archive
+from ota.archive import open_archive
 from ota.tarfile_lite import TarReader
 
 class File:

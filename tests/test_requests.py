@@ -54,6 +54,7 @@ def test_an_empty_retained_message_is_nothing(make_site: MakeSite):
 LISTEN = """
 import ota
 from ota.control import Control
+from ota.report import finish
 from ota.wire import Limits
 
 control = Control(ota.load_config(), Limits(5000, 60000))
@@ -63,11 +64,11 @@ def hear(topic, payload):
     control._on_message(topic, payload)
     print("heard", payload, control.request, control.bad)
 
-control._client.set_callback(hear)
+control.client.set_callback(hear)
 for event, text in ((2, "not enough space"), (1, None)):
-    control.finish(event, "fa8884d2", text, lambda step, value: print("sent", step))
-while control._link.readable(300):
-    control._client.wait_msg()
+    finish(control, event, "fa8884d2", text, lambda step, value: print("sent", step))
+while control.link.readable(300):
+    control.client.wait_msg()
 control.close()
 """
 

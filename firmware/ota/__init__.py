@@ -24,10 +24,25 @@ def __getattr__(name):
     if not name.startswith("_"):
         home = _HOME.get(name, name)
         try:
-            module = __import__("ota." + home, None, None, (home,))
+            module = __import__(__name__ + "." + home, None, None, (home,))
         except ImportError:
             if home != name:
                 raise
         else:
             return getattr(module, name) if home != name else module
     raise AttributeError(name)
+
+
+def drop(*names):
+    """Forget modules of this package that are not needed any more: their code takes RAM."""
+    import gc
+    import sys
+
+    package = sys.modules[__name__]
+    for name in names:
+        if sys.modules.pop(__name__ + "." + name, None):
+            try:
+                delattr(package, name)
+            except AttributeError:
+                pass  # imported by its whole name
+    gc.collect()

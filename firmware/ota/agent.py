@@ -7,10 +7,8 @@ the control channel only.
 import os
 import time
 
-from .config import complete
-from .control import Control, topic_of
+from . import drop
 from .errors import Transient, name_of
-from .wire import Limits
 
 
 class Agent:
@@ -35,7 +33,10 @@ class Agent:
     ):
         self.reason = None
         self.pending = False
+        from .config import complete
+
         self.config = complete(config)
+        drop("config")
         self.open_stream = open_stream
         self.policy = policy
         self.limits = None
@@ -58,6 +59,8 @@ class Agent:
             return self.contact()
         finally:
             self.leave()
+            self.limits = None
+            drop("wire", "trust")
 
     def serve(self):
         """Stay connected and act on each request at once; never returns.
@@ -85,12 +88,14 @@ class Agent:
         topic, payload: bytes, as the client's callback has them. Notes in `pending` that check()
         has to be called, which is not for a callback to do.
         """
+        from .control import topic_of
+
         if topic != topic_of(self.config):
             return False
         if payload:
-            from .messages import asks
+            from .request import read
 
-            self.pending = asks(payload)
+            self.pending = any(read(payload))
         return True
 
     def retry_ms(self):
@@ -108,6 +113,13 @@ class Agent:
         """check() without leaving the control channel."""
         self.reason = None
         self.pending = False
+        self.approach()
+        return self.act(True)
+
+    def approach(self):
+        """Make a control channel, not connected yet, and the limits for what goes on there."""
+        from .wire import Limits
+
         config = self.config
         wait_s, watchdog_s = config["timeout_s"], config["watchdog_s"]
         if watchdog_s:
@@ -117,10 +129,15 @@ class Agent:
                 import machine
 
                 self._watchdog = machine.WDT(timeout=watchdog_s * 1000)
-        feed = self._watchdog.feed if self._watchdog else None
-        self.limits = Limits(int(wait_s * 1000), config["cycle_s"] * 1000, feed)
-        self.control = Control(config, self.limits, self.client)
-        return self.act(True)
+        self.limits = Limits(int(wait_s * 1000), config["cycle_s"] * 1000, self.feed)
+        if self.client:
+            from .borrowed import Borrowed
+
+            self.control = Borrowed(config, self.limits, self.client)
+        else:
+            from .control import Control
+
+            self.control = Control(config, self.limits)
 
     def act(self, connect=False):
         """Do whatever waits to be done on the control channel, which connect makes first."""
@@ -152,6 +169,9 @@ class Agent:
             except Exception as error:
                 # An application's, say: nothing may stand between an install and its reset.
                 print("ota: the control channel did not close,", name_of(error))
+            del control
+            # The application may need the memory more than the next check does.
+            drop("control", "link", "borrowed", "umqtt.simple")
 
     def later(self, reason):
         """The request, if any, stays for another time. Returns "later"."""

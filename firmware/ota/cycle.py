@@ -4,31 +4,31 @@ Here is what an agent does when there is something to do: a request, a report th
 to confirm.
 """
 
-import gc
-
-from . import recovery
+from . import drop
 from .errors import Refused, Transient, name_of
 
 
 def run(agent):
     """Do whatever waits. Returns what Agent.check() says. Raises Transient, OSError."""
-    outcome = "idle"
-    if recovery.exists("/.ota"):
-        outcome = _settle(agent)
-        if recovery.in_transaction():
-            # Another version's, or boot.py could not finish it: staging would overwrite it.
-            return agent.later("a transaction waits for the next boot")
-    control = agent.control
-    if control.bad:
-        return _fail(agent, control.bad.file_id, str(control.bad))
-    if control.request:
-        return _take(agent, control.request)
+    outcome = _settle(agent)
+    if outcome == "open":
+        # Another version's, or boot.py could not finish it: staging would overwrite it.
+        return agent.later("a transaction waits for the next boot")
+    bad, request = agent.control.bad, agent.control.request
+    if bad:
+        return _fail(agent, bad.file_id, str(bad))
+    if request:
+        return _take(agent, request)
     return outcome
 
 
 def _settle(agent):
     """Confirm a trial and deliver an owed report, before anything new is begun."""
+    from . import recovery
+
     outcome = "idle"
+    if not recovery.exists("/.ota"):
+        return outcome
     # A node that reaches its control channel can be mended from there.
     if recovery.confirm():
         agent.progress("confirm", "")
@@ -40,6 +40,8 @@ def _settle(agent):
         if owed.startswith("2 "):
             agent.reason = owed.split(" ", 2)[2]
             outcome = "rolled_back" if agent.reason.startswith("rolled back") else "failed"
+    if recovery.in_transaction():
+        return "open"
     recovery.discard()
     if not agent.control.request:
         recovery.forget("attempts")
@@ -71,7 +73,11 @@ def _take(agent, request):
         # Nobody expects it, so nobody may be left without an answer for it.
         reason = "can not apply: " + name_of(error)
     else:
+        _forget_staging()
         return _install(agent, request, staged)
+    _forget_staging()
+    from . import recovery
+
     recovery.discard()
     return _fail(agent, request.file_id, reason) if last else agent.later(reason)
 
@@ -112,6 +118,10 @@ def _count_attempt(agent, file_id):
     One that ends in a watchdog reset or a power cut is counted as well: such a package would
     otherwise be fetched for ever. Raises Refused when there have been enough.
     """
+    from . import recovery
+
+    # What an earlier attempt left must not be taken for this one's: an old file above all.
+    recovery.discard()
     count = 1
     before = recovery.load("attempts")
     if before and before.split(" ")[0] == file_id:
@@ -124,30 +134,30 @@ def _count_attempt(agent, file_id):
 
 
 def _stage(agent, request):
-    """Download, verify and stage; the live tree is not touched. Returns changed paths."""
+    """Download, verify and stage; the live tree is not touched. Returns how much has changed."""
+    # A node without PSRAM can not hold everything at a time: two connections, and code that has
+    # done its part or has it still before it.
+    if not agent.client:
+        agent.leave()
+    drop("recovery", "request", "report")
+    from .archive import open_archive
     from .download import Download
-    from .inflate import open_archive
     from .staging import Staging
     from .tarfile_lite import TarReader
     from .vetting import clean_path
 
-    config, control = agent.config, agent.control
-    if config["mqtt"]["tls"] and not agent.client:
-        # Two TLS connections at a time are more than a node without PSRAM can hold.
-        control.close()
-    gc.collect()
+    config = agent.config
 
     def on_bytes(count):
         agent.progress("bytes", count)
-        control.service()
+        if agent.client:
+            agent.control.service()
 
-    limits = agent.limits.for_download()
-    download = Download(config, request, limits, agent.open_stream, on_bytes)
+    download = Download(config, request, agent.limits, agent.open_stream, on_bytes)
     staging = None
     try:
         agent.progress("download", request.size)
-        archive = open_archive(download)
-        reader = TarReader(archive)
+        reader = TarReader(open_archive(download))
         protected = [clean_path(path) for path in config["protected"]]
         staging = Staging(agent.progress, protected + [clean_path(config["ca"])])
         while reader.next():
@@ -163,7 +173,13 @@ def _stage(agent, request):
         download.close()
 
 
+def _forget_staging():
+    drop("download", "https", "archive", "inflate", "tarfile_lite", "staging", "vetting")
+
+
 def _install(agent, request, staged):
+    from . import recovery
+
     config = agent.config
     if not staged:
         # Nothing differs from what runs: no trial, and no reset.
@@ -207,6 +223,8 @@ def _fail(agent, file_id, reason, flash_works=True):
 
 def _end(agent, owed, flash_works=True):
     """Report the end of a request that leaves no transaction."""
+    from . import recovery
+
     try:
         if flash_works:
             recovery.discard()
@@ -228,5 +246,10 @@ def _end(agent, owed, flash_works=True):
 
 
 def _send(agent, owed):
+    from .report import finish
+
+    if not agent.control:
+        agent.approach()
+    agent.limits.renew()
     event, file_id, text = (owed + "  ").split(" ", 2)
-    agent.control.finish(int(event), file_id, text.strip() or None, agent.progress)
+    finish(agent.control, int(event), file_id, text.strip() or None, agent.progress)

@@ -6,7 +6,7 @@ The URL holds the device key: it appears in the request line and nowhere else.
 from micropython import const
 
 from .errors import Refused, Transient, name_of
-from .link import Link
+from .wire import Wire
 
 _LONGEST_LINE = const(1024)
 _MOST_HEADERS = const(64)
@@ -32,31 +32,32 @@ def get(url, ca, limits, least=0, start=0, etag=b""):
     context = trust(ca, _REASON)
     for _ in range(_MOST_REDIRECTS + 1):
         host, port, path = _split(url)
-        link = Link(limits, _REASON, least)
-        link.open(host, port, context)
+        wire = Wire(limits, _REASON, least)
+        wire.open(host, port, context)
         try:
-            link.write(b"GET ")
-            link.write(path.encode())
-            link.write(b" HTTP/1.1\r\nHost: ")
-            link.write((host if port == 443 else "%s:%d" % (host, port)).encode())
-            link.write(b"\r\nUser-Agent: insigh-ota\r\nConnection: close\r\n")
-            if start:
-                link.write(b"Range: bytes=%d-\r\nIf-Range: " % start)
-                link.write(etag)
-                link.write(b"\r\n")
-            link.write(b"\r\n")
-            response = Response(link)
+            wire.send(memoryview(_head(host, port, path, start, etag)))
+            response = Response(wire)
         except OSError as error:
-            link.abort()
+            wire.close()
             raise Transient(_REASON, name_of(error))
         except BaseException:
-            link.abort()
+            wire.close()
             raise
         if response.status_code not in _REDIRECTS:
             return response
         response.close()
         url = _next_url(response.location, host, port)
     raise Refused(_REASON, "redirected more than %d times" % _MOST_REDIRECTS)
+
+
+def _head(host, port, path, start, etag):
+    """A whole request, as one segment."""
+    address = host if port == 443 else "%s:%d" % (host, port)
+    head = "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: insigh-ota\r\nConnection: close\r\n"
+    head = (head % (path, address)).encode()
+    if start:
+        head += b"Range: bytes=%d-\r\nIf-Range: %s\r\n" % (start, etag)
+    return head + b"\r\n"
 
 
 class Response:
@@ -67,14 +68,15 @@ class Response:
     an object with `readinto(buffer, n)`, 0 at the end of the body.
     """
 
-    def __init__(self, link):
+    def __init__(self, wire):
         self.status_code = 0
         self.length = None
         self.etag = b""
         self.content_range = None
         self.location = None
         self.raw = self
-        self._link = link
+        self._wire = wire
+        self._byte = bytearray(1)
         self._chunked = False
         self._left = None  # bytes of the body, or of this chunk; None: until the server closes
         self._read_head()
@@ -90,29 +92,30 @@ class Response:
             n = self._left
         if not n:
             return 0
-        got = self._link.readinto(buffer, n)
+        got = self._wire.receive(buffer if n == len(buffer) else memoryview(buffer)[:n])
         if self._left is not None:
             if not got:
                 raise Transient(_REASON, "the body ended early")
             self._left -= got
             if self._chunked and not self._left and self._line():
                 raise Transient(_REASON, "a chunk is longer than it says")
-        return got or 0
+        return got
 
     def close(self):
         """End the connection."""
-        self._link.abort()
+        self._wire.close()
 
     def _line(self):
-        """One line without its end; what is beyond the limit is read past and dropped."""
-        line = self._link.readline(_LONGEST_LINE)
-        more = line
-        for _ in range(_MOST_HEADERS):
-            if not more:
+        """One line without its end; of what is beyond the limit nothing is kept."""
+        line = bytearray()
+        byte = self._byte
+        for _ in range(_MOST_HEADERS * _LONGEST_LINE):
+            if not self._wire.receive(byte):
                 raise Transient(_REASON, "the answer ended early")
-            if more[-1] == 10:
-                return line.rstrip(b"\r\n")
-            more = self._link.readline(_LONGEST_LINE)
+            if byte[0] == 10:
+                return bytes(line).rstrip(b"\r")
+            if len(line) < _LONGEST_LINE:
+                line += byte
         raise Transient(_REASON, "a header line is too long")
 
     def _read_head(self):

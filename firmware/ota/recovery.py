@@ -89,8 +89,7 @@ def in_transaction():
 
 def read_state():
     """The open transaction as a list of str, [phase, file id, boots, …, reason], or None."""
-    text = load("state")
-    fields = text.split(" ", 9) if text else ()
+    fields = (load("state") or "").split(" ", 9)
     if len(fields) == 10 and fields[0] == _VERSION:
         return fields[1:]
     return None
@@ -107,8 +106,8 @@ def commit(file_id, boots, wakes, deadline_s, when):
     `confirmed`, what `e:1` waits for. The journal and all that it names are complete and closed.
     """
     _leave_copy()
-    limits = [str(boots), str(wakes), str(deadline_s)]
-    _write_state(["commit", file_id, "0", "0"] + limits + [when, ""])
+    limits = str(boots), str(wakes), str(deadline_s)
+    _write_state(("commit", file_id, "0", "0") + limits + (when, ""))
 
 
 def _leave_copy():
@@ -177,8 +176,7 @@ def discard():
         return
     for folder in ("/new", "/old"):
         _empty(_DIR + folder)
-    names = ("journal", "recovery.py", "recovery.mpy", "state~", "report~", "attempts~")
-    for name in names:
+    for name in "journal", "recovery.py", "recovery.mpy", "state~", "report~", "attempts~":
         forget(name)
 
 
@@ -255,8 +253,7 @@ def _lines(moved=None):
         for line in file:
             kind, n, depth, path = line[:-1].split(" ", 3)
             yield kind, n, int(depth), path
-            if moved:
-                moved()
+            moved and moved()
 
 
 def _folders(path, depth):

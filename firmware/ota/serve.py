@@ -5,6 +5,7 @@ import time
 from micropython import const
 
 from .errors import OtaError, Transient
+from .wire import ETIMEDOUT
 
 _LISTEN_MS = const(1000)
 
@@ -31,7 +32,7 @@ def step(agent, wait_ms=0):
         return None if _left_ms(agent) else _after(agent, agent.contact())
     agent.limits.renew()
     try:
-        agent.control.listen(wait_ms)
+        listen(agent.control, wait_ms)
     except Transient as error:
         return _after(agent, agent.lost(error))
     if not agent.control.pending() or _left_ms(agent):
@@ -50,6 +51,30 @@ def _after(agent, outcome):
     agent.retry_at = None
     if outcome == "later":
         agent.retry_at = time.ticks_add(time.ticks_ms(), agent.retry_ms())
-    if agent.control and not agent.control.connected():
+    if agent.control and not agent.control.link:
         agent.leave()
     return outcome
+
+
+def listen(control, wait_ms):
+    """Hear what has come, or comes within wait_ms, and tell the broker that this node lives.
+
+    Raises Transient, also when the broker has not answered the last ping.
+    """
+    while control.call(control.link.readable, wait_ms):
+        wait_ms = 0
+        control.call(control.client.wait_msg)
+    # A broker drops who is silent for one and a half times the keep-alive.
+    now = time.ticks_ms()
+    if control.ping_at is None or time.ticks_diff(now, control.ping_at) < 0:
+        return
+    if control.pings > 0:
+        control.call(_fail)
+    control.ping_at = time.ticks_add(now, control.keepalive_ms // 2)
+    control.pings += 1
+    control.ask("ping")
+    control.call(control.link.flush)
+
+
+def _fail():
+    raise OSError(ETIMEDOUT)

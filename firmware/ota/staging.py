@@ -9,7 +9,6 @@ import os
 from micropython import const
 
 from .errors import Refused
-from .recovery import discard, exists
 from .vetting import check_content, check_path, clean_path, on_boot_path, starts_recovery
 
 _DIR = "/.ota"
@@ -30,7 +29,8 @@ class Staging:
     """One package on its way to flash.
 
     progress: called as progress("file", path) for each staged member; protected: list of paths
-    that no package may touch, beside the usual ones. Raises Refused; OSError when flash itself
+    that no package may touch, beside the usual ones. What an earlier attempt left has been
+    discarded: it must not be taken for this one's. Raises Refused; OSError when flash itself
     fails. Call close() in any case.
     """
 
@@ -45,9 +45,7 @@ class Staging:
         self._seen = bytearray(_FILTER)
         self._buffer = bytearray(_CHUNK)
         self._live_buffer = bytearray(_CHUNK)
-        # What an earlier attempt left must not be taken for this one's: an old file above all.
-        discard()
-        if not exists(_DIR):
+        if _mode(_DIR) == _NOTHING:
             os.mkdir(_DIR)
         os.mkdir(_DIR + "/new")
         os.mkdir(_DIR + "/old")

@@ -1,4 +1,4 @@
-"""A socket that never waits longer than its limits, for plain use and under TLS.
+"""One bounded connection to a named host: TCP, verified TLS where asked, a limit on each wait.
 
 The socket itself never blocks: every wait is here, so that no peer, slow or silent, can make it
 longer than the limits allow, in the middle of a packet or of a TLS handshake either.
@@ -6,11 +6,16 @@ longer than the limits allow, in the middle of a packet or of a TLS handshake ei
 
 import io
 import select
+import socket
 import time
 
 from micropython import const
 
+from .errors import Transient, name_of
+
 ETIMEDOUT = const(110)
+_IPPROTO_TCP = const(6)
+_TCP_NODELAY = const(1)
 
 
 class Limits:
@@ -30,11 +35,6 @@ class Limits:
         """Begin again, with all the time."""
         self._end = time.ticks_add(time.ticks_ms(), self._total_ms)
 
-    def for_download(self):
-        """The same, but that it ends early enough for a report to be sent after it."""
-        left_ms = self.left_ms()
-        return Limits(self.wait_ms, left_ms - min(2 * self.wait_ms, left_ms // 2), self.feed)
-
     def left_ms(self):
         """What is left of all the time, in ms; 0 when it is over."""
         return max(0, time.ticks_diff(self._end, time.ticks_ms()))
@@ -45,34 +45,114 @@ class Limits:
 
 
 class Wire(io.IOBase):
-    """The stream of a connected socket, as TLS wants it: errors are returned, not raised.
-
-    least: bytes that have to move in each wait_ms. readinto() and write() return the number of
-    bytes, None for "not yet" (while patient: only after a wait), or minus an errno.
+    """A connection. limits: Limits; reason: of the Transient that open() raises; least: bytes that
+    have to move in each limits.wait_ms, against a peer that drips.
     """
 
-    def __init__(self, sock, limits, least=0):
-        sock.setblocking(False)
-        self.patient = False
-        self._sock = sock
+    def __init__(self, limits, reason, least=0):
         self._limits = limits
+        self._reason = reason
         self._least = least
         self._moved = 0
         self._since = time.ticks_ms()
+        self._patient = False
+        self._sock = self._stream = None
+
+    def open(self, host, port, context=None):
+        """Connect to host:port; with context (ssl.SSLContext) verify chain and host name.
+
+        Raises Transient with the reason; nothing has been sent then.
+        """
+        try:
+            # The one wait that only the port can end.
+            address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0][-1]
+        except (OSError, IndexError):  # some ports give an empty list
+            # The host is not quoted: a redirect may have named it, and put anything there.
+            raise Transient(self._reason, "the host's name is not known")
+        wait_ms = self._limits.next_ms()
+        if not wait_ms:
+            raise Transient(self._reason, "the time for all of it is over")
+        try:
+            sock = socket.socket()
+        except OSError as error:
+            raise Transient(self._reason, "no socket, " + name_of(error))
+        self._sock = sock
+        try:
+            sock.settimeout(wait_ms / 1000)
+            try:
+                # Small writes are gathered already; without this an acknowledgement of ours would
+                # hold back the next message until the peer's delayed one.
+                sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
+            except (OSError, ValueError):
+                pass  # not every port has it
+            try:
+                sock.connect(address)
+            except OSError as error:
+                raise Transient(self._reason, "the host does not answer, " + name_of(error))
+            self.adopt(sock)
+            if context:
+                self._patient = True
+                try:
+                    self._stream = context.wrap_socket(self, server_hostname=host)
+                except (OSError, ValueError) as error:
+                    from .trust import verdict
+
+                    raise Transient(self._reason, verdict(error))
+                self._patient = False
+        except BaseException:
+            self.close()
+            raise
+
+    def adopt(self, sock):
+        """Work on a socket that is connected already."""
+        sock.setblocking(False)
+        self._sock = sock
+        self._stream = self
         self._poller = select.poll()
         self._poller.register(sock, select.POLLIN)
 
-    def readinto(self, buffer):
-        """Read what is there, at most as much as buffer takes."""
-        return self._move(self._sock.readinto, buffer, select.POLLIN)
+    def release(self):
+        """Give the socket of adopt() back as it was."""
+        sock, self._sock, self._stream = self._sock, None, None
+        sock.setblocking(True)
+        return sock
 
-    def write(self, data):
-        """Write as much of data as goes."""
-        return self._move(self._sock.write, data, select.POLLOUT)
+    def receive(self, buffer):
+        """Read into buffer as soon as something is there; 0 at the end. Raises OSError."""
+        while True:
+            n = self.receive_now(buffer)
+            if n is not None:
+                return n
+            self._wait_or_raise(select.POLLIN)
 
-    def ioctl(self, request, argument):
-        """TLS asks for it; who made the socket closes it."""
-        return 0
+    def receive_now(self, buffer):
+        """Read what is there into buffer; None for nothing yet, 0 at the end. Raises OSError."""
+        n = self._stream.readinto(buffer)
+        if n is not None and n < 0:
+            raise OSError(-n)
+        return n
+
+    def send(self, data):
+        """Send all of data, a memoryview. Raises OSError."""
+        while data:
+            n = self._stream.write(data)
+            if n is None:
+                self._wait_or_raise(select.POLLOUT)
+            elif n < 0:
+                raise OSError(-n)
+            else:
+                data = data[n:]
+
+    def close(self):
+        """Close it, in whatever state."""
+        stream, self._stream = self._stream, None
+        sock, self._sock = self._sock, None
+        for each in (stream, sock):
+            if each and each is not self:
+                try:
+                    each.close()
+                except OSError:
+                    pass
 
     def wait(self, flag, wait_ms):
         """Wait for the socket, at most wait_ms; False when nothing has moved."""
@@ -81,23 +161,37 @@ class Wire(io.IOBase):
             return True
         return False
 
-    def wait_long(self, flag):
-        """Wait as long as the limits allow; False when nothing has moved."""
+    # As TLS wants a stream: bytes moved, None for "not yet", minus an errno for an error. C code
+    # is between here and the caller, so that nothing is raised.
+
+    def readinto(self, buffer):
+        """Bytes from the socket into buffer."""
+        return self._move(self._sock.readinto, buffer, select.POLLIN)
+
+    def write(self, data):
+        """As much of data to the socket as goes."""
+        return self._move(self._sock.write, data, select.POLLOUT)
+
+    def ioctl(self, request, argument):
+        """Nothing: whoever opened the socket closes it."""
+        return 0
+
+    def _wait_or_raise(self, flag):
         wait_ms = self._limits.next_ms()
-        return wait_ms > 0 and self.wait(flag, wait_ms)
+        if not wait_ms or not self.wait(flag, wait_ms):
+            raise OSError(ETIMEDOUT)
 
     def _move(self, call, data, flag):
+        limits = self._limits
         try:
             n = call(data)
-            while n is None and self.patient:
-                if not self.wait_long(flag):
-                    return -ETIMEDOUT
+            while n is None and self._patient:  # in the handshake TLS would ask in circles
+                self._wait_or_raise(flag)
                 n = call(data)
         except OSError as error:
             return -error.args[0]
         if not n:
             return n
-        limits = self._limits
         if limits.feed:
             limits.feed()
         self._moved += n

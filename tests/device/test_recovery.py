@@ -60,6 +60,7 @@ def old_tree():
 
 
 def stage(package):
+    recovery.discard()
     staging = Staging(lambda step, value: None, [])
     try:
         for path in package:

@@ -1,26 +1,19 @@
-"""What is said on the control channel: a request read, a report written.
-
-SenML packs (RFC 8428) in JSON; docs/protocol.md has them all.
-"""
+"""What a message on the ota topic asks for: SenML (RFC 8428) in JSON, as docs/protocol.md says."""
 
 import json
+from collections import namedtuple
 
 from micropython import const
 
 from .errors import Refused
 
 _PENDING = const(0)
-_LONGEST_REPORT_TEXT = const(160)
 _MOST_BRACKETS = const(64)
 
 
-class Request:
-    """A package waits. file_id: str; kind: ".tar" or ".tar.gz"; size: bytes of the archive."""
-
-    def __init__(self, file_id, kind, size):
-        self.file_id = file_id
-        self.kind = kind
-        self.size = size
+# file_id: str; kind: ".tar" or ".tar.gz"; size: bytes of the archive. A tuple, which does not hold
+# on to this module.
+Request = namedtuple("Request", ("file_id", "kind", "size"))
 
 
 class BadRequest(Refused):
@@ -81,12 +74,14 @@ def parse(payload):
     return Request(file_id, found["t"], size)
 
 
-def asks(payload):
-    """True when this message (bytes) asks for something, sensible or not."""
+def read(payload, skipped=0):
+    """(Request or None, BadRequest or None) of a message. skipped: bytes it was too long by."""
     try:
-        return parse(payload) is not None
-    except BadRequest:
-        return True
+        if skipped:
+            raise BadRequest("longer than any request")
+        return parse(payload), None
+    except BadRequest as error:
+        return None, error
 
 
 def _is_file_id(text):
@@ -109,11 +104,3 @@ def _whole(value):
     if type(value) is float and value == value // 1:
         value = int(value)
     return value if type(value) is int else None
-
-
-def report_payload(event, file_id, text=None):
-    """A report as the platform's page prints it. event: 1 applied, 2 failed. Returns str."""
-    payload = '[{"n":"e","v":%d},{"n":"i","vs":%s}' % (event, json.dumps(file_id))
-    if text:
-        payload += ',{"n":"m","vs":%s}' % json.dumps(text[:_LONGEST_REPORT_TEXT])
-    return payload + "]"

@@ -1,0 +1,92 @@
+"""The control channel on an application's own MQTT client, which gets it back as it was."""
+
+import time
+
+from micropython import const
+
+from .control import Control
+from .errors import Transient, name_of
+from .link import Link
+
+# How often messages are listened to during a download.
+_SERVICE_MS = const(250)
+_LONGEST_READ = const(1 << 20)
+
+
+class Borrowed(Control):
+    """A Control that uses client (connected, shaped as umqtt.simple's) in place of one of ours.
+
+    What is not for the agent goes to the application's callback as ever.
+    """
+
+    def __init__(self, config, limits, client):
+        super().__init__(config, limits)
+        self._theirs = client
+        self._service_at = time.ticks_ms()
+
+    def service(self):
+        """Let the application hear what has come; for the time of a download."""
+        now = time.ticks_ms()
+        if self.link and time.ticks_diff(now, self._service_at) >= 0:
+            self._service_at = time.ticks_add(now, _SERVICE_MS)
+            try:
+                from .serve import listen
+
+                listen(self, 0)
+            except Transient:
+                pass  # the report will meet it again
+
+    def close(self):
+        """Give the client back."""
+        client, self.client = self.client, None
+        link, self.link = self.link, None
+        if client:
+            client.wait_msg = self._wait_msg
+            client.set_callback(self._callback)
+            client.sock = self._socket
+            if link:
+                try:
+                    link.flush()
+                except OSError:
+                    pass  # the application will meet it as well
+                link.wire.release()
+
+    def _open(self):
+        client = self._theirs
+        if self.client:
+            self.close()
+        if not client.sock:
+            raise Transient("can not connect", "the application's client is not connected")
+        self._callback, self._socket, self._wait_msg = client.cb, client.sock, client.wait_msg
+        # Its messages may be long.
+        link = Link(self._limits, _LONGEST_READ)
+        parent = _parent(client)
+        self._prepare(client, (lambda: parent.wait_msg(client)) if parent else client.wait_msg)
+        link.wire.adopt(client.sock)
+        client.sock = self.link = link
+
+    def _on_message(self, topic, payload):
+        if topic == self.topic:
+            super()._on_message(topic, payload)
+        else:
+            self._heard = True
+            try:
+                if self._callback:
+                    self._callback(topic, payload)
+            except Exception as error:
+                # The application's: it must not stand between an install and its report.
+                print("ota: the application's callback failed,", name_of(error))
+
+    def ask(self, name, *args):
+        """As Control's."""
+        parent = _parent(self.client)
+        if parent:
+            return self.call(getattr(parent, name), self.client, *args)
+        return super().ask(name, *args)
+
+
+def _parent(client):
+    """umqtt.simple's class, whose methods end; those of umqtt.robust try for ever."""
+    import umqtt.simple as umqtt
+
+    return umqtt.MQTTClient if isinstance(client, umqtt.MQTTClient) else None
