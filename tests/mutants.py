@@ -254,7 +254,7 @@ MUTANTS = [
         "a new attempt does not clear what a cut one left",
         "one",
         (
-            (STAGING, "        discard()\n", ""),
+            (CYCLE, "    recovery.discard()\n    count = 1\n", "    count = 1\n"),
             (
                 STAGING,
                 '        os.mkdir(_DIR + "/new")\n        os.mkdir(_DIR + "/old")\n',

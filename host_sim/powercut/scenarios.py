@@ -64,7 +64,7 @@ class Scenario:
     package: Tree
     kind: str = "tar"
     config: dict = field(default_factory=dict)
-    blocks: int = 96
+    blocks: int = 112
     mpy: bool = True
     wakes: int = 1
     after_cut: int = 2
@@ -202,6 +202,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
             v1 | {"app.py": b"old = 1\n"},
             v2 | _compiled(scratch),
             mpy=False,
+            blocks=176,
         ),
         Scenario("moved", "the agent's recovery moved to another name", v1, _moved(), mpy=False),
         Scenario(
@@ -209,7 +210,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
             "flash nearly full",
             v1 | ballast,
             v2 | {"ballast2.bin": random.Random(2).randbytes(9000)},
-            blocks=64,
+            blocks=74,
         ),
         Scenario(
             "foreign",
