@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 from host_sim import flash
 from host_sim.console import Console
+from host_sim.link import Link, Profile
 from host_sim.node import Node, Run
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, main_py, write_tree
 
@@ -16,8 +18,13 @@ class Site:
 
     `tree` is the application on its flash (default: a `main.py` of version 1), with `extra`
     beside it. Keys of `config` replace those of the node's `/ota.json`. With `lib` the agent lives
-    in `/lib/ota` instead of `/ota`.
+    in `/lib/ota` instead of `/ota`. `link` is what the link between the two is like (see
+    `host_sim.link`), `mqtt_link` and `https_link` what it is like for one of them; the links end
+    with `close`, or with the `with` that the site is used in.
     """
+
+    mqtt_link: Link | None
+    https_link: Link | None
 
     def __init__(
         self,
@@ -32,16 +39,24 @@ class Site:
         heap: str | None = None,
         config: dict | None = None,
         extra: Tree | None = None,
+        link: Profile | str | None = None,
+        mqtt_link: Profile | str | None = None,
+        https_link: Profile | str | None = None,
     ) -> None:
         self.console = console
         self.image = folder / "node.img"
         console.add_device(DEVICE_ID, DEVICE_KEY, CONTROL_CHANNEL)
+        self._links = contextlib.ExitStack()
+        mqtt_link = link if mqtt_link is None else mqtt_link
+        https_link = link if https_link is None else https_link
         mqtt_port = console.ports.mqtts if tls else console.ports.mqtt
+        self.mqtt_link, mqtt_port = self._put_link(mqtt_link, mqtt_port)
+        self.https_link, https_port = self._put_link(https_link, console.ports.https)
         self.config = {
             "device_id": DEVICE_ID,
             "device_key": DEVICE_KEY,
             "control_channel": CONTROL_CHANNEL,
-            "server": f"localhost:{console.ports.https}",
+            "server": f"localhost:{https_port}",
             "mqtt": {"host": "localhost", "port": mqtt_port, "tls": tls},
         }
         self._set(config or {})
@@ -55,6 +70,25 @@ class Site:
         self._lib = lib
         self.node = Node(self.image, heap=heap)
         self._build()
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the links, if there are any."""
+        self._links.close()
+
+    def _put_link(
+        self, profile: Profile | str | None, port: int | None
+    ) -> tuple[Link | None, int | None]:
+        """A link before the port, if one is wanted, and the port to connect to."""
+        if profile is None or port is None:
+            return None, port
+        link = self._links.enter_context(Link("127.0.0.1", port, profile))
+        return link, link.port
 
     def configure(self, **config: object) -> None:
         """Flash the node anew, as it was at the start, with other values in `/ota.json`."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import json
 import logging
 import signal
@@ -36,6 +38,12 @@ def register(commands: Any) -> None:
     parser.add_argument("--broker-user", help="the console's account on a HOST:PORT broker")
     parser.add_argument("--broker-password", help="and its password")
     parser.add_argument("--certificate", choices=_CERTIFICATES, default="good")
+    parser.add_argument(
+        "--link",
+        metavar="SPEC",
+        help="put a bad link before each port, and print the links' ports: "
+        "rtt=200ms,down=20k,loss=2%%,cut=4096; `--link help` tells of all there is",
+    )
     parser.set_defaults(run=_serve)
 
     actions = parser.add_subparsers(metavar="COMMAND")
@@ -91,8 +99,13 @@ def _serve(arguments: argparse.Namespace) -> int:
     # Late imports: other commands of host_sim share this module and need not wait for these.
     from host_sim.console.control import ControlServer, is_running
     from host_sim.console.core import Console
+    from host_sim.link import HELP, Link, parse
 
+    if arguments.link == "help":
+        print(HELP)
+        return 0
     directory = _directory(arguments)
+    profile = parse(arguments.link or "")
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s: %(message)s"
     )
@@ -114,17 +127,14 @@ def _serve(arguments: argparse.Namespace) -> int:
         broker_user=arguments.broker_user,
         broker_password=arguments.broker_password,
     )
-    with console, ControlServer(console):
-        _print(
-            {
-                "event": "ready",
-                "mqtt": console.ports.mqtt,
-                "mqtts": console.ports.mqtts,
-                "https": console.ports.https,
-                "ca": str(console.ca_pem),
-                "ca_der": str(console.ca_der),
-            }
-        )
+    with console, contextlib.ExitStack() as links, ControlServer(console):
+        ports = dataclasses.asdict(console.ports)
+        for name, port in ports.items():
+            if arguments.link is not None and port is not None:
+                host = "127.0.0.1" if name == "https" else console.mqtt_host
+                ports[name] = links.enter_context(Link(host, port, profile)).port
+        anchors = {"ca": str(console.ca_pem), "ca_der": str(console.ca_der)}
+        _print({"event": "ready"} | ports | anchors)
         ended.wait()
     return 0
 
