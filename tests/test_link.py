@@ -293,17 +293,18 @@ def test_latency_adds_a_round_trip(bench: Callable[[str], Bench]) -> None:
 
 
 def test_round_trips_are_counted_as_the_node_sees_them(bench: Callable[[str], Bench]) -> None:
-    """Two questions under way at a time are one round trip, whatever passes when."""
-    link = (b := bench("rtt=60ms")).link
+    """A second question that leaves before the first answer is there is no second round trip."""
+    link = (b := bench("rtt=200ms")).link
     node, console = b.ends()
-    for word in (b"a", b"b"):
-        node.sendall(word)
-        time.sleep(0.01)
-    for word in (b"a", b"b"):
-        assert read(console, 1) == word
-        console.sendall(word)
-    assert read(node, 2) == b"ab"
-    assert len(link.segments) == 4
+    node.sendall(b"a")
+    assert read(console, 1) == b"a"
+    console.sendall(b"A")
+    time.sleep(0.04)
+    node.sendall(b"b")
+    assert read(console, 1) == b"b"
+    console.sendall(b"B")
+    assert read(node, 2) == b"AB"
+    assert [s.direction for s in link.segments] == ["up", "down", "up", "down"]
     assert count_round_trips(link.segments) == 1
 
 
@@ -415,6 +416,22 @@ def test_a_cut_with_nothing_behind_it_is_a_fin_to_both(bench: Callable[[str], Be
     assert read_all(console) == (b"", "fin")
 
 
+@pytest.mark.parametrize("end", ["fin", "reset"])
+def test_a_cut_waits_for_a_slow_reader(bench: Callable[[str], Bench], end: str) -> None:
+    """And it takes nothing away from it when bytes of its own are left unread."""
+    b = bench(f"up=100,cut={'reset:' if end == 'reset' else ''}100k")
+    with socket.socket() as node:
+        node.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        node.settimeout(5)
+        node.connect(("127.0.0.1", b.link.port))
+        node.sendall(DATA)
+        b.console().sendall(bytes(200_000))
+        assert b.link.wait_for(lambda: b.link.delivered("down") == 100_000)
+        time.sleep(0.05)
+        received, how = read_all(node)
+        assert (len(received), how) == (100_000, end)
+
+
 def test_cuts_count_over_the_life_or_in_each_connection(bench: Callable[[str], Bench]) -> None:
     def lengths(b: Bench, count: int) -> list[int]:
         found = []
@@ -489,6 +506,8 @@ def test_another_profile_counts_from_the_beginning(bench: Callable[[str], Bench]
 
 def test_nobody_listens_and_later_somebody_does(bench: Callable[[str], Bench]) -> None:
     b = bench("connect=refuse")
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", b.link.port))
     for _ in range(2):
         with pytest.raises(ConnectionRefusedError):
             b.node()
@@ -632,12 +651,12 @@ def check_links(ready: dict) -> None:
     """Each of the printed ports is behind a link of 150 ms."""
     trust = ssl.create_default_context(cafile=ready["ca"])
     for name in ("https", "mqtts"):
-        plain = socket.create_connection(("127.0.0.1", ready[name]), timeout=5)
         begin = time.monotonic()
+        plain = socket.create_connection(("127.0.0.1", ready[name]), timeout=5)
         trust.wrap_socket(plain, server_hostname="localhost").close()
         assert time.monotonic() - begin > 0.3
+    begin = time.monotonic()
     with socket.create_connection(("127.0.0.1", ready["mqtt"]), timeout=5) as mqtt:
-        begin = time.monotonic()
         mqtt.sendall(b"\x10\x0e\0\4MQTT\4\2\0\0\0\2me")
         assert mqtt.recv(1) == b"\x20"
         assert time.monotonic() - begin > 0.3

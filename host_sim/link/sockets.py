@@ -21,11 +21,10 @@ _PATIENCE_S = 2
 def finish(connection: socket.socket) -> None:
     """Close with FIN, after what was sent."""
     with contextlib.suppress(OSError):
-        # Both ways: what the peer sends from now on is answered with RST, as by a process that
-        # has ended.
+        # Both ways: then nothing more comes in, and reading ends.
         connection.shutdown(socket.SHUT_RDWR)
     with contextlib.suppress(OSError):
-        # Unread bytes would make the close a RST, and that might overtake what was sent.
+        # Unread bytes would make the close a RST, and take away what has not arrived yet.
         while connection.recv(1 << 16):
             pass
     connection.close()
