@@ -72,6 +72,7 @@ def make_site(
             )
             stack.enter_context(console)
             site = WatchedSite(folder, console, tree, **options)
+            stack.callback(site.close)
             sites.append(site)
             return site
 

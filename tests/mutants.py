@@ -51,7 +51,7 @@ MUTANTS = [
                 STAGING,
                 '        """All members are staged and verified: close what the commit relies on."""\n'
                 "        self._journal.close()",
-                '        """Nothing."""\n        global _kept\n        _kept = self._journal',
+                '        """Nothing."""\n        import sys\n\n        sys.modules["kept"] = self._journal',
             ),
             (
                 STAGING,
@@ -259,7 +259,7 @@ MUTANTS = [
                 STAGING,
                 '        os.mkdir(_DIR + "/new")\n        os.mkdir(_DIR + "/old")\n',
                 ""
-                '        for folder in ("/new", "/old"):\n            if not exists(_DIR + folder):\n'
+                '        for folder in ("/new", "/old"):\n            if _mode(_DIR + folder) == _NOTHING:\n'
                 "                os.mkdir(_DIR + folder)\n",
             ),
             (
