@@ -5,6 +5,7 @@ the control channel only.
 """
 
 import os
+import sys
 import time
 
 from . import drop
@@ -56,11 +57,13 @@ class Agent:
         "installed".
         """
         try:
-            return self.contact()
+            outcome = self.contact()
         finally:
             self.leave()
             self.limits = None
             drop("wire", "trust")
+        self.remember(outcome)
+        return outcome
 
     def serve(self):
         """Stay connected and act on each request at once; never returns.
@@ -152,13 +155,7 @@ class Agent:
         except OSError as error:  # the network's have become Transient
             outcome = self.later("flash failed, " + name_of(error))
             self.reset_after_flash_error()
-        self._remember(outcome)
         return outcome
-
-    def lost(self, error):
-        """The control channel has failed (a Transient) while nothing was done. Returns "later"."""
-        self._remember("later")
-        return self.later(error)
 
     def leave(self):
         """Close the control channel."""
@@ -171,7 +168,11 @@ class Agent:
                 print("ota: the control channel did not close,", name_of(error))
             del control
             # The application may need the memory more than the next check does.
-            drop("control", "link", "borrowed", "umqtt.simple")
+            drop("control", "link", "borrowed")
+            if not self.client:
+                # Where firmware does not freeze it.
+                sys.modules.pop("umqtt.simple", None)
+                sys.modules.pop("umqtt", None)
 
     def later(self, reason):
         """The request, if any, stays for another time. Returns "later"."""
@@ -214,7 +215,8 @@ class Agent:
 
         return run(self)
 
-    def _remember(self, outcome):
+    def remember(self, outcome):
+        """Count failures in a row, for retry_ms()."""
         from .backoff import remember
 
         remember(outcome == "later")

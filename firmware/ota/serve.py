@@ -34,7 +34,7 @@ def step(agent, wait_ms=0):
     try:
         listen(agent.control, wait_ms)
     except Transient as error:
-        return _after(agent, agent.lost(error))
+        return _after(agent, agent.later(error))
     if not agent.control.pending() or _left_ms(agent):
         return None
     return _after(agent, agent.act())
@@ -49,6 +49,8 @@ def _left_ms(agent):
 
 def _after(agent, outcome):
     agent.retry_at = None
+    if not agent.client:  # else check() has done it
+        agent.remember(outcome)
     if outcome == "later":
         agent.retry_at = time.ticks_add(time.ticks_ms(), agent.retry_ms())
     if agent.control and not agent.control.link:
