@@ -147,12 +147,14 @@ class Download:
     def _join(self):
         """See to it that the next byte read is the one after the last that came."""
         response = self._response
+        status, size = response.status_code, self._request.size
+        if status != 200:
+            # A server in trouble sends no entity tag: that says nothing about the package.
+            self._check_status(206)
         if response.etag != self._etag:
             self._etag = b""
-            if response.status_code < 300:
-                raise Transient(_REASON, "the server has changed the package meanwhile")
-        size = self._request.size
-        if response.status_code == 200 and response.length in (None, size):
+            raise Transient(_REASON, "the server has changed the package meanwhile")
+        if status == 200 and response.length in (None, size):
             # The same bytes from the beginning: it does not know Range.
             self._skip()
             return
