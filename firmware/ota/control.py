@@ -77,6 +77,7 @@ class Control:
         link, self.link = self.link, None
         if link:
             link.wire.close()
+        self._limits.step()
         raise Transient("can not connect", detail)
 
     def close(self):

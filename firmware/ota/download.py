@@ -132,6 +132,7 @@ class Download:
         self.close()
         # Without a strong entity tag nobody can tell whether the rest belongs to what has come.
         while self._etag and self._fruitless < _MOST_FRUITLESS and self._limits.left_ms():
+            self._limits.step()
             time.sleep_ms(min(_PAUSE_MS * self._fruitless, self._limits.next_ms()))
             self._fruitless += 1
             gc.collect()

@@ -22,7 +22,7 @@ class Limits:
     """How long one contact may wait, and whom to tell that it goes on.
 
     wait_ms: the longest that nothing may move; total_ms: the longest that all of it may take;
-    feed: called when bytes have moved (a watchdog's `feed`), or None.
+    feed: called when bytes have moved or a step has ended (a watchdog's `feed`), or None.
     """
 
     def __init__(self, wait_ms, total_ms, feed=None):
@@ -34,6 +34,11 @@ class Limits:
     def renew(self):
         """Begin again, with all the time."""
         self._end = time.ticks_add(time.ticks_ms(), self._total_ms)
+
+    def step(self):
+        """A step is over, well or badly, and another begins: their number is bounded."""
+        if self.feed:
+            self.feed()
 
     def left_ms(self):
         """What is left of all the time, in ms; 0 when it is over."""
@@ -63,12 +68,15 @@ class Wire(io.IOBase):
 
         Raises Transient with the reason; nothing has been sent then.
         """
+        # Two waits in a row must not be one to the watchdog.
+        self._limits.step()
         try:
             # The one wait that only the port can end.
             address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0][-1]
         except (OSError, IndexError):  # some ports give an empty list
             # The host is not quoted: a redirect may have named it, and put anything there.
             raise Transient(self._reason, "the host's name is not known")
+        self._limits.step()
         wait_ms = self._limits.next_ms()
         if not wait_ms:
             raise Transient(self._reason, "the time for all of it is over")
@@ -192,8 +200,7 @@ class Wire(io.IOBase):
             return -error.args[0]
         if not n:
             return n
-        if limits.feed:
-            limits.feed()
+        limits.step()
         self._moved += n
         now = time.ticks_ms()
         if time.ticks_diff(now, self._since) >= limits.wait_ms:
