@@ -11,6 +11,8 @@ from .link import Link
 # How often messages are listened to during a download.
 _SERVICE_MS = const(250)
 _LONGEST_READ = const(1 << 20)
+_REASON = "can not connect"
+_NOT_CONNECTED = "the application's client is not connected"
 
 
 class Borrowed(Control):
@@ -43,7 +45,8 @@ class Borrowed(Control):
         if client:
             client.wait_msg = self._wait_msg
             client.set_callback(self._callback)
-            client.sock = self._socket
+            if isinstance(client.sock, Link):  # else a callback has connected it anew
+                client.sock = self._socket
             if link:
                 try:
                     link.flush()
@@ -56,26 +59,30 @@ class Borrowed(Control):
         if self.client:
             self.close()
         if not client.sock:
-            raise Transient("can not connect", "the application's client is not connected")
+            raise Transient(_REASON, _NOT_CONNECTED)
         self._callback, self._socket, self._wait_msg = client.cb, client.sock, client.wait_msg
         # Its messages may be long.
         link = Link(self._limits, _LONGEST_READ)
         parent = _parent(client)
         self._prepare(client, (lambda: parent.wait_msg(client)) if parent else client.wait_msg)
-        link.wire.adopt(client.sock)
+        try:
+            link.wire.adopt(client.sock)
+        except OSError:  # it is closed
+            raise Transient(_REASON, _NOT_CONNECTED)
         client.sock = self.link = link
 
     def _on_message(self, topic, payload):
         if topic == self.topic:
             super()._on_message(topic, payload)
         else:
-            self._heard = True
             try:
                 if self._callback:
                     self._callback(topic, payload)
             except Exception as error:
                 # The application's: it must not stand between an install and its report.
                 print("ota: the application's callback failed,", name_of(error))
+            # Not before: it may have published, and so have heard an acknowledgement.
+            self._heard = True
 
     def ask(self, name, *args):
         """As Control's."""

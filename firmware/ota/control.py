@@ -43,8 +43,7 @@ class Control:
         self.pings = 1
         self.ask("subscribe", self.topic, 1)
         self.call(self._until_pong)
-        if not self.pending() and self.call(self.link.readable, self._config["mqtt"]["grace_ms"]):
-            self.call(self.client.wait_msg)
+        self.call(self._listen_on, self._config["mqtt"]["grace_ms"])
 
     def pending(self):
         """The Request, or the BadRequest, that waits; None when there is none."""
@@ -144,6 +143,14 @@ class Control:
 
     def _until_pong(self):
         while self.pings > 0:
+            self.client.wait_msg()
+
+    def _listen_on(self, wait_ms):
+        end = time.ticks_add(time.ticks_ms(), wait_ms)
+        while not self.pending():
+            # An application's messages may come in between.
+            if not self.link.readable(max(0, time.ticks_diff(end, time.ticks_ms()))):
+                return
             self.client.wait_msg()
 
 

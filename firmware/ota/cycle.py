@@ -183,8 +183,7 @@ def _install(agent, request, staged):
     config = agent.config
     if not staged:
         # Nothing differs from what runs: no trial, and no reset.
-        _end(agent, "1 " + request.file_id)
-        return "installed"
+        return "installed" if _end(agent, "1 " + request.file_id) else "later"
     try:
         recovery.commit(
             request.file_id,
@@ -217,12 +216,11 @@ def _install(agent, request, staged):
 def _fail(agent, file_id, reason, flash_works=True):
     agent.reason = reason
     agent.progress("failed", reason)
-    _end(agent, "2 %s %s" % (file_id, reason), flash_works)
-    return "failed"
+    return "failed" if _end(agent, "2 %s %s" % (file_id, reason), flash_works) else "later"
 
 
 def _end(agent, owed, flash_works=True):
-    """Report the end of a request that leaves no transaction."""
+    """Report the end of a request that leaves no transaction. True when it was delivered."""
     from . import recovery
 
     try:
@@ -235,14 +233,17 @@ def _end(agent, owed, flash_works=True):
         flash_works = False
     try:
         _send(agent, owed)
+        delivered = True
         if flash_works:
             recovery.forget("report")
     except Transient as error:
         # It waits on flash, and goes out first at the next contact; where flash fails, the request
         # still stands, and its attempts are counted.
         agent.later(error)
+        delivered = False
     if not flash_works:
         agent.reset_after_flash_error()
+    return delivered
 
 
 def _send(agent, owed):
