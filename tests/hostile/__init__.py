@@ -1,0 +1,20 @@
+"""Hostile archives, one function each, in a table with the reason that each must meet."""
+
+from __future__ import annotations
+
+# Imported for what they put into the table.
+from tests.hostile import (  # noqa: F401
+    bodies,
+    bombs,
+    conflicts,
+    contents,
+    extensions,
+    headers,
+    kinds,
+    names,
+    streams,
+)
+from tests.hostile.lookalikes import LOOKALIKES
+from tests.hostile.registry import ATTACKS, Attack
+
+__all__ = ["ATTACKS", "LOOKALIKES", "Attack"]

@@ -1,0 +1,280 @@
+"""Sound members in places where they must not be, or that contradict each other or the node."""
+
+from __future__ import annotations
+
+from tests.hostile.raw import OLD_TREE, extension, folder, gnu_name, member, package, pax, record
+from tests.hostile.registry import hostile
+
+PROTECTED = "can not apply: protected path "
+TWICE = "can not apply: the same name twice: "
+NO_FOLDER = "can not apply: a folder where a file is: "
+
+
+@hostile(PROTECTED + "/ota.json")
+def configuration() -> bytes:
+    """Another server, another key: the node would belong to somebody else."""
+    return package(member(b"ota.json", b"{}"))
+
+
+@hostile(PROTECTED + "/ota.json")
+def configuration_by_many_slashes() -> bytes:
+    """The same file, spelt so that a comparison of text misses it."""
+    return package(member(b"//ota.json", b"{}"))
+
+
+@hostile(PROTECTED + "/ota.json")
+def configuration_by_dots() -> bytes:
+    """The same file once more."""
+    return package(member(b"./././ota.json", b"{}"))
+
+
+@hostile(PROTECTED + "/ota.json")
+def configuration_with_a_slash() -> bytes:
+    """As a folder of that name."""
+    return package(folder(b"ota.json/"))
+
+
+@hostile(PROTECTED + "/ota.json/x")
+def configuration_as_a_folder() -> bytes:
+    """Something inside the file would make a folder of it."""
+    return package(member(b"ota.json/x", b"x"))
+
+
+@hostile(PROTECTED + "/ota.json")
+def configuration_by_pax() -> bytes:
+    """Only the PAX path names it."""
+    return package(pax(path=b"ota.json"), member(b"harmless.json", b"{}"))
+
+
+@hostile(PROTECTED + "/ota.json")
+def configuration_by_a_gnu_name() -> bytes:
+    """Only the GNU name does."""
+    return package(gnu_name(b"./ota.json"), member(b"harmless.json", b"{}"))
+
+
+@hostile(PROTECTED + "/ota.json")
+def configuration_for_everybody() -> bytes:
+    """A global header does."""
+    return package(extension(b"g", record(b"path", b"ota.json")), member(b"harmless", b"{}"))
+
+
+@hostile(PROTECTED + "/ota.json")
+def configuration_unchanged() -> bytes:
+    """Even with the content it has: a package that may name it may change it next time."""
+    return package(member(b"ota.json", OLD_TREE["/ota.json"]))
+
+
+@hostile(PROTECTED + "/ca.der")
+def trust_anchor() -> bytes:
+    """With another one any server would be the platform."""
+    return package(member(b"ca.der", b"x"))
+
+
+@hostile(PROTECTED + "/ca.der")
+def trust_anchor_by_dots() -> bytes:
+    """The configuration names it `/ca.der`."""
+    return package(member(b".//./ca.der", b"x"))
+
+
+@hostile(PROTECTED + "/.ota/state")
+def state() -> bytes:
+    """A state of the package's own would be an open transaction at the next boot."""
+    return package(member(b".ota/state", b"1 commit x 0 0 3 24 300 installed "))
+
+
+@hostile(PROTECTED + "/.ota/state")
+def state_from_the_root() -> bytes:
+    """The same by its absolute path."""
+    return package(member(b"/.ota/state", b"x"))
+
+
+@hostile(PROTECTED + "/.ota/state")
+def state_by_dots() -> bytes:
+    """The same behind the prefix of `tar -C dir .`."""
+    return package(member(b"./.ota/state", b"x"))
+
+
+@hostile(PROTECTED + "/.ota/state")
+def state_by_slashes() -> bytes:
+    """The same with slashes and dots in between."""
+    return package(member(b".ota//.//state", b"x"))
+
+
+@hostile(PROTECTED + "/.ota/state")
+def state_by_the_prefix() -> bytes:
+    """The folder stands in ustar's prefix field."""
+    return package(member(b"state", b"x", prefix=b".ota"))
+
+
+@hostile(PROTECTED + "/.ota/recovery.py")
+def recovery_copy() -> bytes:
+    """What boot.py runs first while a transaction is open."""
+    return package(member(b".ota/recovery.py", b"def boot(): pass\n"))
+
+
+@hostile(PROTECTED + "/.ota/journal")
+def journal() -> bytes:
+    """The list of what will be moved."""
+    return package(member(b".ota/journal", b"a 0 0 /ota.json\n"))
+
+
+@hostile(PROTECTED + "/.ota")
+def ota_folder() -> bytes:
+    """A folder entry alone does nothing, and has no business there."""
+    return package(folder(b".ota/"))
+
+
+@hostile(PROTECTED + "/.ota")
+def ota_folder_as_a_file() -> bytes:
+    """No transaction could ever be opened again."""
+    return package(member(b".ota", b"x"))
+
+
+@hostile("can not apply: nothing runs /boot.mpy")
+def compiled_boot() -> bytes:
+    """It would retire boot.py, which is what MicroPython starts."""
+    return package(member(b"boot.mpy", b"M\x06\x00\x1f"))
+
+
+@hostile("can not apply: nothing runs /main.mpy")
+def compiled_main() -> bytes:
+    """It would retire main.py."""
+    return package(member(b"./main.mpy", b"M\x06\x00\x1f"))
+
+
+@hostile("can not apply: nothing runs /boot_user.mpy")
+def compiled_boot_user() -> bytes:
+    """It would retire what our boot.py runs last."""
+    return package(member(b"boot_user.mpy", b"M\x06\x00\x1f"))
+
+
+@hostile("can not apply: a file where a folder is: /lib")
+def file_over_folder() -> bytes:
+    """All drivers would be gone."""
+    return package(member(b"lib", b"x"))
+
+
+@hostile(NO_FOLDER + "/main.py")
+def folder_over_file() -> bytes:
+    """main.py would be a folder."""
+    return package(folder(b"main.py"))
+
+
+@hostile(NO_FOLDER + "/main.py")
+def file_inside_a_live_file() -> bytes:
+    """main.py would have to become a folder."""
+    return package(member(b"main.py/x", b"x"))
+
+
+@hostile(NO_FOLDER + "/main.py")
+def file_deep_inside_a_live_file() -> bytes:
+    """The same, some folders further down."""
+    return package(member(b"main.py/a/b/c/x", b"x"))
+
+
+@hostile(NO_FOLDER + "/new")
+def file_inside_a_new_file() -> bytes:
+    """The file above it comes with the same package."""
+    return package(member(b"new", b"x"), member(b"new/x", b"x"))
+
+
+@hostile(NO_FOLDER + "/new")
+def folder_inside_a_new_file() -> bytes:
+    """The same with a folder."""
+    return package(member(b"new", b"x"), folder(b"new/x"))
+
+
+@hostile(TWICE + "/new")
+def file_over_a_new_folder() -> bytes:
+    """The folder is implied by the member before."""
+    return package(member(b"new/x", b"x"), member(b"new", b"x"))
+
+
+@hostile(TWICE + "/new")
+def file_over_a_new_folder_entry() -> bytes:
+    """The folder has an entry of its own."""
+    return package(folder(b"new"), member(b"./new", b"x"))
+
+
+@hostile(TWICE + "/new")
+def folder_over_a_new_file() -> bytes:
+    """First the file, then a folder of its name."""
+    return package(member(b"new", b"x"), folder(b"new/"))
+
+
+@hostile(TWICE + "/new")
+def file_twice() -> bytes:
+    """Which one is meant?"""
+    return package(member(b"new", b"1"), member(b"new", b"2"))
+
+
+@hostile(TWICE + "/new")
+def file_twice_with_the_same_content() -> bytes:
+    """Even then: nobody packs a file twice."""
+    return package(member(b"new", b"1"), member(b"new", b"1"))
+
+
+@hostile(TWICE + "/lib/new.txt")
+def file_twice_by_dots() -> bytes:
+    """Two spellings of one name."""
+    return package(member(b"lib/new.txt", b"1"), member(b"./lib/./new.txt", b"2"))
+
+
+@hostile(TWICE + "/lib/new.txt")
+def file_twice_by_slashes() -> bytes:
+    """Two others."""
+    return package(member(b"lib/new.txt", b"1"), member(b"/lib//new.txt", b"2"))
+
+
+@hostile(TWICE + "/lib/new.txt")
+def file_twice_by_pax() -> bytes:
+    """Once by its header, once by PAX."""
+    return package(member(b"lib/new.txt", b"1"), pax(path=b"lib/new.txt"), member(b"b", b"2"))
+
+
+@hostile(TWICE + "/main.py")
+def file_twice_the_first_unchanged() -> bytes:
+    """The first one is what the node has already, and leaves nothing in the staging folder."""
+    return package(member(b"main.py", OLD_TREE["/main.py"]), member(b"main.py", b"2"))
+
+
+@hostile(TWICE + "/main.py")
+def file_twice_the_second_unchanged() -> bytes:
+    """The other way round."""
+    return package(member(b"main.py", b"2"), member(b"main.py", OLD_TREE["/main.py"]))
+
+
+@hostile("can not apply: both source and .mpy of /new.")
+def source_and_compiled() -> bytes:
+    """Each would retire the other."""
+    return package(member(b"new.py", b"a = 1\n"), member(b"new.mpy", b"M\x06\x00\x1f"))
+
+
+@hostile("can not apply: both source and .mpy of /new.")
+def compiled_and_source() -> bytes:
+    """The other way round."""
+    return package(member(b"new.mpy", b"M\x06\x00\x1f"), member(b"new.py", b"a = 1\n"))
+
+
+@hostile("can not apply: both source and .mpy of /lib/driver.")
+def source_unchanged_and_compiled() -> bytes:
+    """The source is what the node has, so the .mpy would be installed and never run."""
+    return package(
+        member(b"lib/driver.py", OLD_TREE["/lib/driver.py"]),
+        member(b"lib/driver.mpy", b"M\x06\x00\x1f"),
+    )
+
+
+@hostile(TWICE + "/lib/driver.py")
+def retired_and_then_brought() -> bytes:
+    """As before, the other way round: the .mpy retires the source first."""
+    return package(
+        member(b"lib/driver.mpy", b"M\x06\x00\x1f"),
+        member(b"lib/driver.py", OLD_TREE["/lib/driver.py"]),
+    )
+
+
+@hostile(TWICE + "/boot_user.py")
+def two_second_boot_files() -> bytes:
+    """A boot.py that knows no recovery becomes boot_user.py, which comes with the package too."""
+    return package(member(b"boot_user.py", b"a = 1\n"), member(b"boot.py", b"b = 2\n"))
