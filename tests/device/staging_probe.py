@@ -2,20 +2,20 @@
 
 import gc
 import json
-import os
 import sys
 import time
-
-import ramflash
-import vfs
 
 # Imported before the root becomes littlefs, on which the node's own modules do not lie.
 import ota.agent
 import ota.download
 import ota.inflate
 import ota.staging
+import ramflash
+import vfs
 from ota import recovery
 from ota.control import parse
+from ota.errors import OtaError
+from ota.tarfile_lite import TarReader
 
 CONFIG = {"device_id": "d", "device_key": "k", "control_channel": "c", "max_attempts": 1}
 
@@ -104,7 +104,7 @@ class Node:
         self._device._data[:] = self._image
         vfs.mount(vfs.VfsLfs2(self._device), "/")
 
-    def check(self, content, announced=None, length=None):
+    def check(self, content, announced=None, length=None, protected=()):
         """One cycle of the agent with this body. Returns (how it ended, reason, reports)."""
         size = len(content) if announced is None else announced
         fields = '{"n":"e","v":0},{"n":"i","vs":"fa8884d2"},{"n":"t","vs":".tar"}'
@@ -112,7 +112,9 @@ class Node:
         _Control.reports = []
         self.outside = True
         self.least_free = free()
-        agent = ota.agent.Agent(CONFIG, _silent, lambda url: Body(content, length))
+        config = dict(CONFIG)
+        config["protected"] = list(protected)
+        agent = ota.agent.Agent(config, _silent, lambda url: Body(content, length))
         try:
             end = agent.check()
         except Reset:
@@ -162,15 +164,17 @@ def _silent(step, value):
 
 
 def run_table(node, bundle, cases):
-    """Try each case, (length, more announced, server tells length), of the open file bundle.
+    """Try each case of the open file bundle, and print one line of JSON.
 
-    Prints one line of JSON each.
+    A case is (length, bytes announced beyond it, server tells it, further protected paths).
     """
-    for length, more, tells in cases:
+    for length, more, tells, protected in cases:
         gc.collect()
         content = bundle.read(length)
         began = time.ticks_ms()
-        end, reason, reports = node.check(content, length + more, length if tells else None)
+        end, reason, reports = node.check(
+            content, length + more, length if tells else None, protected
+        )
         after = ramflash.tree(skip=None)
         result = {
             "end": end,
@@ -179,7 +183,7 @@ def run_table(node, bundle, cases):
             "ms": time.ticks_diff(time.ticks_ms(), began),
             "outside": node.outside,
             "untouched": after == node.before,
-            "new": {k: v for k, v in after.items() if k not in node.before and k[:5] != "/.ota"},
+            "new": _new_files(node.before, after),
             "changed": [k for k in node.before if after.get(k) != node.before[k]],
             "state": recovery.in_transaction(),
             "free": [node.free, node.least_free, free()],
@@ -187,3 +191,78 @@ def run_table(node, bundle, cases):
         print(json.dumps(result))
         if not result["untouched"]:
             node.restore()
+
+
+def _new_files(before, after):
+    ours = "/.ota/"
+    names = [k for k in after if k not in before and after[k] is not None]
+    return sorted(k for k in names if not k.startswith(ours))
+
+
+def read(content, announced):
+    """As Agent._stage() reads a body, without flash. Returns (members, None) or (None, reason)."""
+    members = []
+    buffer = bytearray(1024)
+    try:
+        body = ota.download.Body(Body(content), announced, _count)
+        archive = ota.inflate.open_archive(body)
+        reader = TarReader(archive)
+        while reader.next():
+            got = b""
+            while True:
+                n = reader.readinto(buffer, 1024)
+                if not n:
+                    break
+                got += buffer[:n]
+            members.append((reader.name, reader.is_folder, got))
+        while archive.readinto(buffer, 256):
+            pass
+        body.end(buffer)
+        if not members:
+            return None, "it is empty"
+    except OtaError as error:
+        return None, str(error)
+    return members, None
+
+
+def _count(_):
+    pass
+
+
+def run_damage(node, content, damages):
+    """Try each damaged form of content, a (position, its bytes, announced size), on the node.
+
+    Prints one line of JSON for each that is installed, or is refused and leaves a trace: its
+    position, what happened, and whether the node's files are those that the sound one leaves.
+    Prints the number of refusals last.
+    """
+    node.check(content)
+    sound = ramflash.tree()
+    node.restore()
+    refused = 0
+    for position, damaged, announced in damages:
+        end, reason, _ = node.check(damaged, announced)
+        untouched = ramflash.tree(skip=None) == node.before
+        if end == "failed" and untouched:
+            refused += 1
+            continue
+        same = ramflash.tree() == sound
+        print(json.dumps({"at": position, "end": end, "reason": reason, "same": same}))
+        node.restore()
+    print(json.dumps(refused))
+
+
+def cuts(content):
+    """Every beginning of content: announced as the whole, then as what it is."""
+    for length in range(1, len(content)):
+        yield length, content[:length], len(content)
+        yield length, content[:length], length
+
+
+def flips(content):
+    """content with every single bit flipped, one at a time; the position is the bit's number."""
+    damaged = bytearray(content)
+    for position in range(8 * len(content)):
+        damaged[position >> 3] ^= 1 << (position & 7)
+        yield position, damaged, len(damaged)
+        damaged[position >> 3] ^= 1 << (position & 7)

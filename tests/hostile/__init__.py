@@ -12,6 +12,7 @@ from tests.hostile import (  # noqa: F401
     headers,
     kinds,
     names,
+    protected,
     streams,
 )
 from tests.hostile.lookalikes import LOOKALIKES

@@ -95,13 +95,13 @@ def bomb_of_folders_that_only_paths_imply() -> bytes:
     return gzip.compress(package(*[member(b"implied/%d/x" % n) for n in range(800)]))
 
 
-@hostile("")
+@hostile(FULL)
 def bomb_of_depth() -> bytes:
     """One file below five hundred folders, in a path that is not longer than paths may be."""
     return gzip.compress(package(pax(path=b"d/" * 500 + b"x"), member(b"x", b"x")))
 
 
-@hostile("")
+@hostile(FULL)
 def bomb_of_a_deep_folder() -> bytes:
     """The same as an entry of a folder."""
     return gzip.compress(package(pax(path=b"d/" * 500), folder(b"x")))
@@ -128,7 +128,7 @@ def bomb_in_an_extension() -> bytes:
     return gzip.compress(package(extension(b"x", record(b"path", b"n" * 16 * MEGABYTE))))
 
 
-@hostile(BAD)
+@hostile(BAD + "data after its end")
 def bomb_behind_the_end() -> bytes:
     """An end of sixteen megabytes, and one byte behind it that is no zero."""
     return gzip.compress(FIRST + END + bytes(16 * MEGABYTE) + b"x".ljust(512, b"\0"))

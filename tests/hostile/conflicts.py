@@ -1,151 +1,12 @@
-"""Sound members in places where they must not be, or that contradict each other or the node."""
+"""Sound members that contradict each other, or what is on the node."""
 
 from __future__ import annotations
 
-from tests.hostile.raw import OLD_TREE, extension, folder, gnu_name, member, package, pax, record
+from tests.hostile.raw import OLD_TREE, folder, member, package, pax
 from tests.hostile.registry import hostile
 
-PROTECTED = "can not apply: protected path "
 TWICE = "can not apply: the same name twice: "
 NO_FOLDER = "can not apply: a folder where a file is: "
-
-
-@hostile(PROTECTED + "/ota.json")
-def configuration() -> bytes:
-    """Another server, another key: the node would belong to somebody else."""
-    return package(member(b"ota.json", b"{}"))
-
-
-@hostile(PROTECTED + "/ota.json")
-def configuration_by_many_slashes() -> bytes:
-    """The same file, spelt so that a comparison of text misses it."""
-    return package(member(b"//ota.json", b"{}"))
-
-
-@hostile(PROTECTED + "/ota.json")
-def configuration_by_dots() -> bytes:
-    """The same file once more."""
-    return package(member(b"./././ota.json", b"{}"))
-
-
-@hostile(PROTECTED + "/ota.json")
-def configuration_with_a_slash() -> bytes:
-    """As a folder of that name."""
-    return package(folder(b"ota.json/"))
-
-
-@hostile(PROTECTED + "/ota.json/x")
-def configuration_as_a_folder() -> bytes:
-    """Something inside the file would make a folder of it."""
-    return package(member(b"ota.json/x", b"x"))
-
-
-@hostile(PROTECTED + "/ota.json")
-def configuration_by_pax() -> bytes:
-    """Only the PAX path names it."""
-    return package(pax(path=b"ota.json"), member(b"harmless.json", b"{}"))
-
-
-@hostile(PROTECTED + "/ota.json")
-def configuration_by_a_gnu_name() -> bytes:
-    """Only the GNU name does."""
-    return package(gnu_name(b"./ota.json"), member(b"harmless.json", b"{}"))
-
-
-@hostile(PROTECTED + "/ota.json")
-def configuration_for_everybody() -> bytes:
-    """A global header does."""
-    return package(extension(b"g", record(b"path", b"ota.json")), member(b"harmless", b"{}"))
-
-
-@hostile(PROTECTED + "/ota.json")
-def configuration_unchanged() -> bytes:
-    """Even with the content it has: a package that may name it may change it next time."""
-    return package(member(b"ota.json", OLD_TREE["/ota.json"]))
-
-
-@hostile(PROTECTED + "/ca.der")
-def trust_anchor() -> bytes:
-    """With another one any server would be the platform."""
-    return package(member(b"ca.der", b"x"))
-
-
-@hostile(PROTECTED + "/ca.der")
-def trust_anchor_by_dots() -> bytes:
-    """The configuration names it `/ca.der`."""
-    return package(member(b".//./ca.der", b"x"))
-
-
-@hostile(PROTECTED + "/.ota/state")
-def state() -> bytes:
-    """A state of the package's own would be an open transaction at the next boot."""
-    return package(member(b".ota/state", b"1 commit x 0 0 3 24 300 installed "))
-
-
-@hostile(PROTECTED + "/.ota/state")
-def state_from_the_root() -> bytes:
-    """The same by its absolute path."""
-    return package(member(b"/.ota/state", b"x"))
-
-
-@hostile(PROTECTED + "/.ota/state")
-def state_by_dots() -> bytes:
-    """The same behind the prefix of `tar -C dir .`."""
-    return package(member(b"./.ota/state", b"x"))
-
-
-@hostile(PROTECTED + "/.ota/state")
-def state_by_slashes() -> bytes:
-    """The same with slashes and dots in between."""
-    return package(member(b".ota//.//state", b"x"))
-
-
-@hostile(PROTECTED + "/.ota/state")
-def state_by_the_prefix() -> bytes:
-    """The folder stands in ustar's prefix field."""
-    return package(member(b"state", b"x", prefix=b".ota"))
-
-
-@hostile(PROTECTED + "/.ota/recovery.py")
-def recovery_copy() -> bytes:
-    """What boot.py runs first while a transaction is open."""
-    return package(member(b".ota/recovery.py", b"def boot(): pass\n"))
-
-
-@hostile(PROTECTED + "/.ota/journal")
-def journal() -> bytes:
-    """The list of what will be moved."""
-    return package(member(b".ota/journal", b"a 0 0 /ota.json\n"))
-
-
-@hostile(PROTECTED + "/.ota")
-def ota_folder() -> bytes:
-    """A folder entry alone does nothing, and has no business there."""
-    return package(folder(b".ota/"))
-
-
-@hostile(PROTECTED + "/.ota")
-def ota_folder_as_a_file() -> bytes:
-    """No transaction could ever be opened again."""
-    return package(member(b".ota", b"x"))
-
-
-@hostile("can not apply: nothing runs /boot.mpy")
-def compiled_boot() -> bytes:
-    """It would retire boot.py, which is what MicroPython starts."""
-    return package(member(b"boot.mpy", b"M\x06\x00\x1f"))
-
-
-@hostile("can not apply: nothing runs /main.mpy")
-def compiled_main() -> bytes:
-    """It would retire main.py."""
-    return package(member(b"./main.mpy", b"M\x06\x00\x1f"))
-
-
-@hostile("can not apply: nothing runs /boot_user.mpy")
-def compiled_boot_user() -> bytes:
-    """It would retire what our boot.py runs last."""
-    return package(member(b"boot_user.mpy", b"M\x06\x00\x1f"))
 
 
 @hostile("can not apply: a file where a folder is: /lib")
@@ -196,7 +57,7 @@ def file_over_a_new_folder_entry() -> bytes:
     return package(folder(b"new"), member(b"./new", b"x"))
 
 
-@hostile(TWICE + "/new")
+@hostile(NO_FOLDER + "/new")
 def folder_over_a_new_file() -> bytes:
     """First the file, then a folder of its name."""
     return package(member(b"new", b"x"), folder(b"new/"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 
-from tests.hostile.raw import FIRST, END, extension, gnu_name, header, member, package, pax, record
+from tests.hostile.raw import END, FIRST, extension, gnu_name, header, member, package, pax, record
 from tests.hostile.registry import BAD, hostile
 
 DAMAGED = BAD + "damaged PAX header"
+TWO = BAD + "two extended headers for one member"
+NOBODY = BAD + "ends after an extended header"
 
 
 def x(content: bytes) -> bytes:
@@ -147,7 +149,7 @@ def pax_size_beyond_the_archive() -> bytes:
     return package(pax(size=b"9000"), member(b"evil", b"x"))
 
 
-@hostile(BAD)
+@hostile(BAD + "header check sum differs")
 def global_size() -> bytes:
     """Every later member has the size of the first one."""
     parts = extension(b"g", record(b"size", b"3")), member(b"a", b"abc"), member(b"b", b"x" * 600)
@@ -161,25 +163,25 @@ def global_path() -> bytes:
     return package(*parts)
 
 
-@hostile(BAD)
+@hostile(TWO)
 def two_pax_headers() -> bytes:
     """Which of the names?"""
     return package(pax(path=b"one"), pax(path=b"two"), member(b"three", b"x"))
 
 
-@hostile(BAD)
+@hostile(TWO)
 def two_gnu_names() -> bytes:
     """Which of the names?"""
     return package(gnu_name(b"one"), gnu_name(b"two"), member(b"three", b"x"))
 
 
-@hostile(BAD)
+@hostile(TWO)
 def pax_path_and_gnu_name() -> bytes:
     """GNU tar and Python do not agree on which of them counts."""
     return package(pax(path=b"one"), gnu_name(b"two"), member(b"three", b"x"))
 
 
-@hostile(BAD)
+@hostile(TWO)
 def gnu_name_and_pax_path() -> bytes:
     """The other way round."""
     return package(gnu_name(b"two"), pax(path=b"one"), member(b"three", b"x"))
@@ -210,40 +212,47 @@ def pax_of_four_gigabytes() -> bytes:
     return package(header(b"x", kind=b"x", size_field=b"\x80" + (1 << 32).to_bytes(11, "big")))
 
 
-@hostile(BAD + "ends after an extended header")
+@hostile(NOBODY)
 def pax_of_nobody() -> bytes:
     """A PAX header, then the end."""
     return package(pax(path=b"evil"))
 
 
-@hostile(BAD + "ends after an extended header")
+@hostile(NOBODY)
 def pax_of_nobody_without_an_end() -> bytes:
     """A PAX header, then nothing at all."""
     return FIRST + pax(path=b"evil")
 
 
-@hostile(BAD + "ends after an extended header")
+@hostile(NOBODY)
 def gnu_name_of_nobody() -> bytes:
     """A GNU name, then the end."""
     return package(gnu_name(b"evil"))
 
 
-@hostile(BAD)
+@hostile(NOBODY)
 def pax_without_path_of_nobody() -> bytes:
     """As before, but nothing in it matters to this reader."""
     return package(pax(comment=b"evil"))
 
 
-@hostile(BAD)
+@hostile(NOBODY)
 def gnu_link_target_of_nobody() -> bytes:
     """A `K` header, then the end."""
     return package(extension(b"K", b"target\0"))
 
 
-@hostile(BAD)
+@hostile(BAD + "it is empty")
 def nothing_but_a_global_header() -> bytes:
     """An archive of no members."""
     return extension(b"g", record(b"comment", b"x")) + END
+
+
+@hostile(BAD + "a global header between an extended one and its member")
+def global_header_for_a_name() -> bytes:
+    """Which of the two names does the member get?"""
+    everybody = extension(b"g", record(b"path", b"two"))
+    return package(pax(path=b"one"), everybody, member(b"three", b"x"))
 
 
 @hostile(BAD + "ends inside a member")

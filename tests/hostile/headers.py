@@ -52,13 +52,13 @@ def sum_not_octal() -> bytes:
     return package(header(sum_field=b"00f3a0\0 "))
 
 
-@hostile(BAD)
+@hostile(BAD + "negative or huge number")
 def sum_in_base_256() -> bytes:
     """Base-256 is for sizes; a negative one."""
     return package(header(sum_field=b"\xff" * 8))
 
 
-@hostile(BAD)
+@hostile(BAD + "negative or huge number")
 def header_of_ones() -> bytes:
     """A block of erased flash."""
     return package(b"\xff" * BLOCK)
@@ -137,7 +137,7 @@ def size_too_small() -> bytes:
     return package(header(b"evil", 3), b"x" * BLOCK * 2)
 
 
-@hostile(BAD)
+@hostile(NOT_OCTAL)
 def content_that_is_a_member() -> bytes:
     """A size of nothing: what should be content, with a member in it, is read as members; the
     garbage behind it gives it away."""
@@ -162,7 +162,7 @@ def cut_inside_padding() -> bytes:
     return FIRST + header(b"evil", 3) + b"abc" + bytes(100)
 
 
-@hostile(BAD)
+@hostile(BAD + "ends inside a block")
 def cut_inside_an_end_block() -> bytes:
     """Some zeros at the end, but no block of them."""
     return FIRST + bytes(100)
@@ -174,19 +174,19 @@ def member_after_one_zero_block() -> bytes:
     return FIRST + bytes(BLOCK) + member(b"evil", b"x") + END
 
 
-@hostile(BAD)
+@hostile(BAD + "data after its end")
 def member_after_the_end() -> bytes:
     """A second archive behind the first (`tar -A` done by cat), which a scanner may not see."""
     return FIRST + END + member(b"evil", b"x") + END
 
 
-@hostile(BAD)
+@hostile(BAD + "data after its end")
 def garbage_after_the_end() -> bytes:
     """Something that is no member."""
     return FIRST + END + b"garbage".ljust(BLOCK, b"!")
 
 
-@hostile(BAD)
+@hostile(BAD + "data after its end")
 def one_byte_after_the_end() -> bytes:
     """As little of it as there can be."""
     return FIRST + END + bytes(511) + b"x"

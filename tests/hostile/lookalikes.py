@@ -1,4 +1,4 @@
-"""Names that look hostile and are harmless: each is a file of exactly that name, below the root."""
+"""Names that look hostile and are harmless: each is a file of exactly that name in the root."""
 
 from __future__ import annotations
 

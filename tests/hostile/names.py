@@ -112,13 +112,13 @@ def backslash_in_pax() -> bytes:
     return package(pax(path=b"lib\\evil.py"), member(b"harmless", b"x"))
 
 
-@hostile(BAD)
+@hostile(BAD + "damaged PAX header")
 def nul_in_pax() -> bytes:
     """A C program would stop at the NUL: two readers, two names."""
     return package(pax(path=b"main.py\0.txt"), member(b"harmless", b"x"))
 
 
-@hostile(BAD)
+@hostile(BAD + "damaged PAX header")
 def nul_first_in_pax() -> bytes:
     """What is left of the name before the NUL is nothing."""
     return package(pax(path=b"\0main.py"), member(b"harmless", b"x"))
@@ -178,7 +178,7 @@ def folder_above_of_256_bytes() -> bytes:
     return package(gnu_name(b"n" * 256 + b"/x"), member(b"harmless", b"x"))
 
 
-@hostile("can not apply: ")
+@hostile("can not apply: a path is longer than 1024")
 def path_of_2000_bytes() -> bytes:
     """Every part is short enough, all of them are not."""
     return package(pax(path=b"ab/" * 666 + b"x"), member(b"harmless", b"x"))
@@ -196,7 +196,7 @@ def the_root_as_a_file() -> bytes:
     return package(member(b".", b"x"))
 
 
-@hostile("can not apply: a file without a name")
+@hostile(BAD + "damaged PAX header")
 def empty_name_in_pax() -> bytes:
     """A PAX path of no bytes."""
     return package(pax(path=b""), member(b"", b"x"))

@@ -1,4 +1,4 @@
-"""tar by hand, so that any field of it can be wrong, and the node that the archives are tried on."""
+"""tar by hand, so that any field of it can be wrong, and what the node has on flash."""
 
 from __future__ import annotations
 

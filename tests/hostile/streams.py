@@ -99,13 +99,13 @@ def gzip_name_to_the_end() -> bytes:
     return gz(flags=8, fields=b"n" * 600)[:500]
 
 
-@hostile(BAD)
+@hostile(EARLY)
 def gzip_extra_field_beyond_the_end() -> bytes:
     """64 KB of an extra field, of which there is not much."""
     return gz(flags=4, fields=b"\xff\xff")
 
 
-@hostile(BAD)
+@hostile(BAD + "CRC of the gzip header differs")
 def gzip_header_crc() -> bytes:
     """The header's own check sum is wrong."""
     return gz(flags=2, fields=b"\x00\x00")
@@ -135,7 +135,7 @@ def gzip_with_half_a_trailer() -> bytes:
     return gz()[:-4]
 
 
-@hostile(BAD)
+@hostile(BAD + "it is empty")
 def gzip_of_nothing() -> bytes:
     """A sound gzip file without content."""
     return gzip.compress(b"")
@@ -192,7 +192,7 @@ def second_member_method() -> bytes:
     return gzip.compress(TAR[:1024]) + b"\x1f\x8b\x07" + gzip.compress(TAR[1024:])[3:]
 
 
-@hostile(BAD)
+@hostile(BAD + "data after its end")
 def second_member_is_another_archive() -> bytes:
     """Two complete archives, each compressed: a scanner may see the first one only."""
     return gzip.compress(TAR) + gzip.compress(package(member(b"evil", b"x")))
@@ -210,7 +210,7 @@ def garbage_behind_zeros_behind_gzip() -> bytes:
     return gz() + bytes(512) + b"garbage"
 
 
-@hostile(BEHIND)
+@hostile(EARLY)
 def first_bytes_of_a_member_behind_gzip() -> bytes:
     """It begins as a second gzip member would, and is none."""
     return gz() + b"\x1f"
@@ -222,7 +222,7 @@ def zlib_check_sum() -> bytes:
     return flipped(zlib.compress(TAR), -1)
 
 
-@hostile(BAD)
+@hostile(DAMAGED)
 def zlib_with_a_dictionary() -> bytes:
     """It needs a dictionary that only the sender has."""
     compressor = zlib.compressobj(zdict=TAR[:200])
