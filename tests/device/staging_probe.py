@@ -215,9 +215,7 @@ def read(content, announced):
                     break
                 got += buffer[:n]
             members.append((reader.name, reader.is_folder, got))
-        while archive.readinto(buffer, 256):
-            pass
-        body.end(buffer)
+        body.end()
         if not members:
             return None, "it is empty"
     except OtaError as error:
@@ -234,13 +232,17 @@ def run_damage(node, content, damages):
 
     Prints one line of JSON for each that is installed, or is refused and leaves a trace: its
     position, what happened, and whether the node's files are those that the sound one leaves.
-    Prints the number of refusals last.
+    Prints the number of refusals last. What the reader alone refuses goes no further, but for
+    every sixteenth of it: staging would take minutes.
     """
     node.check(content)
     sound = ramflash.tree()
     node.restore()
     refused = 0
     for position, damaged, announced in damages:
+        if position % 16 and read(damaged, announced)[0] is None:
+            refused += 1
+            continue
         end, reason, _ = node.check(damaged, announced)
         untouched = ramflash.tree(skip=None) == node.before
         if end == "failed" and untouched:
