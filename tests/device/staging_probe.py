@@ -5,18 +5,11 @@ import json
 import sys
 import time
 
-# Imported before the root becomes littlefs, on which the node's own modules do not lie.
-import ota.agent
-import ota.download
-import ota.inflate
-import ota.staging
 import ramflash
 import vfs
-from ota import recovery
-from ota.control import parse
-from ota.errors import OtaError
-from ota.tarfile_lite import TarReader
+from whole_agent import ota
 
+recovery = ota.recovery
 CONFIG = {"device_id": "d", "device_key": "k", "control_channel": "c", "max_attempts": 1}
 
 
@@ -36,25 +29,31 @@ class _Machine:
 
 
 class _Control:
-    """One request that waits, and the reports that were sent."""
+    """One request that waits, and what was published."""
 
     payload = b""
-    reports = []
+    published = []
 
-    def __init__(self, config):
-        self.request = self.bad = None
+    def __init__(self, config, limits):
+        self.request = self.bad = self.link = None
+        self.topic = b"topic"
 
     def connect(self):
-        self.request = parse(self.payload)
+        self.link = True
+        self.request, self.bad = ota.request.read(self.payload)
 
-    def keep_alive(self):
+    def pending(self):
+        return self.request or self.bad
+
+    def fence(self):
         pass
 
-    def finish(self, event, file_id, text, progress):
-        self.reports.append((event, text))
+    def ask(self, what, topic, payload, retained, qos):
+        if payload:
+            self.published.append(payload.decode())
 
     def close(self):
-        pass
+        self.link = None
 
 
 class Body:
@@ -83,7 +82,7 @@ class Node:
 
     def __init__(self, files, blocks=64):
         sys.modules["machine"] = _Machine()
-        ota.agent.Control = _Control
+        ota.control.Control = _Control
         self._device = ramflash.mount(blocks)
         for path in sorted(files):
             ramflash.write(path, files[path])
@@ -95,8 +94,8 @@ class Node:
         self.outside = True
         self._discard = recovery.discard
         recovery.discard = self._look_and_discard
-        self._open_archive = ota.inflate.open_archive
-        ota.inflate.open_archive = self._open_watched
+        self._open_archive = ota.archive.open_archive
+        ota.archive.open_archive = self._open_watched
 
     def restore(self):
         """Put flash back to how it was, and mount it anew."""
@@ -105,11 +104,11 @@ class Node:
         vfs.mount(vfs.VfsLfs2(self._device), "/")
 
     def check(self, content, announced=None, length=None, protected=()):
-        """One cycle of the agent with this body. Returns (how it ended, reason, reports)."""
+        """One cycle of the agent with this body. Returns (its end, reason, what was published)."""
         size = len(content) if announced is None else announced
         fields = '{"n":"e","v":0},{"n":"i","vs":"fa8884d2"},{"n":"t","vs":".tar"}'
         _Control.payload = ('[%s,{"n":"s","v":%d}]' % (fields, size)).encode()
-        _Control.reports = []
+        _Control.published = []
         self.outside = True
         self.least_free = free()
         config = dict(CONFIG)
@@ -119,7 +118,7 @@ class Node:
             end = agent.check()
         except Reset:
             end = "reset"
-        return end, agent.reason, _Control.reports
+        return end, agent.reason, _Control.published
 
     def _look_and_discard(self):
         self._look()
@@ -172,14 +171,14 @@ def run_table(node, bundle, cases):
         gc.collect()
         content = bundle.read(length)
         began = time.ticks_ms()
-        end, reason, reports = node.check(
+        end, reason, published = node.check(
             content, length + more, length if tells else None, protected
         )
         after = ramflash.tree(skip=None)
         result = {
             "end": end,
             "reason": reason,
-            "reports": reports,
+            "published": published,
             "ms": time.ticks_diff(time.ticks_ms(), began),
             "outside": node.outside,
             "untouched": after == node.before,
@@ -204,9 +203,11 @@ def read(content, announced):
     members = []
     buffer = bytearray(1024)
     try:
-        body = ota.download.Body(Body(content), announced, _count)
-        archive = ota.inflate.open_archive(body)
-        reader = TarReader(archive)
+        request = ota.request.Request("fa8884d2", ".tar", announced)
+        limits = ota.wire.Limits(1000, 1000)
+        config = ota.config.complete(CONFIG)
+        body = ota.download.Download(config, request, limits, lambda url: Body(content), _count)
+        reader = ota.tarfile_lite.TarReader(ota.archive.open_archive(body))
         while reader.next():
             got = b""
             while True:
@@ -218,7 +219,7 @@ def read(content, announced):
         body.end()
         if not members:
             return None, "it is empty"
-    except OtaError as error:
+    except ota.errors.OtaError as error:
         return None, str(error)
     return members, None
 
