@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test powercut lint format lock clean
+.PHONY: help setup demo test powercut fuzz lint format lock clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
@@ -32,6 +32,9 @@ test: $(READY) lint ## lint and all tests
 
 powercut: $(READY) ## cut the power at every flash operation (S=scenario for one of them)
 	@$(BIN)/python -m host_sim powercut $(if $(S),--scenario $(S))
+
+fuzz: $(READY) ## feed two million mutated inputs to the agent (N=how many)
+	@$(BIN)/python -m host_sim fuzz $(if $(N),--cases $(N))
 
 lint: $(READY)
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .

@@ -20,6 +20,7 @@ from host_sim.node_process import compile_mpy
 
 _INSIDE = Path(__file__).parent / "inside"
 _CASES_IN_A_PROCESS = 50_000
+_HEAP_TO_COMPILE = 192 << 10
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Fuzzer:
     ) -> None:
         self.limit_s = limit_s
         firmware = firmware or flash.FIRMWARE
+        self._more_heap = 0 if compiled else _HEAP_TO_COMPILE
         self._stop = threading.Event()
         self._scratch = tempfile.TemporaryDirectory()
         folder = self._folder = Path(self._scratch.name)
@@ -146,6 +148,7 @@ class Fuzzer:
                 f"import runner;runner.run({device.target!r},{device.seed},{first},{last},{batch},"
                 f"{json.dumps(str(corpus_file))},{show})",
                 first,
+                self._more_heap,
                 self.limit_s,
                 self._stop,
             )

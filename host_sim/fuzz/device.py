@@ -31,7 +31,7 @@ TARGETS = {
     "headers": Target("one mutated tar header, the sum mostly repaired", 0.41, "256K", 250),
     "sequences": Target("sequences of headers, made-up PAX and GNU ones too", 0.16, "320K", 250),
     "streams": Target("whole tar archives, read as the agent reads", 0.08, "384K", 100),
-    "compressed": Target("gzip, zlib and microfreezer's format, likewise", 0.06, "256K", 50),
+    "compressed": Target("gzip, zlib and microfreezer's format, likewise", 0.06, "320K", 50),
     "requests": Target("MQTT payloads", 0.1, "128K", 250),
     "responses": Target("HTTP answers, redirects included", 0.08, "128K", 100),
     "names": Target("names of members", 0.11, "128K", 250),
@@ -93,8 +93,13 @@ class Device:
         self._noise: list[str] = []
         self._boot: Boot | None = None
 
-    def run(self, code: str, first: int, limit_s: float, stop: threading.Event) -> None:
-        """Run `code`, a call of runner.run(), and hear it out. limit_s: the longest silence."""
+    def run(
+        self, code: str, first: int, more_heap: int, limit_s: float, stop: threading.Event
+    ) -> None:
+        """Run `code`, a call of runner.run(), and hear it out.
+
+        more_heap: bytes beyond the target's heap; limit_s: the longest silence.
+        """
         self.at = self._first = first
         self.ended = False
 
@@ -107,7 +112,7 @@ class Device:
                 boot.kill()
 
         boot = self._boot = Boot(
-            [*heap_option(TARGETS[self.target].heap), "-c", code],
+            [*heap_option(TARGETS[self.target].heap, more_heap), "-c", code],
             {},
             [],
             relay=relay,

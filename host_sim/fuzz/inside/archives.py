@@ -1,15 +1,10 @@
-# ruff: noqa: UP031 - MicroPython, as on the node
-"""Archives: mutated headers, sequences of them, whole streams, and compressed ones."""
+"""Cases: mutated headers, sequences of them, whole archives, and compressed ones."""
+
+import binascii
 
 from chance import mangle, overwrite, resize
-from ota.download import Body
-from ota.errors import Refused
-from ota.inflate import open_archive
-from ota.tarfile_lite import TarReader
-from rules import Source, Violation, vetted
 
 _BLOCK = 512
-_buffer = bytearray(600)
 _TYPES = b"0\x0075xgLK0x0xL0123456SNVMDXA"
 # Start and length of the fields of a header: name, mode, uid, gid, size, mtime, check sum, type,
 # link name, magic, user, group, device numbers, prefix.
@@ -152,7 +147,7 @@ def sequence_case(chance, corpus):
 
 def stream_case(chance, corpus):
     """A whole archive with some of its headers, and sometimes bytes anywhere, changed."""
-    data = bytearray(chance.pick(corpus["item"]))
+    data = bytearray(chance.pick(corpus["plain"]))
     for _ in range(1 + chance.below(3)):
         kind = chance.below(8)
         at = chance.below(len(data) // _BLOCK) * _BLOCK
@@ -174,16 +169,21 @@ def stream_case(chance, corpus):
 
 
 def compressed_case(chance, corpus):
-    """A compressed archive with bytes of it, mostly of the deflate data, changed."""
-    data = bytearray(chance.pick(corpus["item"]))
+    """A compressed archive with bytes of it changed, or a changed archive soundly compressed."""
     kind = chance.below(8)
-    if kind == 0:
-        overwrite(data, chance, 0, 20)
-    elif kind == 1:
+    if kind < 2:
+        data = bytearray(compress(stream_case(chance, corpus), chance))
+        if kind == 0:
+            return data
+    else:
+        data = bytearray(chance.pick(corpus["item"]))
+    if kind == 1 or kind == 2:
+        overwrite(data, chance, 0, min(len(data), 20))
+    elif kind == 3:
         overwrite(data, chance, len(data) - 12, len(data))
-    elif kind == 2:
-        data += chance.pick(corpus["item"])
-    if kind:
+    else:
+        if kind == 4:
+            data += chance.pick(corpus["item"])
         for _ in range(1 + chance.below(3)):
             overwrite(data, chance, 10, len(data))
     if chance.one_in(6):
@@ -191,78 +191,38 @@ def compressed_case(chance, corpus):
     return data
 
 
-# -- reading -------------------------------------------------------------------------------------
+def compress(data, chance):
+    """The data in one of the formats with all sums right; nothing gets smaller, though."""
+    kind = chance.below(3)
+    if kind == 0:
+        cut = chance.below(len(data) + 1) if chance.one_in(3) else len(data)
+        return _gzip(data[:cut], chance) + (_gzip(data[cut:], chance) if data[cut:] else b"")
+    first = chance.below(8) << 4 | 8  # any size of window
+    a = 1
+    b = 0
+    for byte in data:
+        a += byte
+        b += a
+    stream = bytes((first, 31 - (first << 8) % 31)) + _stored(data, chance)
+    stream += (b % 65521 << 16 | a % 65521).to_bytes(4, "big")
+    if kind == 1:
+        return stream
+    return b"\x1f\x8b\x08" + bytes(5) + stream + binascii.crc32(stream).to_bytes(4, "big")
 
 
-def read_headers(data, chance):
-    """Walk through the archive with the reader alone; the content has to be the data's own."""
-    source = Source(data, chance, chance.pick((4096, 4096, 512, 100)))
-    # A name that is refused would hide what comes after it.
-    strict = chance.one_in(2)
-    return _walk(TarReader(source), chance, strict, data, source)
+def _gzip(data, chance):
+    head = b"\x1f\x8b\x08\0" + bytes(6)
+    sums = binascii.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
+    return head + _stored(data, chance) + sums
 
 
-def read_archive(data, chance):
-    """Do with the archive what the agent does with a download."""
-    size = len(data)
-    if chance.one_in(8):
-        size = max(1, size + chance.below(9) - 4)
-    source = Source(data, chance, chance.pick((1, 13, 1024, 4096, 4096)) if size < 3000 else 1400)
-    body = Body(source, size, _ignore)
-    archive = open_archive(body)
-    reader = TarReader(archive)
-    outcome = _walk(reader, chance, True, None, None)
-    # The agent does not look further either, so the check sums must have been reached by now.
-    if archive.readinto(_buffer, 256):
-        raise Violation("the reader stops before the archive's end")
-    body.end()
-    if source.at != size or size != len(data):
-        raise Violation("%d bytes announced, %d read, %d sent" % (size, source.at, len(data)))
-    if reader.name is None:
-        return "empty"
-    return outcome
-
-
-def _ignore(count):
-    pass
-
-
-def _walk(reader, chance, strict, data, source):
-    members = 0
-    while reader.next():
-        members += 1
-        if type(reader.name) is not str or type(reader.size) is not int or reader.size < 0:
-            raise Violation("name %r, size %r" % (reader.name, reader.size))
-        if reader.is_folder and reader.size:
-            raise Violation("a folder of %d bytes" % reader.size)
-        try:
-            vetted(reader.name)
-        except Refused:
-            if strict:
-                raise
-        _read_content(reader, chance, data, source)
-    return "read" if members else "no member"
-
-
-def _read_content(reader, chance, data, source):
-    how = chance.below(4)
-    if how == 0:
-        return
-    most = 600 if chance.one_in(2) else 1 + chance.below(600)
-    total = 0
-    start = source.at if source else 0
-    while True:
-        n = reader.readinto(_buffer, most)
-        if type(n) is not int or n < 0 or n > most:
-            raise Violation("%r bytes of %d" % (n, most))
-        if not n:
-            break
-        if data and _buffer[:n] != data[start + total : start + total + n]:
-            raise Violation("content that does not stand there, of %r" % reader.name)
-        total += n
-        if total > reader.size:
-            raise Violation("content beyond the announced size, of %r" % reader.name)
-        if how == 1 and chance.one_in(3):
-            return
-    if total != reader.size:
-        raise Violation("content shorter than announced, of %r" % reader.name)
+def _stored(data, chance):
+    """Deflate's blocks without compression, one or two."""
+    cut = chance.below(len(data) + 1) if chance.one_in(2) else 0
+    blocks = b""
+    for final, part in ((0, data[:cut]), (1, data[cut:])):
+        if final or part:
+            size = len(part)
+            blocks += bytes((final,)) + size.to_bytes(2, "little")
+            blocks += (size ^ 0xFFFF).to_bytes(2, "little") + part
+    return blocks

@@ -9,6 +9,7 @@ import sys
 
 import archives
 import messages
+import reading
 from chance import Chance
 from ota.errors import OtaError
 
@@ -20,13 +21,13 @@ _MOST_FAILURES = 10
 def _target(name, corpus):
     """(makes a case, reads it) of a target."""
     if name == "headers":
-        return archives.header_case, archives.read_headers
+        return archives.header_case, reading.read_headers
     if name == "sequences":
-        return archives.sequence_case, archives.read_headers
+        return archives.sequence_case, reading.read_headers
     if name == "streams":
-        return archives.stream_case, archives.read_archive
+        return archives.stream_case, reading.read_archive
     if name == "compressed":
-        return archives.compressed_case, archives.read_archive
+        return archives.compressed_case, reading.read_archive
     if name == "requests":
         return messages.message_case, messages.read_request
     if name == "responses":
