@@ -20,7 +20,7 @@ from host_sim.fuzz.device import TARGETS
 from tests.mutants import Mutant
 
 READER, INFLATE, HTTPS = "ota/tarfile_lite.py", "ota/inflate.py", "ota/https.py"
-VETTING, CONTROL = "ota/vetting.py", "ota/control.py"
+VETTING, MESSAGES = "ota/vetting.py", "ota/messages.py"
 
 # Of each target, how many ways to end a run of some thousand cases has to meet: if the mutations
 # lose their depth, most cases end alike.
@@ -172,7 +172,7 @@ FAULTS = [
             "pack of anything",
             "elements of the pack are taken for objects",
             "requests",
-            ((CONTROL, "if not isinstance(entry, dict):", "if entry is None:"),),
+            ((MESSAGES, "if not isinstance(entry, dict):", "if entry is None:"),),
         ),
         "AttributeError",
     ),

@@ -192,6 +192,7 @@ def build() -> dict[str, Corpus]:
         "responses": {
             "item": pieces.RESPONSES,
             "token": pieces.RESPONSE_TOKENS,
+            "body": [pieces.BODY],
             "before": [b"\n"],
             "behind": [bytes(range(256))],
         },

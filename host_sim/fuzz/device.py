@@ -32,9 +32,9 @@ TARGETS = {
     "sequences": Target("sequences of headers, made-up PAX and GNU ones too", 0.16, "320K", 250),
     "streams": Target("whole tar archives, read as the agent reads", 0.08, "384K", 100),
     "compressed": Target("gzip, zlib and microfreezer's format, likewise", 0.06, "320K", 50),
-    "requests": Target("MQTT payloads", 0.1, "128K", 250),
-    "responses": Target("HTTP answers, redirects included", 0.08, "128K", 100),
-    "names": Target("names of members", 0.11, "128K", 250),
+    "requests": Target("MQTT payloads", 0.1, "192K", 250),
+    "responses": Target("HTTP answers, redirects included", 0.08, "192K", 100),
+    "names": Target("names of members", 0.11, "192K", 250),
 }
 
 

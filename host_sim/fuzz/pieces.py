@@ -56,20 +56,20 @@ REQUEST_TOKENS = [
     *(b"9" * 400, b"1e400", b"-", b".", b'"../x"', b'"a&dk=b"', b'"a b"', b'".tar"', b'".TAR"'),
 ]
 
-_BODY = b"0123456789" * 40
-_LENGTH = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 400\r\nDate: today\r\n\r\n" + _BODY
+BODY = b"".join(b"%05d" % n for n in range(80))
+_LENGTH = b'HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 400\r\nETag: "v1"\r\n\r\n' + BODY
 _CHUNKED = (
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"64\r\n"
-    + _BODY[:100]
+    + BODY[:100]
     + b"\r\n12c;name=value\r\n"
-    + _BODY[:300]
+    + BODY[:300]
     + b"\r\n0\r\nTrailer: x\r\n\r\n"
 )
 RESPONSES = [
     _LENGTH,
     _CHUNKED,
-    b"HTTP/1.0 200 OK\nConnection: close\n\n" + _BODY,
+    b"HTTP/1.0 200 OK\nConnection: close\n\n" + BODY,
     b"HTTP/1.1 100 Continue\r\n\r\n" + _LENGTH,
     b"HTTP/1.1 302 Found\r\nLocation: https://other.example/x?y=z\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 307 T\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n",
@@ -88,6 +88,10 @@ CONTENT-LENGTH:1
 Transfer-Encoding: chunked
 Transfer-Encoding: gzip, chunked
 Content-Encoding: gzip
+Content-Range: bytes 100-399/400
+ETag: "v1"
+ETag: W/"v1"
+ETag: "v\r2"
 Location:
 Location: /
 Location: /a b
@@ -112,7 +116,7 @@ ffffffff
 fffffffff
 """
 RESPONSE_TOKENS = [
-    *(line + b"\r\n" for line in _HEADER_LINES.splitlines()),
+    *(line + b"\r\n" for line in _HEADER_LINES.split(b"\n")),
     *(b"\r\n", b"\n", b"\r", b"\r\n\r\n", b":", b" ", b"\t", b";", b"\0", b"\xff", b"\r\n "),
     *(b"HTTP/1.1 ", b"HTTP/2 ", b"200", b"301", b"302", b"100", b"99999999999", b"-200", b"500"),
     *(

@@ -60,6 +60,8 @@ def _check_shape(path):
     raw = path.encode()
     if raw == b"/":
         return
+    if not is_utf8(raw):
+        raise Violation("not UTF-8: %r" % raw)
     if len(path) > 1024:
         raise Violation("a path of %d characters" % len(path))
     if raw[0] != 47:
@@ -73,3 +75,24 @@ def _check_shape(path):
     for part in raw.split(b"/"):
         if len(part) > 255:
             raise Violation("a name longer than 255 bytes: %r" % path)
+
+
+def is_utf8(raw):
+    """Whether these bytes are UTF-8 (RFC 3629), more strictly than MicroPython asks."""
+    if not raw or max(raw) < 128:
+        return True
+    more = least = most = 0
+    for byte in raw:
+        if more:
+            more -= 1
+            if not least <= byte <= most:
+                return False
+            least, most = 0x80, 0xBF
+        elif byte >= 0x80:
+            if not 0xC2 <= byte <= 0xF4:
+                return False
+            more = 1 + (byte >= 0xE0) + (byte >= 0xF0)
+            # No overlong forms, no surrogates, nothing beyond U+10FFFF.
+            least = {0xE0: 0xA0, 0xF0: 0x90}.get(byte, 0x80)
+            most = {0xED: 0x9F, 0xF4: 0x8F}.get(byte, 0xBF)
+    return not more

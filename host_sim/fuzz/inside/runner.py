@@ -7,11 +7,13 @@ import io
 import json
 import sys
 
+import answers
 import archives
 import messages
 import reading
 from chance import Chance
 from ota.errors import OtaError
+from rules import Violation, is_utf8
 
 # What a rare reason costs in the table of outcomes is not the agent's.
 _HEAP_SLACK = 4096
@@ -31,7 +33,7 @@ def _target(name, corpus):
     if name == "requests":
         return messages.message_case, messages.read_request
     if name == "responses":
-        return messages.message_case, messages.answer_reader(corpus)
+        return messages.message_case, answers.answer_reader(corpus)
     return messages.name_case, messages.read_name
 
 
@@ -53,7 +55,9 @@ def _tell(**line):
 
 def _outcome(error):
     """A refusal without what varies in it."""
-    words = str(error).split(" ")
+    if not is_utf8(str(error).encode()):
+        raise Violation("a reason that no report can carry: %r" % str(error))
+    words = ["#" if word[:1].isdigit() else word for word in str(error).split(" ")]
     return " ".join(words[: 7 if words[3:5] == ["bad", "archive,"] else 5])[:60]
 
 
@@ -84,7 +88,8 @@ def run(target, seed, first, last, batch, corpus, show=False):
             if case == first + batch:
                 base = heap  # by now everything is imported and has run
             elif base and heap > base + _HEAP_SLACK:
-                _tell(failed=case, what="the heap grew from %d to %d" % (base, heap), trace="")
+                grown = "the heap grew from %d to %d since case %d" % (base, heap, first + batch)
+                _tell(failed=case, what=grown, trace="")
                 break
         chance.begin(case)
         data = b""
@@ -92,19 +97,18 @@ def run(target, seed, first, last, batch, corpus, show=False):
             data = make(chance, corpus)
             if show:
                 _tell(data=binascii.hexlify(data).decode())
-            outcome = read(data, chance)
-        except OtaError as error:
-            outcome = _outcome(error)
-            if show:
-                _tell(outcome=_trace(error))
+            try:
+                ended = outcome = read(data, chance)
+            except OtaError as error:
+                outcome = _outcome(error)
+                ended = _trace(error) if show else None
         except BaseException as error:
             _tell(failed=case, what=repr(error)[:300], trace=_trace(error))
             failures += 1
             if failures == _MOST_FAILURES:
                 break
             continue
-        else:
-            if show:
-                _tell(outcome=outcome)
+        if show:
+            _tell(outcome=ended)
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     _tell(end=case + 1, outcomes=outcomes)
