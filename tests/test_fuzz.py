@@ -19,6 +19,7 @@ from host_sim.fuzz.cli import share_out
 from host_sim.fuzz.device import TARGETS
 from tests.mutants import Mutant
 
+DOCUMENT = Path(__file__).parents[1] / "docs" / "fuzzing.md"
 READER, INFLATE, HTTPS = "ota/tarfile_lite.py", "ota/inflate.py", "ota/https.py"
 VETTING, MESSAGES = "ota/vetting.py", "ota/messages.py"
 
@@ -249,6 +250,15 @@ def test_silence_is_a_failure_too(name: str, edits: tuple, what: str, shown: str
     assert replay.data
     assert replay.failure
     assert shown in replay.failure.trace
+
+
+def test_the_document_lists_targets_and_faults():
+    text = DOCUMENT.read_text()
+    assert re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", text, re.MULTILINE) == list(TARGETS)
+    faults = re.findall(r"^\| (.+) \| `(\w+)` \|$", text, re.MULTILINE)
+    assert faults == [(m.fault, m.scenario) for m, _ in FAULTS] + [
+        (name, "sequences") for name, *_ in SILENT
+    ]
 
 
 # -- the command ---------------------------------------------------------------------------------
