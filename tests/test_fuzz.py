@@ -21,7 +21,7 @@ from tests.mutants import Mutant
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "fuzzing.md"
 READER, INFLATE, HTTPS = "ota/tarfile_lite.py", "ota/inflate.py", "ota/https.py"
-VETTING, MESSAGES = "ota/vetting.py", "ota/messages.py"
+VETTING, REQUEST = "ota/vetting.py", "ota/request.py"
 
 # Of each target, how many ways to end a run of some thousand cases has to meet: if the mutations
 # lose their depth, most cases end alike.
@@ -173,7 +173,7 @@ FAULTS = [
             "pack of anything",
             "elements of the pack are taken for objects",
             "requests",
-            ((MESSAGES, "if not isinstance(entry, dict):", "if entry is None:"),),
+            ((REQUEST, "if not isinstance(entry, dict):", "if entry is None:"),),
         ),
         "AttributeError",
     ),
@@ -185,7 +185,7 @@ FAULTS = [
             (
                 (
                     HTTPS,
-                    "        except BaseException:\n            link.abort()\n",
+                    "        except BaseException:\n            wire.close()\n",
                     "        except BaseException:\n",
                 ),
             ),

@@ -20,7 +20,7 @@ NOISE = 1024
 
 MEASURE = """
 import gc
-from ota.inflate import open_archive
+from ota.archive import open_archive
 from ota.tarfile_lite import TarReader
 
 class File:

@@ -4,7 +4,7 @@
 import ota.download as download
 import ota.https as https
 import ota.trust as trust
-from ota.messages import Request
+from ota.request import Request
 from rules import Hang, Violation
 
 _URL = "https://console.example:8443/mf-rproxy/packages/download?fuid=fa8884d2&dk=secret"
@@ -38,7 +38,7 @@ class _Time:
         pass
 
 
-class _Link:
+class _Wire:
     """Stands in for the agent's connection: gives an answer in pieces, and may break off.
 
     Now and then the server never stops to send headers, or one header. answer: bytes, or None for
@@ -48,56 +48,45 @@ class _Link:
     def __init__(self, answer, chance, body):
         self.sent = b""
         self.error = None
-        self.aborted = False
+        self.closed = False
         self._answer = answer
         self._body = body
         self._at = 0
         self._chance = chance
         self._most = chance.pick((1, 20, 2000))
         self._breaks_at = chance.below(500) if chance.one_in(4) else -1
-        self._endless = chance.pick((b"X: y\r\n", b"X")) if chance.one_in(60) else b""
-        self._reads_left = 3000 + (20_000 if self._endless else 0)
+        self._endless = chance.pick((b"X: y\r\n", b"X")) if chance.one_in(200) else b""
+        self._reads_left = 3000 + (100_000 if self._endless else 0)
 
     def open(self, host, port, context=None):
         if not host or not all(c in _HOST for c in host) or not 0 < port < 65536:
             raise Violation("connects to %r:%r" % (host, port))
 
-    def write(self, data):
+    def send(self, data):
         self.sent += data
 
-    def readline(self, limit):
-        part = self._rest(limit)
-        if self._endless and not part:
-            self._give(0)
-            return self._endless if len(self._endless) > 1 else self._endless * limit
-        end = part.find(b"\n")
-        return bytes(self._give(end + 1 if end >= 0 else len(part)))
-
-    def readinto(self, buffer, n):
-        if n < 1 or n > len(buffer):
-            raise Violation("a read of %d bytes into a buffer of %d" % (n, len(buffer)))
-        part = self._give(min(n, 1 + self._chance.below(self._most)))
-        buffer[: len(part)] = part
-        return len(part)
-
-    def abort(self):
-        self.aborted = True
-
-    def _rest(self, most):
-        if self._answer is None:
-            self._answer = _sound(self.sent, self._body)
-        return self._answer[self._at : self._at + most]
-
-    def _give(self, n):
+    def receive(self, buffer):
         self._reads_left -= 1
         if self._reads_left < 0:
             raise Hang("reads without end")
-        part = self._rest(n)
+        if not len(buffer):
+            raise Violation("a read into an empty buffer")
+        if self._answer is None:
+            self._answer = _sound(self.sent, self._body)
+        n = min(len(buffer), self._most)
+        if self._at >= len(self._answer) and self._endless and len(buffer) == 1:
+            part = self._endless[self._at % len(self._endless) :][:1]
+        else:
+            part = self._answer[self._at : self._at + n]
         self._at += len(part)
         if 0 <= self._breaks_at < self._at:
             self.error = OSError(104)
             raise self.error
-        return part
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self):
+        self.closed = True
 
 
 def _sound(sent, body):
@@ -111,7 +100,7 @@ def _sound(sent, body):
     return head + b"Content-Length: %d\r\n\r\n" % (len(body) - start) + body[start:]
 
 
-class _Links:
+class _Wires:
     """Stands in for the class: the case's answer first, then others of the corpus or sound ones.
 
     sound: whether all of them have been.
@@ -131,7 +120,7 @@ class _Links:
             answer = self._chance.pick(self._corpus["item"]) if self._chance.one_in(4) else None
         if answer is not None:
             self.sound = False
-        self.opened.append(_Link(answer, self._chance, self._corpus["body"][0]))
+        self.opened.append(_Wire(answer, self._chance, self._corpus["body"][0]))
         return self.opened[-1]
 
 
@@ -141,15 +130,15 @@ def answer_reader(corpus):
     download.time = _Time()
 
     def read_answer(data, chance):
-        links = https.Link = _Links(data, chance, corpus)
+        wires = https.Wire = _Wires(data, chance, corpus)
         try:
             if chance.one_in(2):
-                return _get(links, chance)
-            return _download(links, chance, corpus["body"][0])
+                return _get(wires, chance)
+            return _download(wires, chance, corpus["body"][0])
         finally:
-            https.Link = None
-            for link in links.opened:
-                _check_request(link)
+            https.Wire = None
+            for wire in wires.opened:
+                _check_request(wire)
 
     return read_answer
 
@@ -158,7 +147,7 @@ def _trust(ca, reason):
     return None
 
 
-def _get(links, chance):
+def _get(wires, chance):
     response = https.get(_URL, "/ca.der", _Limits())
     length = response.length  # the agent looks at it now, before any trailers
     total = 0
@@ -171,7 +160,7 @@ def _get(links, chance):
             if length is not None and total > length:
                 raise Violation("a body longer than its Content-Length")
     except OSError as error:
-        if error is not links.opened[-1].error:
+        if error is not wires.opened[-1].error:
             raise
         return "broken off"
     finally:
@@ -181,7 +170,7 @@ def _get(links, chance):
     return "read" if response.status_code == 200 else "another status"
 
 
-def _download(links, chance, body):
+def _download(wires, chance, body):
     size = len(body) if chance.below(8) else 1 + chance.below(2 * len(body))
     package = download.Download(_CONFIG, Request("a", ".tar", size), _Limits(), None, _ignore)
     total = 0
@@ -190,7 +179,7 @@ def _download(links, chance, body):
             n = package.readinto(_buffer, 1 + chance.below(300))
             if not n:
                 break
-            if links.sound and _buffer[:n] != body[total : total + n]:
+            if wires.sound and _buffer[:n] != body[total : total + n]:
                 raise Violation("not the bytes from %d on" % total)
             total += n
             if total > size:
@@ -200,21 +189,21 @@ def _download(links, chance, body):
         package.end()
     finally:
         package.close()
-    return "read" if len(links.opened) == 1 else "read in parts"
+    return "read" if len(wires.opened) == 1 else "read in parts"
 
 
 def _ignore(count):
     pass
 
 
-def _check_request(link):
-    if not link.aborted:
+def _check_request(wire):
+    if not wire.closed:
         raise Violation("a connection is left open")
-    if not link.sent.endswith(b"\r\n\r\n"):
-        raise Violation("the request reads %r" % link.sent)
-    lines = link.sent[:-4].split(b"\r\n")
+    if not wire.sent.endswith(b"\r\n\r\n"):
+        raise Violation("the request reads %r" % wire.sent)
+    lines = wire.sent[:-4].split(b"\r\n")
     if len(lines) not in (4, 6) or len(lines[0].split(b" ")) != 3:
-        raise Violation("the request reads %r" % link.sent)
+        raise Violation("the request reads %r" % wire.sent)
     for i in range(len(lines)):
         if not lines[i].startswith(_LINES[i]) or min(lines[i]) < 32 or max(lines[i]) > 126:
-            raise Violation("the request reads %r" % link.sent)
+            raise Violation("the request reads %r" % wire.sent)

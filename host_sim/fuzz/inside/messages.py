@@ -2,7 +2,7 @@
 """Cases of messages and names, and reading them: payloads of the broker, names of members."""
 
 from chance import mangle, overwrite, resize
-from ota.messages import BadRequest, Request, parse
+from ota.request import BadRequest, Request, parse
 from rules import Violation, is_utf8, vetted
 
 _SAFE = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-._"

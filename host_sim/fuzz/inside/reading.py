@@ -1,10 +1,10 @@
 # ruff: noqa: UP031 - MicroPython, as on the node
 """Reading an archive as the agent does, and watching it."""
 
+from ota.archive import open_archive
 from ota.download import Download
 from ota.errors import Refused
-from ota.inflate import open_archive
-from ota.messages import Request
+from ota.request import Request
 from ota.tarfile_lite import TarReader
 from rules import Source, Violation, vetted
 
