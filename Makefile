@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test powercut fuzz lint format lock clean
+.PHONY: help setup demo test powercut archives fuzz lint format lock clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
@@ -35,6 +35,9 @@ powercut: $(READY) ## cut the power at every flash operation (S=scenario for one
 
 fuzz: $(READY) ## feed two million mutated inputs to the agent (N=how many)
 	@$(BIN)/python -m host_sim fuzz $(if $(N),--cases $(N))
+
+archives: $(READY) ## 20,000 generated archives, read by the device's reader and by CPython's tarfile
+	@$(BIN)/python -m tests.archives $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
