@@ -11,6 +11,8 @@ from micropython import const
 # Marks the RTC's memory as ours; the byte behind it counts failures in a row.
 _MARK = b"ota\x01"
 _MOST_DOUBLINGS = const(6)
+# What ticks_add() takes on a 32-bit port: some six days.
+_LONGEST_MS = const((1 << 29) - 1)
 
 _failures = 0
 
@@ -43,5 +45,5 @@ def pause_ms(base_s):
     """A random time up to base_s (seconds), doubled for each failure in a row after the first."""
     _, memory = _rtc()
     failures = memory[4] if memory else _failures
-    longest_ms = base_s * 1000 << min(max(failures - 1, 0), _MOST_DOUBLINGS)
-    return int.from_bytes(os.urandom(4), "big") % (longest_ms + 1)
+    longest_ms = min(base_s * 1000 << min(max(failures - 1, 0), _MOST_DOUBLINGS), _LONGEST_MS)
+    return int.from_bytes(os.urandom(8), "big") % (longest_ms + 1)
