@@ -114,7 +114,6 @@ class Agent:
 
     def contact(self):
         """check() without leaving the control channel."""
-        self.reason = None
         self.pending = False
         self.approach()
         return self.act(True)
@@ -144,6 +143,7 @@ class Agent:
 
     def act(self, connect=False):
         """Do whatever waits to be done on the control channel, which connect makes first."""
+        self.reason = None
         try:
             if connect:
                 self.control.connect()
