@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,8 +106,7 @@ class Console:
         server.start()
         stack.callback(server.stop)
 
-        self._client = stack.enter_context(self._connect(self._heard))
-        self._client.subscribe("channels/+/messages/+/ota", 1)
+        self._listen(stack)
         self.mqtt_host = broker.host
         self.ports = Ports(broker.mqtt_port, broker.mqtts_port, server.server_port)
 
@@ -168,6 +167,19 @@ class Console:
     def clear(self, device_id: str) -> None:
         """Withdraw the device's retained request."""
         self.request_raw(device_id, b"")
+
+    @contextlib.contextmanager
+    def broker_down(self) -> Iterator[None]:
+        """Mosquitto is away inside the `with`; after it, it is back on its ports, all forgotten."""
+        if self._kind != "mosquitto":
+            raise SimError("only mosquitto can be stopped and started again: use that broker")
+        self._client.close()
+        self._broker.stop()
+        try:
+            yield
+        finally:
+            self._broker.start()
+            self._listen(self._running)
 
     # -- what the platform has seen ----------------------------------------------------------
 
@@ -235,6 +247,10 @@ class Console:
         return self.reports(device_id)
 
     # -- inside ------------------------------------------------------------------------------
+
+    def _listen(self, stack: contextlib.ExitStack) -> None:
+        self._client = stack.enter_context(self._connect(self._heard))
+        self._client.subscribe("channels/+/messages/+/ota", 1)
 
     def _connect(self, on_message: Callable[[paho.MQTTMessage], None]) -> MqttClient:
         broker = self._broker

@@ -72,6 +72,8 @@ class MosquittoBroker:
             self._launch()
             try:
                 self._wait_until_current()
+                # Whoever starts it again wants it where it was.
+                self._wanted_ports = (self.mqtt_port, self.mqtts_port)
                 return
             except SimError:
                 self.stop()
