@@ -170,7 +170,7 @@ class Console:
 
     @contextlib.contextmanager
     def broker_down(self) -> Iterator[None]:
-        """Mosquitto is away inside the `with`; after it, it is back on its ports, all forgotten."""
+        """Mosquitto is away inside the `with`, and comes back on its ports, all forgotten."""
         if self._kind != "mosquitto":
             raise SimError("only mosquitto can be stopped and started again: use that broker")
         self._client.close()
