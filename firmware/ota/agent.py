@@ -5,7 +5,6 @@ the control channel only.
 """
 
 import os
-import sys
 import time
 
 from . import drop
@@ -169,10 +168,6 @@ class Agent:
             del control
             # The application may need the memory more than the next check does.
             drop("control", "link", "borrowed")
-            if not self.client:
-                # Where firmware does not freeze it.
-                sys.modules.pop("umqtt.simple", None)
-                sys.modules.pop("umqtt", None)
 
     def later(self, reason):
         """The request, if any, stays for another time. Returns "later"."""
