@@ -1,0 +1,166 @@
+"""What the host asks for: each function prints one line of JSON."""
+
+import gc
+import io
+import json
+import os
+import sys
+import time
+
+import one_node
+
+
+def _load(folder):
+    """{absolute path: bytes} of a bundle made by the host, and of the agent beside it."""
+    with open(folder + "/index.json") as file:
+        index = json.load(file)
+    found = {}
+    for name in index:
+        bundle = {}
+        with open(folder + "/" + name, "rb") as file:
+            for path, size in index[name]:
+                bundle[path] = file.read(size)
+        found[name] = bundle
+    return found
+
+
+def traffic(folder, blocks):
+    """Flash traffic and time of one update of `package`, and of the floor."""
+    bundles = _load(folder)
+    floor = one_node.floor(bundles["floor"], blocks, bundles["live"])
+    gc.collect()
+    node = one_node.Node(bundles["agent"], bundles["live"], blocks)
+    counts = node.update(bundles["package"][""])
+    print(json.dumps({"floor": floor, "agent": counts}))
+
+
+def wear(folder, blocks, updates):
+    """Erases by block after so many updates, packages taking turns, and of as many idle wakes."""
+    bundles = _load(folder)
+    node = one_node.Node(bundles["agent"], bundles["live"], blocks)
+    node.flash.erased = [0] * blocks
+    packages = [bundles["odd"][""], bundles["even"][""]]
+    ends = {}
+    for n in range(updates):
+        end = node.update(packages[n % 2])["end"]
+        ends[end] = ends.get(end, 0) + 1
+    before = node.flash.operations
+    for _ in range(updates):
+        node.check()
+    idle = node.flash.operations - before
+    print(json.dumps({"erased": node.flash.erased, "ends": ends, "idle": idle}))
+
+
+class _Counting:
+    """A file system that counts what is asked of it."""
+
+    def __init__(self, filesystem):
+        self._filesystem = filesystem
+        self.calls = []
+
+    def mount(self, readonly, mkfs):
+        self._filesystem.mount(readonly, mkfs)
+
+    def umount(self):
+        self._filesystem.umount()
+
+    def __getattr__(self, name):
+        method = getattr(self._filesystem, name)
+
+        def call(*args):
+            self.calls.append(name + " " + str(args[0] if args else ""))
+            return method(*args)
+
+        return call
+
+
+def boot_calls(folder):
+    """File system calls of boot.py on an idle node, and of an idle check."""
+    import vfs
+
+    bundles = _load(folder)
+    node = one_node.Node(bundles["agent"], {}, 64)
+    vfs.umount("/")
+    counting = _Counting(vfs.VfsLfs2(node.flash))
+    vfs.mount(counting, "/")
+    os.chdir("/")
+    with open("/boot.py") as file:
+        code = compile(file.read(), "/boot.py", "exec")
+    counting.calls.clear()
+    exec(code, {})
+    boot = list(counting.calls)
+    node.check()
+    counting.calls.clear()
+    before = node.flash.operations
+    node.check()
+    check = list(counting.calls)
+    print(json.dumps({"boot": boot, "check": check, "writes": node.flash.operations - before}))
+
+
+def growth_of_loops(folder):
+    """Heap growth, in bytes, over 1 MB through each inner loop, without a collection."""
+    from ota.archive import open_archive
+    from ota.tarfile_lite import TarReader
+
+    bundles = _load(folder)
+    result = {}
+    for name in ("tar", "tar.gz"):
+        source = io.BytesIO(bundles[name][""])
+        reader = TarReader(open_archive(source))
+        reader.next()
+        buffer = bytearray(1024)
+        reader.readinto(buffer, 1024)
+        gc.collect()
+        gc.disable()
+        at = source.tell()
+        before = gc.mem_alloc()
+        total = 0
+        for _ in range(1024):
+            total += reader.readinto(buffer, 1024)
+        result[name] = [gc.mem_alloc() - before, total, source.tell() - at]
+        gc.enable()
+        gc.collect()
+    print(json.dumps(result))
+
+
+def inflating(folder):
+    """Microseconds of a bare DeflateIO loop over the package in memory."""
+    import deflate
+
+    content = _load(folder)["package"][""]
+    print(json.dumps(_inflate(deflate, content)))
+
+
+def _inflate(deflate, content):
+    gc.collect()
+    buffer = bytearray(1024)
+    began = time.ticks_us()
+    stream = deflate.DeflateIO(io.BytesIO(content), deflate.GZIP)
+    while stream.readinto(buffer):
+        pass
+    return time.ticks_diff(time.ticks_us(), began)
+
+
+def speed(folder, blocks, rounds):
+    """Microseconds of [update, floor, bare inflating], `rounds` times in turns."""
+    import deflate
+
+    bundles = _load(folder)
+    content = bundles["package"][""]
+    packed = bytes(content[:2]) == b"\x1f\x8b"
+    result = []
+    for _ in range(rounds):
+        gc.collect()
+        floor = one_node.floor(bundles["floor"], blocks, bundles["live"])["us"]
+        bare = _inflate(deflate, content) if packed else 0
+        gc.collect()
+        node = one_node.Node(bundles["agent"], bundles["live"], blocks)
+        update = node.update(content)["us"]
+        for name in list(sys.modules):
+            if name.split(".")[0] == "ota":
+                del sys.modules[name]
+        result.append([update, floor, bare])
+        del node
+    print(json.dumps(result))
+
+

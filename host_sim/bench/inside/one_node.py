@@ -1,0 +1,184 @@
+"""A whole node in one process: the real agent on littlefs in RAM, all but network and radio.
+
+The agent's files lie on that littlefs, so that it loads and forgets its modules as it does on a
+board; a reset is a fresh mount, boot.py, and the next check.
+"""
+
+import io
+import os
+import sys
+import time
+
+import counted_flash
+import vfs
+
+_IDS = {"device_id": "d", "device_key": "k", "control_channel": "c"}
+
+
+class Reset(BaseException):
+    """The node has reset."""
+
+
+class _Machine:
+    PWRON_RESET = 1
+    HARD_RESET = 2
+    DEEPSLEEP_RESET = 4
+    cause = 1
+
+    class Timer:
+        """Never fires."""
+
+        ONE_SHOT = 0
+
+        def __init__(self, number):
+            pass
+
+        def init(self, mode=0, period=0, callback=None):
+            """As on an ESP32."""
+
+    def reset_cause(self):
+        return self.cause
+
+    def reset(self):
+        raise Reset
+
+
+class _Control:
+    """A control channel on which one request waits, or none."""
+
+    topic = b"topic"
+
+    def __init__(self, request):
+        self.request = request
+        self.bad = self.link = None
+
+    def connect(self):
+        self.link = True
+
+    def pending(self):
+        return self.request
+
+    def fence(self):
+        pass
+
+    def ask(self, *_):
+        pass
+
+    def close(self):
+        self.link = None
+
+
+class Body:
+    """A response, urequests-shaped, whose content is in memory."""
+
+    status_code = 200
+
+    def __init__(self, content):
+        # Without a copy of it, and without an object for each read, which would be counted.
+        self.raw = io.BytesIO(content)
+
+    def close(self):
+        """Nothing."""
+
+
+class Node:
+    """A node with the agent and `files` ({absolute path: bytes}) on `blocks` blocks of flash."""
+
+    def __init__(self, agent_files, files, blocks):
+        sys.modules["machine"] = self.machine = _Machine()
+        self.flash = counted_flash.mount_fresh(blocks)
+        sys.path[:] = ("", "/lib")
+        for name in agent_files:
+            counted_flash.write("/" + name, agent_files[name])
+        for path in files:
+            counted_flash.write(path, files[path])
+        # Costs that every package has, not this one: littlefs looks for free blocks at first use.
+        os.statvfs("/")
+
+    def check(self, package=None, progress=None):
+        """One check with this package waiting; "reset" where it ends in a reset."""
+        import ota
+        from ota.request import Request
+        from ota.wire import Limits
+
+        request = Request("fa8884d2", ".tar", len(package)) if package is not None else None
+        agent = ota.Agent(_IDS, progress or _silent, lambda url: Body(package))
+
+        def approach():
+            agent.limits = Limits(20000, 900000)
+            agent.control = _Control(request)
+
+        agent.approach = approach
+        try:
+            outcome = agent.check()
+        except Reset:
+            outcome = "reset"
+        if agent.reason:
+            print("reason:", agent.reason)
+        return outcome
+
+    def reboot(self):
+        """A reset: fresh mount, no module of the agent in memory, boot.py."""
+        vfs.umount("/")
+        for name in list(sys.modules):
+            if name.split(".")[0] == "ota":
+                del sys.modules[name]
+        counted_flash.mount(self.flash)
+        self.machine.cause = 2
+        execfile("/boot.py")  # noqa: F821 - a builtin of MicroPython
+
+    def update(self, package):
+        """Stage, install, reset, confirm. {step: [bytes programmed, erases]} and other counts."""
+        counts = {}
+        before = self.flash.counts()
+        began = time.ticks_us()
+        journal = 0
+
+        def note(step):
+            now = self.flash.counts()
+            counts[step] = [now[0] - before[0], now[1] - before[1]]
+
+        def on_progress(step, value):
+            nonlocal journal
+            if step == "commit":
+                journal = os.stat("/.ota/journal")[6]
+                note("staged")
+            elif step == "install":
+                note("installed")
+
+        outcome = self.check(package, on_progress)
+        counts["us"] = time.ticks_diff(time.ticks_us(), began)
+        counts["end"] = outcome
+        counts["journal"] = journal
+        note("cycle")
+        if outcome == "reset":
+            self.reboot()
+            counts["end"] = self.check()
+            note("cycle")
+        return counts
+
+
+def floor(files, blocks, base):
+    """The bare loop: each file written straight from memory. Counts, as Node.update()'s."""
+    flash = counted_flash.mount_fresh(blocks)
+    for path in base:
+        counted_flash.write(path, base[path])
+    os.statvfs("/")
+    before = flash.counts()
+    began = time.ticks_us()
+    known = set()
+    for path in files:
+        folder = path[: path.rfind("/")]
+        if folder in known:
+            with open(path, "wb") as file:
+                file.write(files[path])
+        else:
+            counted_flash.write(path, files[path])
+            known.add(folder)
+    us = time.ticks_diff(time.ticks_us(), began)
+    now = flash.counts()
+    return {"cycle": [now[0] - before[0], now[1] - before[1]], "us": us}
+
+
+def _silent(step, value):
+    pass
