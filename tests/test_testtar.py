@@ -71,7 +71,7 @@ def split(path: Path) -> list[Part]:
     found = []
     with tarfile.open(path, "r:", encoding="iso8859-1") as archive:
         start, globals_before = 0, b""
-        while info := archive.next():
+        for info in archive:
             content = archive.extractfile(info).read() if info.isfile() else b""
             digest = None if info.isdir() else hashlib.sha256(content).hexdigest()
             member = Member(clean(info.name), info.isdir(), len(content), digest)

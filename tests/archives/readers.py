@@ -116,7 +116,7 @@ def read_tar(plain: bytes) -> Reading:
     reading = Reading(plain)
     try:
         with tarfile.open(fileobj=io.BytesIO(plain), mode="r:", encoding="utf-8") as archive:
-            while info := archive.next():
+            for info in archive:
                 reading.entries.append(Entry(info, reading.end, None))
                 member = _member(archive, info)
                 reading.entries[-1] = Entry(info, reading.end, member)
