@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from collections.abc import Iterator
@@ -123,8 +124,8 @@ def test_a_device_that_took_all_that_cpython_takes_is_seen():
 FAULTS = {
     "padding": ("tarfile_lite", "self._padding = -size % _BLOCK", "self._padding = 0"),
     "prefix": ("tarfile_lite", '+ "/" + name', "+ name"),
-    "check sum": ("tarfile_lite", "if total - 256 * negative != stated:", "if False:"),
-    "signed sum": ("tarfile_lite", "if total - 256 * negative != stated:", "if True:"),
+    "check sum": ("tarfile_lite", "total - 256 * negative != stated", "False"),
+    "signed sum": ("tarfile_lite", "total - 256 * negative != stated", "True"),
     "global path": ("tarfile_lite", "override = dict(self._global)", "override = {}"),
     "links": ("tarfile_lite", '"0\\x007"', '"0\\x0017"'),
     "zero blocks": ("tarfile_lite", "if zero_blocks == 2:", "if zero_blocks == 1:"),
@@ -140,11 +141,10 @@ FAULTS = {
 def one_quirk_each() -> list[str]:
     """An archive for every quirk, with no other quirk that would hide what a fault makes of it."""
     alone = {}
-    for number in range(3 * EVERY_QUIRK):
+    for number in itertools.takewhile(lambda _: len(alone) < len(QUIRKS), itertools.count()):
         archive = make(f"5/{number}")
         if len(archive.quirks) == 1:
             alone[archive.quirks[0]] = archive.identity
-    assert alone.keys() == QUIRKS.keys()
     return list(alone.values())
 
 

@@ -36,7 +36,7 @@ def check_sum(header: bytes, *, signed: bool = False) -> int:
 def with_check_sum(header: bytes, *, signed: bool = False, text: str = "%06o\0 ") -> bytes:
     """The header with its sum filled in."""
     total = check_sum(header, signed=signed)
-    if total < 0:  # no spelling of it is agreed upon
+    if total <= 0:  # no spelling of it is agreed upon
         total = check_sum(header)
     return header[:148] + (text % total).encode().ljust(8, b"\0")[:8] + header[156:]
 

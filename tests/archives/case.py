@@ -65,6 +65,12 @@ class Case:
         size = self.in_force("size")
         return int(size) if size and size.isdigit() else raw.number(self.raw.header, 124, 12)
 
+    @property
+    def is_folder_to_cpython(self) -> bool:
+        """The short name ends in a slash, as folders of v7; but the extended one does not."""
+        short = self.raw.header[:100].split(b"\0")[0]
+        return self.raw.kind == b"\0" and short.endswith(b"/") and not self.name.endswith(b"/")
+
     def in_force(self, key: str) -> str | None:
         """A PAX value for this member, its own or a global one."""
         own = self.values(key.encode())

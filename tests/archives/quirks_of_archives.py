@@ -46,6 +46,16 @@ def _wrong_header_crc(rng: random.Random, plain: bytes) -> Wrapped:
     return Wrapped("gzip", wrapping.gzip_member(rng, plain, start))
 
 
+def _gzip_like_a_header(rng: random.Random, plain: bytes) -> Wrapped:
+    """Its first 512 bytes, taken for a tar header, have no check sum, and sum up to nothing."""
+    start = wrapping.GZIP_MAGIC + b"\x08\x04" + bytes(6) + (600).to_bytes(2, "little")
+    # Signed bytes: what makes up for the sum so far, and for the eight spaces of the sum's field.
+    missing = -256 - sum(memoryview(start).cast("b"))
+    extra = [-128] * (-missing // 128) + [-(-missing % 128)]
+    start += bytes(byte % 256 for byte in extra).ljust(600, b"\0")
+    return Wrapped("gzip", wrapping.gzip_member(rng, plain, start))
+
+
 def _damaged(rng: random.Random, plain: bytes) -> Wrapped:
     """A compressed archive that was cut short, has junk behind it, or a byte changed."""
     wrapped = rng.choice(wrapping.WRAPPINGS)(rng, plain)
@@ -91,6 +101,7 @@ def _member_after_padding(rng: random.Random, plain: bytes) -> Wrapped:
 wrap("gzip header with a wrong CRC", _wrong_header_crc)
 wrap("reserved gzip flag", lambda rng, plain: _gzip_with(rng, plain, 0x20))
 wrap("very long gzip name", lambda rng, plain: _gzip_with(rng, plain, 8, name_length=1500))
+wrap("gzip like a header", _gzip_like_a_header)
 wrap("gzip member after padding", _member_after_padding)
 wrap("damaged compression", _damaged)
 wrap("zlib with a preset dictionary", _preset_dictionary)

@@ -82,6 +82,11 @@ def _folder_with_content(case: Case) -> bool:
     return case.name.endswith(b"/") and bool(case.size) and case.raw.kind in b"0\x007"
 
 
+def _folder_to_cpython_is_cut(case: Case) -> bool:
+    end = case.raw.start + BLOCK + (case.size or 0)
+    return case.is_folder_to_cpython and end > len(case.reading.plain)
+
+
 #: Of the extended headers of a member, whether or not it follows.
 OF_EXTENSIONS = (
     Rule(
@@ -116,6 +121,7 @@ OF_MEMBERS = (
     Rule("a folder has content", "folders with content", _folder_with_content),
     Rule("number is not octal", "odd numbers", _odd_number),
     Rule("negative or huge number", "odd numbers", _odd_number),
+    Rule("ends inside a member", "slash in the short name", _folder_to_cpython_is_cut),
 )
 
 
@@ -223,8 +229,7 @@ def _slash_at_end(case: Case, mine: Member) -> bool:
 
 
 def _slash_in_short_name(case: Case, mine: Member) -> bool:
-    short_folder = case.raw.kind == b"\0" and case.raw.header[:100].rstrip(b"\0").endswith(b"/")
-    return short_folder and not case.name.endswith(b"/") and not mine.is_folder
+    return case.is_folder_to_cpython and not mine.is_folder
 
 
 def _empty_value(case: Case, mine: Member) -> bool:
