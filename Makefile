@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test powercut archives fuzz lint format lock clean
+.PHONY: help setup demo test powercut badlink archives fuzz lint format lock clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
@@ -32,6 +32,9 @@ test: $(READY) lint ## lint and all tests
 
 powercut: $(READY) ## cut the power at every flash operation (S=scenario for one of them)
 	@$(BIN)/python -m host_sim powercut $(if $(S),--scenario $(S))
+
+badlink: $(READY) ## cut and silence the link at every place (P=part, N=at most so many)
+	@$(BIN)/python -m host_sim badlink $(if $(P),--part $(P)) $(if $(N),--sample $(N))
 
 fuzz: $(READY) ## feed two million mutated inputs to the agent (N=how many)
 	@$(BIN)/python -m host_sim fuzz $(if $(N),--cases $(N))
