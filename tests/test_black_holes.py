@@ -1,0 +1,44 @@
+"""Links that fall silent at each step: the node sleeps within the limits of docs/bad-links.md.
+
+`make badlink` has them with longer times, each with a watchdog too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from host_sim.badlink.holes import BlackHoles
+from host_sim.badlink.parts import run_part
+from host_sim.badlink.steps import DNS_S, HOLES
+
+STEPS = {"dns", "connect", "hello", "flight", "drip", "connack", "suback", "retained", "pingresp"}
+STEPS |= {"header", "body", "clear", "report"}
+WITH_WATCHDOG = ("dns-server", "suback", "body-drop", "clear-drop")
+
+
+@pytest.fixture(scope="module")
+def holes() -> Iterator[BlackHoles]:
+    with BlackHoles(1) as holes:
+        yield holes
+
+
+def test_every_step_has_its_hole(holes: BlackHoles):
+    assert {name.split("-")[0] for name in HOLES} == STEPS
+    assert set(holes.cases()) == {name + end for name in HOLES for end in ("", ".watchdog")}
+
+
+def test_the_node_sleeps_within_its_limits(holes: BlackHoles):
+    """And finishes the update in the wakes after it."""
+    cases = [*HOLES, *(f"{name}.watchdog" for name in WITH_WATCHDOG)]
+    result = run_part(holes, cases)
+    assert len(result.outcomes) == len(cases)
+    assert [(o.case, o.wrong) for o in result.failures] == []
+
+
+def test_the_watchdog_ends_a_call_that_never_returns(holes: BlackHoles):
+    """It is fed when something moves, not by time."""
+    wake = holes.hang()
+    assert wake.run.names() == ["boot", "wdt", "flash"]
+    assert wake.seconds < DNS_S + 3
