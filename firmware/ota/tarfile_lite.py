@@ -71,10 +71,10 @@ class TarReader:
                 self._member(override, size)
                 return True
             elif kind == "5":
-                self._member(override, size)
-                self.is_folder = True
                 # Some programs announce a size with a folder; there is no content behind it.
-                self.size = self._left = self._padding = 0
+                self._left = self._padding = 0
+                self._member(override, 0)
+                self.is_folder = True
                 return True
             else:
                 raise _bad("member of type %r is neither file nor folder" % kind)
@@ -182,11 +182,12 @@ class TarReader:
             if not equals:
                 raise _bad("damaged PAX header")
             if key == b"path":
-                if not value or b"\0" in value:
+                if b"\0" in value:
                     raise _bad("damaged PAX header")
-                found["path"] = _text(value)
+                # An empty value takes back a global one: the header's own holds again.
+                found["path"] = _text(value) or None
             elif key == b"size":
-                found["size"] = _decimal(value)
+                found["size"] = _decimal(value) if value else None
             elif key.startswith(b"GNU.sparse."):
                 raise _bad("sparse file")
             start = end
@@ -195,6 +196,8 @@ class TarReader:
 
 def _check_sum(header):
     stated = _number(header, 148, 156)
+    if not stated:  # compressed bytes may well sum up to nothing
+        raise _bad("header check sum differs")
     # The sum is taken with its own field as eight spaces; some old programs summed signed bytes.
     total = sum(header) - sum(header[148:156]) + 256
     if total != stated:
@@ -240,9 +243,16 @@ def _until_nul(raw):
 
 def _text(raw):
     try:
-        return str(raw, "utf-8")
+        text = str(raw, "utf-8")
     except UnicodeError:
         raise _bad("name is not UTF-8")
+    # MicroPython lets overlong forms, surrogates and what is beyond Unicode pass.
+    for c in text:
+        code = ord(c)
+        length = 1 + (code > 0x7F) + (code > 0x7FF) + (code > 0xFFFF)
+        if len(c.encode()) != length or code >> 11 == 0x1B or code > 0x10FFFF:
+            raise _bad("name is not UTF-8")
+    return text
 
 
 def looks_like_header(block):

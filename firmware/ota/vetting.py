@@ -32,8 +32,8 @@ def clean_path(name):
                 raise Refused("can not apply", "a name has a character not allowed in it")
         parts.append(part)
     path = "/" + "/".join(parts)
-    if len(path) > _LONGEST_PATH:
-        raise Refused("can not apply", "a path is longer than %d characters" % _LONGEST_PATH)
+    if len(path.encode()) > _LONGEST_PATH:
+        raise Refused("can not apply", "a path is longer than %d bytes" % _LONGEST_PATH)
     return path
 
 
