@@ -5,11 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test powercut badlink archives fuzz lint format lock clean
+.PHONY: help setup demo test powercut badlink archives fuzz lint format lock clean provision deploy ca status undeploy dist \
 
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
-		awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+		awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
 
 setup: $(READY) ## make the virtual environment with everything pinned
 
@@ -42,6 +42,29 @@ fuzz: $(READY) ## feed two million mutated inputs to the agent (N=how many)
 archives: $(READY) ## 20,000 generated archives, read by the device's reader and by CPython's tarfile
 	@$(BIN)/python -m tests.archives $(if $(SEED),--seed $(SEED))
 
+DEPLOY = $(BIN)/python -m tools.deploy
+provision: $(READY) ## write down who a node is ([ID= CHANNEL= SERVER= MQTT= TLS=1 FILE=], asks for the rest)
+	@$(DEPLOY) provision $(if $(FILE),--file "$(FILE)") $(if $(ID),--id "$(ID)") \
+		$(if $(CHANNEL),--channel "$(CHANNEL)") $(if $(SERVER),--server "$(SERVER)") \
+		$(if $(MQTT),--mqtt "$(MQTT)") $(if $(TLS),--tls "$(TLS)")
+
+deploy: $(READY) ## put the agent on a board (PORT= [SRC=1 BOOT=keep or replace, TRIAL=keep, FILE=])
+	@$(DEPLOY) deploy --port "$(PORT)" $(if $(SRC),--src) $(if $(BOOT),--boot "$(BOOT)") \
+		$(if $(TRIAL),--trial "$(TRIAL)") $(if $(FILE),--provision "$(FILE)")
+
+ca: $(READY) ## put the trust anchor on a board (PORT= and HOST=server, CHAIN=file or CA=file)
+	@$(DEPLOY) ca --port "$(PORT)" $(if $(HOST),--host "$(HOST)") \
+		$(if $(CHAIN),--chain "$(CHAIN)") $(if $(CA),--file "$(CA)")
+
+status: $(READY) ## what runs on a board (PORT= [STAY=1: do not reset it afterwards])
+	@$(DEPLOY) status --port "$(PORT)" $(if $(STAY),--stay)
+
+undeploy: $(READY) ## take the agent and its configuration off a board (PORT=)
+	@$(DEPLOY) undeploy --port "$(PORT)"
+
+dist: $(READY) ## dist/ with the compiled agent for mip, and package.json up to date
+	@$(DEPLOY) dist
+
 lint: $(READY)
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 
@@ -54,5 +77,5 @@ lock: $(READY) ## pin requirements.in, with all it pulls in, in requirements.txt
 		--no-emit-index-url --no-emit-find-links requirements.in -o requirements.txt
 
 clean: ## remove what make made
-	@rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -196,8 +196,8 @@ class Chip(Boot):
         Only while it runs a program does it have a handler of its own for SIGINT.
         """
         status = Path(f"/proc/{self.pid}/status").read_text()
-        caught = int(re.search(r"^SigCgt:\t(\w+)", status, re.MULTILINE)[1], 16)
-        if caught >> signal.SIGINT - 1 & 1:
+        caught = re.search(r"^SigCgt:\t(\w+)", status, re.MULTILINE)
+        if caught and int(caught[1], 16) >> signal.SIGINT - 1 & 1:
             self._running_since = self._running_since or time.monotonic()
             return "runs"
         self._running_since = None

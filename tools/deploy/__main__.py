@@ -1,0 +1,112 @@
+"""``python -m tools.deploy COMMAND …``; the Makefile has a target for each."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from host_sim.errors import SimError
+from tools.deploy import ca, dist, provision
+from tools.deploy.deploy import deploy, undeploy
+from tools.deploy.errors import DeployError
+from tools.deploy.remote import Board
+from tools.deploy.status import status
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.deploy", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    put = commands.add_parser("deploy", help="the agent, boot.py and /ota.json onto a board")
+    put.add_argument("--port", metavar="DEVICE")
+    put.add_argument("--src", action="store_true", help="sources instead of .mpy")
+    put.add_argument("--boot", choices=["keep", "replace"], help="what to do with a foreign one")
+    put.add_argument("--trial", choices=["keep"], help="confirm what is on trial")
+    put.add_argument("--provision", type=Path, default=provision.DEFAULT, metavar="FILE")
+
+    who = commands.add_parser("provision", help="write down who a node is")
+    who.add_argument("--file", type=Path, default=provision.DEFAULT)
+    who.add_argument("--id", metavar="ID")
+    who.add_argument("--channel", metavar="ID")
+    who.add_argument("--server", metavar="HOST[:PORT]")
+    who.add_argument("--mqtt", metavar="HOST[:PORT]")
+    who.add_argument("--tls", choices=["0", "1"])
+
+    off = commands.add_parser("undeploy", help="take it all off a board again")
+    off.add_argument("--port", metavar="DEVICE")
+
+    show = commands.add_parser("status", help="what runs on a board")
+    show.add_argument("--port", metavar="DEVICE")
+    show.add_argument("--stay", action="store_true", help="do not reset it afterwards")
+
+    anchor = commands.add_parser("ca", help="the trust anchor onto a board")
+    anchor.add_argument("--port", metavar="DEVICE")
+    source = anchor.add_mutually_exclusive_group(required=True)
+    source.add_argument("--host", metavar="HOST[:PORT]", help="the public root of this server")
+    source.add_argument("--chain", type=Path, metavar="FILE", help="that of this server's chain")
+    source.add_argument("--file", type=Path, metavar="FILE", help="this root, PEM or DER")
+
+    commands.add_parser("dist", help="package.json, and dist/ with the compiled agent")
+    return parser
+
+
+def _run(arguments: argparse.Namespace, terminal: Console) -> None:
+    command = arguments.command
+    if command == "dist":
+        dist.write(terminal)
+    elif command == "provision":
+        tls = None if arguments.tls is None else arguments.tls == "1"
+        provision.write(
+            arguments.file,
+            device_id=arguments.id,
+            channel=arguments.channel,
+            server=arguments.server,
+            mqtt=arguments.mqtt,
+            tls=tls,
+        )
+        terminal.print(f"{arguments.file} is written; only you can read it, and git ignores it")
+    elif command == "deploy":
+        deploy(
+            Board(arguments.port),
+            terminal,
+            source=arguments.src,
+            boot=arguments.boot,
+            keep_trial=arguments.trial == "keep",
+            provisioning=arguments.provision,
+        )
+    elif command == "undeploy":
+        undeploy(Board(arguments.port), terminal)
+    elif command == "status":
+        status(Board(arguments.port), terminal, arguments.stay)
+    else:
+        board = Board(arguments.port)
+        if arguments.host:
+            root = ca.of_host(arguments.host)
+        elif arguments.chain:
+            root = ca.of_chain(arguments.chain)
+        else:
+            root = ca.of_file(arguments.file)
+        ca.install(board, terminal, root)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; an expected failure is one line on stderr and exit code 2."""
+    arguments = build_parser().parse_args(argv)
+    terminal = Console(soft_wrap=True)
+    try:
+        _run(arguments, terminal)
+    except (DeployError, SimError) as error:
+        print(f"{arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{arguments.command}: interrupted; it can be repeated", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

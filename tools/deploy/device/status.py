@@ -1,0 +1,29 @@
+# What the agent says of itself. Runs on the board.
+
+
+def run():
+    import json
+
+    told = {}
+    try:
+        import ota
+
+        told["version"] = getattr(ota, "__version__", None)
+        told["file"] = ota.__file__
+        told["status"] = ota.status()
+    except Exception as error:
+        told["error"] = "%s: %s" % (type(error).__name__, error)
+    else:
+        try:
+            config = ota.load_config()
+            told["config"] = {
+                "server": config["server"],
+                "mqtt": config["mqtt"],
+                "ca": config["ca"],
+            }
+        except Exception as error:
+            told["config"] = str(error)
+    print("@deploy", json.dumps(told))
+
+
+run()

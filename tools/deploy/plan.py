@@ -1,0 +1,241 @@
+"""What there is to do on a board, decided from what it has; no board needed here."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+
+from tools.deploy import firmware
+from tools.deploy.errors import DeployError
+from tools.deploy.firmware import digest
+
+#: Where the agent may live; first where Python looks first.
+PLACES = ("/ota", "/lib/ota")
+#: Files of ours in the root.
+ROOT_NAMES = ("boot.py", "boot_user.py", "ota.json")
+#: Blocks beside the files' own: folders, and what littlefs needs to work.
+_SPARE_BLOCKS = 6
+#: littlefs keeps pointers at the begin of each block of a file.
+_POINTERS = 40
+
+
+@dataclass
+class Found:
+    """What the probe found; `files` are ``(size, sha256)`` by absolute path."""
+
+    machine: str
+    version: list
+    mpy: int
+    fat: bool
+    block: int
+    free: int
+    ca: str
+    state: str | None
+    boot: str | None
+    files: dict[str, list]
+
+    def folder(self, place: str) -> list[str]:
+        """Names of the files in a folder, without what is aside."""
+        names = [path.rpartition("/")[2] for path in self.files if _parent(path) == place]
+        return [name for name in names if not name.endswith("~")]
+
+    def has(self, path: str, content: bytes) -> bool:
+        """True when the file is there and is the same."""
+        return path in self.files and self.files[path][1] == digest(content)
+
+
+@dataclass
+class Plan:
+    """What to do: files to move into place, in order, and those that go."""
+
+    place: str
+    content: dict[str, bytes] = field(default_factory=dict)  # all that is to be there afterwards
+    moved: list[str] = field(default_factory=list)  # of these the ones that are not there yet
+    copied: list[str] = field(default_factory=list)  # of these the ones that are not even aside
+    litter: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    keep_boot: bool = False
+    boot: str = ""  # what becomes of boot.py, for people
+
+    @property
+    def nothing(self) -> bool:
+        """True when all is there already."""
+        return not (self.moved or self.stale or self.litter)
+
+
+def probe_arguments() -> dict:
+    """For ``device/probe.py``."""
+    names = [name + tail for name in ROOT_NAMES for tail in ("", "~")]
+    return {"folders": ["", *PLACES], "names": names}
+
+
+def check_flash(found: Found) -> None:
+    """Refuse a flash on which the agent's promises would not hold."""
+    if found.fat:
+        raise DeployError(
+            "the board's flash is FAT, which a power cut can break: format it as littlefs first "
+            "(docs/deploying.md, “A board with FAT”)"
+        )
+
+
+def phase(found: Found) -> str | None:
+    """commit, trial or back while an update is open, None when none is."""
+    if found.state is None:
+        return None
+    fields = found.state.split(" ")
+    return fields[1] if len(fields) > 2 else "unknown"
+
+
+def check_transaction(found: Found, keep_trial: bool) -> None:
+    """Refuse to change the agent in the middle of an update."""
+    now = phase(found)
+    if now in ("commit", "back"):
+        raise DeployError("the node is in the middle of an update: reset it, then repeat")
+    if now and not keep_trial:
+        raise DeployError(
+            "the node has an update on trial: let it run until it has confirmed (make status), or "
+            "keep what it installed with TRIAL=keep"
+        )
+
+
+def place_of(found: Found) -> str:
+    """The folder that the agent goes to: where one is, else /ota."""
+    taken = [place for place in PLACES if found.folder(place)]
+    for place in taken:
+        foreign = foreign_package(found.folder(place))
+        if foreign:
+            raise DeployError(
+                f"{place} is another package of that name ({foreign}): remove or rename it first"
+            )
+    return taken[0] if taken else PLACES[0]
+
+
+def foreign_package(names: list[str]) -> str | None:
+    """A file that shows that a folder ``ota`` is not our agent, or None."""
+    stems = {name.rpartition(".")[0] for name in names if name.endswith((".py", ".mpy"))}
+    if "recovery" in stems:
+        return None  # of any version
+    strangers = sorted(stems - set(firmware.modules()))
+    return strangers[0] if strangers else None
+
+
+def boot_kind(found: Found) -> str:
+    """Whose /boot.py it is.
+
+    "none", "stock" (new firmware's), "ours", "ours extended", "other version", or "foreign".
+    """
+    if "/boot.py" not in found.files:
+        return "none"
+    text = base64.b64decode(found.boot or "")
+    code = _code(text)
+    if not code:
+        return "stock"  # all comments
+    ours = _code(firmware.boot())
+    if code == ours:
+        return "ours"
+    if code[: len(ours)] == ours:
+        return "ours extended"
+    if b"recovery.boot()" in text and b'"/.ota/state"' in text:
+        return "other version"
+    return "foreign"
+
+
+def _code(text: bytes) -> list[bytes]:
+    lines = [line.rstrip() for line in text.splitlines()]
+    return [line for line in lines if line and not line.lstrip().startswith(b"#")]
+
+
+def make(
+    found: Found,
+    agent: dict[str, bytes],
+    config: bytes | None,
+    boot: str | None = None,
+) -> Plan:
+    """What to do so that `agent` and our boot.py run, with `config` as /ota.json (None: as it is).
+
+    `boot`: what to do with a foreign boot.py, "keep" or "replace".
+    """
+    plan = Plan(place_of(found))
+    for name, content in agent.items():
+        plan.content[f"{plan.place}/{name}"] = content
+    if config is not None:
+        plan.content["/ota.json"] = config
+    _plan_boot(plan, found, boot)
+    for path in found.files:
+        if path.endswith("~"):
+            final = path[:-1]
+            if final not in plan.content or not found.has(path, plan.content[final]):
+                plan.litter.append(path)
+        elif _parent(path) in PLACES and path not in plan.content and _is_module(path):
+            # The other form of a module, one of an older version, or of a copy that nothing loads.
+            plan.stale.append(path)
+    plan.moved = [path for path in plan.content if not found.has(path, plan.content[path])]
+    plan.copied = [p for p in plan.moved if not found.has(p + "~", plan.content[p])]
+    plan.folders = ["/lib"] * plan.place.startswith("/lib/") + [plan.place]
+    check_space(plan, found)
+    return plan
+
+
+def _plan_boot(plan: Plan, found: Found, boot: str | None) -> None:
+    kind = boot_kind(found)
+    plan.boot = {
+        "none": "ours",
+        "stock": "ours, in place of the firmware's empty one",
+        "ours": "ours",
+        "other version": "ours, in place of another version",
+    }.get(kind, "")
+    if not plan.boot:
+        whose = "has lines of your own after ours" if kind == "ours extended" else "is not ours"
+        if boot is None:
+            raise DeployError(
+                f"/boot.py on the board {whose}: say BOOT=keep (it becomes /boot_user.py, which "
+                "ours runs last) or BOOT=replace"
+            )
+        if boot == "keep":
+            _keep_boot(plan, found, kind)
+        else:
+            plan.boot = "ours; the foreign one is gone"
+    plan.content["/boot.py"] = firmware.boot()
+
+
+def _keep_boot(plan: Plan, found: Found, kind: str) -> None:
+    if kind == "ours extended":
+        raise DeployError(
+            "/boot.py on the board begins with ours: move your own lines to /boot_user.py, which "
+            "ours runs last, then repeat"
+        )
+    before = found.files.get("/boot_user.py")
+    if before and before[1] != found.files["/boot.py"][1]:
+        raise DeployError(
+            "the board has a /boot_user.py already: put the two into one, then repeat with "
+            "BOOT=replace"
+        )
+    plan.keep_boot = True
+    plan.boot = "ours; the foreign one is /boot_user.py, which ours runs last"
+
+
+def check_space(plan: Plan, found: Found) -> None:
+    """Refuse when new and old files do not fit side by side, as they do for a moment."""
+    blocks = sum(_blocks(len(plan.content[path]), found.block) for path in plan.copied)
+    if plan.keep_boot:
+        blocks += _blocks(found.files["/boot.py"][0], found.block)
+    blocks += _SPARE_BLOCKS if blocks else 0
+    back = sum(_blocks(found.files[path][0], found.block) for path in plan.litter)
+    need, have = blocks * found.block, found.free + back * found.block
+    if need > have:
+        raise DeployError(
+            f"not enough space: copying needs {need >> 10} KB free, the board has {have >> 10} KB"
+        )
+
+
+def _blocks(size: int, block: int) -> int:
+    return max(1, -(-size // (block - _POINTERS)))
+
+
+def _is_module(path: str) -> bool:
+    return path.endswith((".py", ".mpy"))
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]

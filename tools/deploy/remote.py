@@ -1,0 +1,160 @@
+"""A board at the other end of ``mpremote``, run as a program with its documented commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from serial.tools import list_ports
+
+from tools.deploy.errors import DeployError
+
+DEVICE = Path(__file__).parent / "device"
+#: What a script on the board answers stands in a line that begins with this.
+MARK = "@deploy "
+#: A board that says nothing for so long has no REPL to offer.
+SILENCE_S = 20.0
+
+
+class Board:
+    """The board at `port`. A method that fails raises :class:`DeployError`, one line."""
+
+    def __init__(self, port: str | None) -> None:
+        if not port:
+            raise DeployError(f"which port? Say PORT=…{_ports_found()}")
+        # mpremote knows a pseudo-terminal by its name only.
+        self.port = os.path.realpath(port) if Path(port).is_symlink() else port
+        if "/" in self.port and not Path(self.port).is_char_device():
+            there = "is not a serial port" if Path(self.port).exists() else "is no port"
+            raise DeployError(f"{port} {there}{_ports_found()}")
+
+    def run(self, script: str, silence_s: float | None = None, **arguments: object) -> dict:
+        """Run ``device/<script>.py`` with `arguments`; returns its answer."""
+        return self.session([Run(script, arguments)], silence_s=silence_s)
+
+    def reset(self) -> None:
+        """Press the reset button."""
+        self._mpremote(["reset"], lambda line: None)
+
+    def session(
+        self,
+        steps: Sequence[Run | Copy],
+        copying: Callable[[Path], object] | None = None,
+        silence_s: float | None = None,
+    ) -> dict:
+        """Do `steps` in one connection; returns the last answer.
+
+        `copying` is called as each file begins to be copied.
+        """
+        answers: list[dict] = []
+        files = {str(path): path for step in steps for path in getattr(step, "files", ())}
+
+        def hear(line: str) -> None:
+            if line.startswith(MARK):
+                answers.append(json.loads(line[len(MARK) :]))
+            elif line.startswith("cp ") and copying:
+                name = line[3:].rpartition(" :")[0]
+                if name in files:
+                    copying(files[name])
+
+        with tempfile.TemporaryDirectory(prefix="deploy-") as scratch:
+            command: list[str] = ["resume"]
+            for number, step in enumerate(steps):
+                command += ["+"] * (number > 0) + step.command(Path(scratch) / f"{number}.py")
+            self._mpremote(command, hear, silence_s)
+        return answers[-1] if answers else {}
+
+    def _mpremote(
+        self,
+        command: list[str],
+        hear: Callable[[str], object],
+        silence_s: float | None = None,
+    ) -> None:
+        """Run it, line by line; no line for `silence_s` is an error."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mpremote", "connect", self.port, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            text=True,
+            errors="replace",
+        )
+        lines: queue.Queue[str | None] = queue.Queue()
+        reader = threading.Thread(target=_read, args=(process, lines), daemon=True)
+        reader.start()
+        said: list[str] = []
+        try:
+            while (line := lines.get(timeout=silence_s or SILENCE_S)) is not None:
+                said.append(line)
+                hear(line)
+            process.wait()
+        except queue.Empty:
+            raise DeployError(
+                f"nothing on {self.port} answers: is it a MicroPython board? Press its reset "
+                "button and repeat"
+            ) from None
+        finally:
+            process.kill()  # unless it has ended, as it should have
+            process.wait()
+            reader.join()
+        if process.returncode:
+            raise DeployError(_reason(self.port, said))
+
+
+class Run:
+    """A step: a script of ours, on the board."""
+
+    def __init__(self, script: str, arguments: dict) -> None:
+        self.script, self.arguments = script, arguments
+
+    def command(self, scratch: Path) -> list[str]:
+        """mpremote's; the script's arguments become its first line."""
+        source = (DEVICE / f"{self.script}.py").read_text()
+        scratch.write_text(f"args = {self.arguments!r}\n{source}")
+        return ["run", str(scratch)]
+
+
+class Copy:
+    """A step: files, into a folder of the board."""
+
+    def __init__(self, files: Sequence[Path], folder: str) -> None:
+        self.files, self.folder = files, folder
+
+    def command(self, _: Path) -> list[str]:
+        """mpremote's."""
+        return ["cp", *map(str, self.files), f":{self.folder}/"]
+
+
+def _read(process: subprocess.Popen, lines: queue.Queue[str | None]) -> None:
+    for line in process.stdout:
+        lines.put(line.rstrip("\n"))
+    lines.put(None)
+
+
+def _ports_found() -> str:
+    """What else there is, as the end of a sentence."""
+    found = sorted(port.device for port in list_ports.comports() if port.vid)
+    return f" (found: {', '.join(found)})" if found else " (no board found on USB)"
+
+
+def _reason(port: str, said: list[str]) -> str:
+    """The one line of all that mpremote has said that tells what is wrong."""
+    last = next((line for line in reversed(said) if line.strip()), "mpremote ended without a word")
+    last = last.strip().removeprefix("mpremote: ")
+    if "could not enter raw repl" in last:
+        return f"the board on {port} does not stop its program: press its reset button and repeat"
+    if "in use by another program" in last:
+        return f"{port} can not be opened: another program has it, or you may not"
+    if "ENOSPC" in last or "OSError: 28" in last or "No space" in last:
+        return "the board's flash is full; what was there still runs"
+    if "disconnected" in last or "Input/output error" in last or "Errno 5" in last:
+        return f"the board on {port} has gone away: connect it again and repeat"
+    return f"the board on {port}: {last}"
