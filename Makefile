@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test powercut badlink archives fuzz lint format lock clean provision deploy ca status undeploy dist \
+.PHONY: help setup demo test powercut badlink archives fuzz board provision deploy ca status \
+	undeploy dist lint format lock clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
@@ -41,6 +42,9 @@ fuzz: $(READY) ## feed two million mutated inputs to the agent (N=how many)
 
 archives: $(READY) ## 20,000 generated archives, read by the device's reader and by CPython's tarfile
 	@$(BIN)/python -m tests.archives $(if $(SEED),--seed $(SEED))
+
+board: $(READY) ## a virtual board for mpremote, on the port board.port ([IMG=board.img])
+	@$(BIN)/python -m host_sim board $(or $(IMG),board.img) --link board.port
 
 DEPLOY = $(BIN)/python -m tools.deploy
 provision: $(READY) ## write down who a node is ([ID= CHANNEL= SERVER= MQTT= TLS=1 FILE=], asks for the rest)

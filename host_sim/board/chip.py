@@ -51,7 +51,8 @@ class Chip(Boot):
         Ctrl-C among it comes in time, however soon main.py would sleep again.
         """
         self.report = report
-        self.raw = raw
+        self.raw = raw  # follows what the interpreter does
+        self._greets_in_raw = raw
         self.patient = patient
         self.typed = b""  # not yet given to the interpreter
         self.booted = False  # the node's own code runs, or has run
@@ -150,7 +151,7 @@ class Chip(Boot):
                 self._say_what_waited()
         elif code == node_boot.REPL:
             self.was_in_main = self.listening = True
-            self.greeting_is_due = self.raw
+            self.greeting_is_due = self._greets_in_raw
             self.report({"event": "repl"})
         else:
             return super()._handle(code, a, b, payload)

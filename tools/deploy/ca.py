@@ -129,6 +129,6 @@ def install(board: Board, terminal: Console, root: Certificate) -> None:
         moved = [(found.ca, digest(content))]
         install = {"moved": moved, "stale": [], "keep_boot": False, "all": moved}
         prepare = {"folders": [folder] if folder else [], "remove": []}
-        board.session([Run("prepare", prepare), Copy([local], folder), Run("install", install)])
-    board.reset()
+        steps = [Run("prepare", prepare), Copy([local], folder), Run("install", install)]
+        board.session(steps, reset=True)
     terminal.print(f"[green]written[/] to {found.ca} as DER, {len(content)} bytes, and verified")

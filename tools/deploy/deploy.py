@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from tools.deploy import firmware, plan, provision
 from tools.deploy.errors import DeployError
-from tools.deploy.plan import Found, Plan
+from tools.deploy.plan import Found, Plan, is_module
 from tools.deploy.remote import Board, Copy, Run
 
 
@@ -48,6 +48,7 @@ def deploy(
     terminal.print(f"boot.py  {todo.boot}")
     if todo.nothing and not keep_trial:
         terminal.print("[green]all of it was there already[/], verified by SHA-256")
+        board.reset()
     else:
         _carry_out(board, terminal, todo, found, keep_trial)
         terminal.print("[green]done[/], verified by SHA-256 on the board")
@@ -55,7 +56,6 @@ def deploy(
         terminal.print(
             f"[yellow]no trust anchor in {found.ca}[/]: make ca HOST=… PORT={board.port}"
         )
-    board.reset()
     terminal.print("the board has been reset and runs")
 
 
@@ -72,7 +72,7 @@ def tell_board(terminal: Console, found: Found) -> None:
 def _carry_out(
     board: Board, terminal: Console, todo: Plan, found: Found, keep_trial: bool
 ) -> None:
-    """Copy aside, rename, verify; at whatever point it ends, it can be repeated."""
+    """Copy aside, rename, verify, reset; at whatever point it ends, it can be repeated."""
     remove = todo.litter + ["/.ota/state"] * (keep_trial and found.state is not None)
     install = {
         "moved": [(path, firmware.digest(todo.content[path])) for path in todo.moved],
@@ -112,7 +112,7 @@ def _carry_out(
             if begun == len(todo.copied):
                 bars.update(task, completed=begun, description="verifying and installing")
 
-        board.session(steps, copying)
+        board.session(steps, copying, reset=True)
 
 
 def _by_folder(paths: list[str]) -> dict[str, list[str]]:
@@ -132,15 +132,14 @@ def undeploy(board: Board, terminal: Console) -> None:
     kind = plan.boot_kind(found)
     mine = kind in ("ours", "other version")
     boot_user = mine and "/boot_user.py" in found.files
-    remove = [path for path in found.files if path.rpartition("/")[0] in ours]
-    remove += ["/.ota", "/ota.json", found.ca]
+    remove = [path for path in found.files if path.rpartition("/")[0] in ours and is_module(path)]
     remove += [path for path in found.files if path.endswith("~")]
+    remove += ["/.ota", "/ota.json", found.ca]
     if mine and not boot_user:
         remove.append("/boot.py")
-    board.run("remove", remove=remove, folders=ours, boot_user=boot_user)
+    board.run("remove", reset=True, remove=remove, folders=ours, boot_user=boot_user)
     terminal.print("the agent, its configuration and its state are gone")
     if boot_user:
         terminal.print("boot.py is what /boot_user.py was")
     elif kind in ("ours extended", "foreign"):
         terminal.print("boot.py has been left: it is not, or not only, ours")
-    board.reset()

@@ -12,7 +12,7 @@ from tools.deploy.firmware import digest
 #: Where the agent may live; first where Python looks first.
 PLACES = ("/ota", "/lib/ota")
 #: Files of ours in the root.
-ROOT_NAMES = ("boot.py", "boot_user.py", "ota.json")
+ROOT_FILES = ("/boot.py", "/boot_user.py", "/ota.json")
 #: Blocks beside the files' own: folders, and what littlefs needs to work.
 _SPARE_BLOCKS = 6
 #: littlefs keeps pointers at the begin of each block of a file.
@@ -66,8 +66,7 @@ class Plan:
 
 def probe_arguments() -> dict:
     """For ``device/probe.py``."""
-    names = [name + tail for name in ROOT_NAMES for tail in ("", "~")]
-    return {"folders": ["", *PLACES], "names": names}
+    return {"folders": list(PLACES), "paths": list(ROOT_FILES)}
 
 
 def check_flash(found: Found) -> None:
@@ -166,8 +165,8 @@ def make(
         if path.endswith("~"):
             final = path[:-1]
             if final not in plan.content or not found.has(path, plan.content[final]):
-                plan.litter.append(path)
-        elif _parent(path) in PLACES and path not in plan.content and _is_module(path):
+                plan.litter.append(path)  # of an earlier attempt
+        elif _parent(path) in PLACES and path not in plan.content and is_module(path):
             # The other form of a module, one of an older version, or of a copy that nothing loads.
             plan.stale.append(path)
     plan.moved = [path for path in plan.content if not found.has(path, plan.content[path])]
@@ -233,7 +232,8 @@ def _blocks(size: int, block: int) -> int:
     return max(1, -(-size // (block - _POINTERS)))
 
 
-def _is_module(path: str) -> bool:
+def is_module(path: str) -> bool:
+    """True for code, in either form."""
     return path.endswith((".py", ".mpy"))
 
 

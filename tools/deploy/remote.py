@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,8 @@ DEVICE = Path(__file__).parent / "device"
 MARK = "@deploy "
 #: A board that says nothing for so long has no REPL to offer.
 SILENCE_S = 20.0
+#: mpremote's reset comes a little after mpremote has gone.
+RESET_S = 0.3
 
 
 class Board:
@@ -35,21 +38,22 @@ class Board:
             there = "is not a serial port" if Path(self.port).exists() else "is no port"
             raise DeployError(f"{port} {there}{_ports_found()}")
 
-    def run(self, script: str, silence_s: float | None = None, **arguments: object) -> dict:
+    def run(self, script: str, *, reset: bool = False, **arguments: object) -> dict:
         """Run ``device/<script>.py`` with `arguments`; returns its answer."""
-        return self.session([Run(script, arguments)], silence_s=silence_s)
+        return self.session([Run(script, arguments)], reset=reset)
 
     def reset(self) -> None:
         """Press the reset button."""
-        self._mpremote(["reset"], lambda line: None)
+        self.session([], reset=True)
 
     def session(
         self,
         steps: Sequence[Run | Copy],
         copying: Callable[[Path], object] | None = None,
-        silence_s: float | None = None,
+        *,
+        reset: bool = False,
     ) -> dict:
-        """Do `steps` in one connection; returns the last answer.
+        """Do `steps` in one connection, then reset if wanted; returns the last answer.
 
         `copying` is called as each file begins to be copied.
         """
@@ -67,17 +71,14 @@ class Board:
         with tempfile.TemporaryDirectory(prefix="deploy-") as scratch:
             command: list[str] = ["resume"]
             for number, step in enumerate(steps):
-                command += ["+"] * (number > 0) + step.command(Path(scratch) / f"{number}.py")
-            self._mpremote(command, hear, silence_s)
+                command += [*step.command(Path(scratch) / f"{number}.py"), "+"]
+            self._mpremote([*command, *["reset"] * reset], hear)
+        if reset:
+            time.sleep(RESET_S)
         return answers[-1] if answers else {}
 
-    def _mpremote(
-        self,
-        command: list[str],
-        hear: Callable[[str], object],
-        silence_s: float | None = None,
-    ) -> None:
-        """Run it, line by line; no line for `silence_s` is an error."""
+    def _mpremote(self, command: list[str], hear: Callable[[str], object]) -> None:
+        """Run it, line by line; no line for SILENCE_S is an error."""
         process = subprocess.Popen(
             [sys.executable, "-m", "mpremote", "connect", self.port, *command],
             stdin=subprocess.DEVNULL,
@@ -92,7 +93,7 @@ class Board:
         reader.start()
         said: list[str] = []
         try:
-            while (line := lines.get(timeout=silence_s or SILENCE_S)) is not None:
+            while (line := lines.get(timeout=SILENCE_S)) is not None:
                 said.append(line)
                 hear(line)
             process.wait()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from rich.console import Console
 
 from tools.deploy import firmware, plan
 from tools.deploy.deploy import probe, tell_board
-from tools.deploy.errors import DeployError
 from tools.deploy.plan import Found
 from tools.deploy.remote import Board
 
@@ -32,7 +29,7 @@ _STATES = {
 def status(board: Board, terminal: Console, stay: bool) -> None:
     """Say what runs. The node is interrupted for it, and reset afterwards unless `stay`."""
     found = probe(board)
-    told = board.run("status")
+    told = board.run("status", reset=not stay)
 
     def line(name: str, text: str) -> None:
         terminal.print(f"{name:<8} {text}", highlight=False)
@@ -49,14 +46,12 @@ def status(board: Board, terminal: Console, stay: bool) -> None:
         line("update", _update(told["status"]))
         line("report", _report(told["status"]["undelivered"]))
     if not stay:
-        with contextlib.suppress(DeployError):
-            board.reset()
         line("", "the node was interrupted for this and has been reset")
 
 
 def _agent(found: Found, told: dict) -> str:
     if "error" in told:
-        if told["error"].startswith("ImportError"):
+        if not any(map(found.folder, plan.PLACES)):
             return "[yellow]none[/]: make deploy"
         return f"[red]does not load: {told['error']}[/]"
     file = told["file"]

@@ -72,12 +72,15 @@ def run():
         found["state"] = state.decode()
     boot = read("/boot.py", 16384)
     found["boot"] = None if boot is None else b2a_base64(boot).decode()
-    files = {}
+    paths = [path + tail for path in args["paths"] + [found["ca"]] for tail in ("", "~")]
     for folder in args["folders"]:
-        for entry in listed(folder or "/"):
-            path = folder + "/" + entry[0]
-            if folder or entry[0] in args["names"] or path.rstrip("~") == found["ca"]:
-                files[path] = (entry[3], digest(path))
+        paths += [folder + "/" + entry[0] for entry in listed(folder)]
+    files = {}
+    for path in paths:
+        try:
+            files[path] = (os.stat(path)[6], digest(path))
+        except OSError:
+            pass
     found["files"] = files
     print("@deploy", json.dumps(found))
 
