@@ -73,7 +73,7 @@ class Bench:
         }
 
     def bare_idle(self, heap: int, pieces: int = 0) -> list[int] | None:
-        """[in use at the start, after import, after the check]; None when the heap is too small."""
+        """[in use at the start, after import, after the check]; None: the heap is too small."""
         call = f"idle({self.config()!r}, {pieces})"
         output = self.laboratory.bare("heap_user", call, f"{heap}K").output
         match = re.search(r"figures: \[(\d+), (\d+), (\d+)\] idle", output)
@@ -93,7 +93,7 @@ class Bench:
 
 
 def site_works(site: Site, fuid: str | None) -> Callable[[int], bool]:
-    """Whether the node's cycle completes in a heap of so many KB, the simulator's part included."""
+    """Whether the node's cycle completes in a heap of so many KB, with the simulator's part."""
     image = site.image.read_bytes()
 
     def works(heap: int) -> bool:

@@ -12,7 +12,6 @@ BLOCK = 4096
 BLOCKS = 1024
 
 
-
 @dataclass
 class Traffic:
     """One update: `payload` bytes in the files of the package; of each step and of the floor,

@@ -31,7 +31,7 @@ def fragment(pieces, whole=0):
 
 
 def idle(config, pieces=0):
-    """One idle check. Prints [in use at the start, after `import ota`, after the check], outcome."""
+    """One idle check. Prints [in use at the start, after `import ota`, at the end], outcome."""
     pins = fragment(pieces) if pieces else None
     start = used()
     import ota

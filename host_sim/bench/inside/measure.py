@@ -162,5 +162,3 @@ def speed(folder, blocks, rounds):
         result.append([update, floor, bare])
         del node
     print(json.dumps(result))
-
-
