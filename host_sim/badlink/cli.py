@@ -111,7 +111,8 @@ def _lines(result: Result) -> list[str]:
         f"{result.seconds:.0f} s",
         result.summary,
     ]
-    lines += [f"FAILED {o.case}: {'; '.join(o.wrong)}" for o in failed[:_SHOWN_FAILURES]]
+    for outcome in failed[:_SHOWN_FAILURES]:
+        lines.append(f"FAILED {outcome.case}: {'; '.join((*outcome.wrong, outcome.slow))}")
     return lines
 
 
@@ -134,4 +135,4 @@ def table(results: list[Result]) -> str:
 def log(results: list[Result]) -> str:
     """Every case that was run, a line each: `ok` or `FAILED`, and the id for `--replay`."""
     outcomes = [outcome for result in results for outcome in result.outcomes]
-    return "".join(f"{'FAILED' if o.wrong else 'ok'} {o.case}\n" for o in outcomes)
+    return "".join(f"{'FAILED' if o.wrong or o.slow else 'ok'} {o.case}\n" for o in outcomes)

@@ -103,4 +103,4 @@ class ControlChannel:
         if wake.run.names().count("sleep") != WAKES:
             wrong.append(f"{wake.run.names().count('sleep')} wakes instead of {WAKES}")
         repeated = len(wake.reports) - 1
-        return Outcome(f"{self.name}/{case}", tuple(wrong), wake.seconds, repeated)
+        return Outcome(f"{self.name}/{case}", tuple(wrong), seconds=wake.seconds, again=repeated)

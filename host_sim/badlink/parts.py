@@ -17,6 +17,8 @@ class Outcome:
 
     case: str
     wrong: tuple[str, ...] = ()
+    slow: str = ""
+    """What took longer than it may: on a busy machine that has to be seen twice."""
     seconds: float = 0.0
     again: int = 0
     """What came more than once: bytes of a body, or reports."""
@@ -53,7 +55,7 @@ class Result:
     @property
     def failures(self) -> list[Outcome]:
         """Those in which something was wrong."""
-        return [outcome for outcome in self.outcomes if outcome.wrong]
+        return [outcome for outcome in self.outcomes if outcome.wrong or outcome.slow]
 
 
 def run_part(
@@ -86,8 +88,12 @@ def run_part(
             thread.start()
         for thread in threads:
             thread.join()
-    if errors:
-        raise errors[0]
+        if errors:
+            raise errors[0]
+        for n, outcome in enumerate(result.outcomes):
+            if outcome.slow:
+                # Alone this time.
+                result.outcomes[n] = lanes[0](outcome.case.partition("/")[2])
     result.outcomes.sort(key=lambda outcome: outcome.case)
     result.seconds = time.monotonic() - began
     result.summary = part.summary(result.outcomes)

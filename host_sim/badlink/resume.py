@@ -85,7 +85,7 @@ class Downloader:
             wrong.append(fetched.error)
         elif fetched.digest != self._digest:
             wrong.append("other bytes than the package's")
-        return Outcome(case, tuple(wrong), time.monotonic() - began)
+        return Outcome(case, tuple(wrong), seconds=time.monotonic() - began)
 
 
 def refetched(outcomes: list[Outcome]) -> str:
