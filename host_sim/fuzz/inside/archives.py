@@ -2,7 +2,7 @@
 
 import binascii
 
-from chance import mangle, overwrite, resize
+from chance import character, mangle, overwrite, resize
 
 _BLOCK = 512
 _TYPES = b"0\x0075xgLK0x0xL0123456SNVMDXA"
@@ -108,6 +108,8 @@ def _name(chance, corpus):
     name = chance.pick(corpus["name"])
     while chance.one_in(3):
         name += chance.pick((b"/", b"", b"./", b"\0")) + chance.pick(corpus["name"])
+    if chance.one_in(4):
+        name += character(chance)
     return name[:5000]
 
 

@@ -42,6 +42,17 @@ class Chance:
         return things[self.below(len(things))]
 
 
+def character(chance):
+    """The UTF-8 of any character of two or three bytes.
+
+    Not by chr(): MicroPython keeps every string of one character that there ever was.
+    """
+    code = 0x80 + chance.below(0xD000)
+    if code < 0x800:
+        return bytes((0xC0 | code >> 6, 0x80 | code & 63))
+    return bytes((0xE0 | code >> 12, 0x80 | code >> 6 & 63, 0x80 | code & 63))
+
+
 def overwrite(data, chance, start, end):
     """Change something in data[start:end] (a bytearray, not empty there), not its length."""
     at = start + chance.below(end - start)

@@ -1,7 +1,7 @@
 # ruff: noqa: B904, UP031 - MicroPython, as on the node
 """Cases of messages and names, and reading them: payloads of the broker, names of members."""
 
-from chance import mangle, overwrite, resize
+from chance import character, mangle, overwrite, resize
 from ota.request import BadRequest, Request, parse
 from rules import Violation, is_utf8, vetted
 
@@ -43,17 +43,10 @@ def name_case(chance, corpus):
         if chance.below(3):
             data += b"/"
         if chance.one_in(4):
-            data += _character(0x80 + chance.below(0xD000))
+            data += character(chance)
     if chance.one_in(3):
         mangle(data, chance, corpus["name"])
     return data
-
-
-def _character(code):
-    """The UTF-8 of a character, without chr(): MicroPython keeps all that chr() ever made."""
-    if code < 0x800:
-        return bytes((0xC0 | code >> 6, 0x80 | code & 63))
-    return bytes((0xE0 | code >> 12, 0x80 | code >> 6 & 63, 0x80 | code & 63))
 
 
 # -- names and requests --------------------------------------------------------------------------

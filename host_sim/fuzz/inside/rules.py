@@ -62,8 +62,8 @@ def _check_shape(path):
         return
     if not is_utf8(raw):
         raise Violation("not UTF-8: %r" % raw)
-    if len(path) > 1024:
-        raise Violation("a path of %d characters" % len(path))
+    if len(raw) > 1024:
+        raise Violation("a path of %d bytes" % len(raw))
     if raw[0] != 47:
         raise Violation("not absolute: %r" % path)
     if raw.find(b"\\") >= 0 or min(raw) < 32 or raw.find(b"\x7f") >= 0:
