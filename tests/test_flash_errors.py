@@ -50,13 +50,12 @@ def settled(site: WatchedSite, before: int) -> int | None:
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_one_error_at_sampled_operations(make_site: MakeSite, error: str):
-    """With the real console; `powercut --errors` takes every operation."""
+    """With the real console; `powercut --errors` takes every operation. No request is lost to it."""
     site, fuid, start = updatable(make_site)
     site.console.request(DEVICE_ID, fuid)
     run = site.run()
     assert run.output.count("check: confirmed") == 1
     assert settled(site, 0) == 1
-    outcomes = set()
     for operation in range(1, run.ops + 1, 5):
         site.image.write_bytes(start)
         before = len(site.reports())
@@ -70,9 +69,7 @@ def test_one_error_at_sampled_operations(make_site: MakeSite, error: str):
             end = settled(site, before)
             if end:
                 break
-        assert end, output
-        outcomes.add(end)
-    assert outcomes == {1, 2}
+        assert end == 1, output
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])

@@ -231,26 +231,28 @@ def _end(agent, owed, flash_works=True):
             recovery.forget("attempts")
     except OSError:
         flash_works = False
+    if not flash_works:
+        # Nothing can be kept about this end. On a fresh mount it may, or may not even be needed:
+        # the request still stands, and the attempt is counted.
+        agent.reset_after_flash_error()
     try:
-        _send(agent, owed)
-        delivered = True
+        _send(agent, owed, flash_works)
         if flash_works:
             recovery.forget("report")
+        return True
     except Transient as error:
         # It waits on flash, and goes out first at the next contact; where flash fails, the request
-        # still stands, and its attempts are counted.
+        # still stands.
         agent.later(error)
-        delivered = False
-    if not flash_works:
-        agent.reset_after_flash_error()
-    return delivered
+        return False
 
 
-def _send(agent, owed):
+def _send(agent, owed, kept=True):
     from .report import finish
 
     if not agent.control:
         agent.approach()
     agent.limits.renew()
     event, file_id, text = (owed + "  ").split(" ", 2)
-    finish(agent.control, int(event), file_id, text.strip() or None, agent.progress)
+    text = text.strip() or None
+    finish(agent.control, int(event), file_id, text, agent.progress, kept)
