@@ -16,6 +16,7 @@ import pytest
 
 from host_sim import sample
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY
+from tests.brokers import available_brokers
 from tests.conftest import MakeSite
 from tests.secrecy import WatchedSite
 
@@ -265,7 +266,7 @@ def test_what_handle_takes_and_what_pending_tells(make_site: MakeSite):
         ("ota", '[{"n":"e","v":1},{"n":"i","vs":"a"}]', "True False"),  # a report
         ("ota", '[{"n":"e","v":0},{"n":"i","vs":"a"}]', "True True"),  # one that makes no sense
         ("config", "y" * 3000, "False True"),
-        ("ota", '[{"n":"e","v":3},{"n":"i","vs":"a"}]', "True False"),  # cancelled
+        ("ota", '[{"n":"e","v":3},{"n":"i","vs":"a"}]', "True True"),  # cancelled
         ("ota", "no JSON", "True True"),
         ("otaX", "", ""),  # nobody has subscribed to it
     ]
@@ -283,7 +284,7 @@ def test_what_handle_takes_and_what_pending_tells(make_site: MakeSite):
     lines = run.output.splitlines()
     at = lines.index("check: installed False")
     assert lines[:at] == ["listens", *expected, f"ota {request} True True"], run.output
-    # What it hears of its own clear and report asks for nothing.
+    # What it hears of its own clear and report asks for nothing: `pending` was set back before.
     assert all(re.fullmatch(r"ota (0|43) True False", line) for line in lines[at + 1 :])
 
 
@@ -571,3 +572,51 @@ def test_what_the_application_has_under_way_ends_no_fence(
         run = site.node.exec(f"{PRELUDE}ANSWERS = {answers}\n{UNDER_WAY}", timeout_s=20)
     assert "heard 1\nheard 2\n" in run.output, run.output
     assert "check: later the application's policy" in run.output
+
+
+POLLING = """
+client = new_client(MQTTClient)
+client.connect()
+agent = ota.Agent(config, client=client)
+
+def on_message(topic, payload):
+    agent.handle(topic, payload)
+
+client.set_callback(on_message)
+while True:
+    outcome = agent.poll()
+    if outcome:
+        print("poll:", outcome, agent.reason)
+    if outcome == "installed":
+        break
+    client.sock.settimeout(0.02)
+    try:
+        client.wait_msg()
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.parametrize("broker", available_brokers())
+def test_a_newer_request_is_not_forgotten_over_the_end_of_an_older_one(
+    make_site: MakeSite, broker: str
+):
+    """Whether it is heard during the check or after it, and though the node hears its report."""
+    site = make_site(broker=broker)
+    damaged = bytearray(package(filler=8000))
+    damaged[-6] ^= 1
+    site.console.faults.drip, site.console.faults.times = 10_000, 1
+    first = site.ask(bytes(damaged))
+    second: list[str] = []
+    line = Line(
+        site,
+        "ota: download",
+        lambda: second.append(site.ask(sample.tar_gz({"main.py": sample.main_py(1)}))),
+    )
+    run = site.node.exec(PRELUDE + POLLING, timeout_s=10)
+    assert line.thread is not None
+    line.thread.join()
+    assert "poll: failed can not apply: bad archive, CRC-32 differs" in run.output, run.output
+    assert "poll: installed None" in run.output
+    assert [(r["e"], r["i"]) for r in site.reports()] == [(2, first), (1, second[0])]
+    assert site.retained() is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import random
 import re
 import statistics
 import threading
@@ -132,6 +133,26 @@ def test_a_request_that_stands_already_is_met_when_it_connects(make_site: MakeSi
         node.wait_for("ota: confirm")
     assert site.reports() == [{"e": 1, "i": fuid, "m": None}]
     assert site.flash_files()["/main.py"] == serving(2)
+
+
+@pytest.mark.parametrize("broker", available_brokers())
+def test_a_newer_request_is_not_forgotten_over_the_end_of_an_older_one(
+    make_site: MakeSite, broker: str
+):
+    """The node hears its own reports as well, and none of them is the end of another request."""
+    extra = {".ota/report": b"2 00000000 not enough space"}
+    site = make_site({"main.py": serving(1)}, broker=broker, config=QUICK, extra=extra)
+    damaged = bytearray(sample.tar_gz({"x": random.Random(1).randbytes(4000)}))
+    damaged[-6] ^= 1
+    site.console.faults.drip, site.console.faults.times = 10_000, 1
+    first = site.ask(bytes(damaged))
+    with Serving(site) as node:
+        node.wait_for("ota: download")
+        second = site.ask(package(2))
+        node.wait_for("ota: confirm")
+    ends = [(r["e"], r["i"]) for r in site.reports()]
+    assert ends == [(2, "00000000"), (2, first), (1, second)]
+    assert site.retained() is None
 
 
 # -- lost and found ------------------------------------------------------------------------------

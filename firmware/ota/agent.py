@@ -97,7 +97,9 @@ class Agent:
         if payload:
             from .request import read
 
-            self.pending = any(read(payload))
+            # Never back to False: what comes next may be the echo of a report.
+            if any(read(payload)):
+                self.pending = True
         return True
 
     def retry_ms(self):
@@ -115,7 +117,10 @@ class Agent:
         """check() without leaving the control channel."""
         self.pending = False
         self.approach()
-        return self.act(True)
+        outcome = self.act(True)
+        # A newer request may have come while the older one was brought to its end.
+        self.pending = outcome != "later" and bool(self.control and self.control.pending())
+        return outcome
 
     def approach(self):
         """Make a control channel, not connected yet, and the limits for what goes on there."""

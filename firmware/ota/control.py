@@ -25,6 +25,7 @@ class Control:
         self.request = self.bad = None
         self.link = self.client = None
         self.pings = 0  # sent and not answered yet
+        self.echo = None  # the last report, which this node hears as well
         self.topic = topic_of(config)
         self._config = config
         self._limits = limits
@@ -134,7 +135,7 @@ class Control:
     def _on_message(self, topic, payload):
         self._heard = True
         skipped, self.link.skipped = self.link.skipped, 0
-        if topic == self.topic:
+        if topic == self.topic and payload != self.echo:
             self.request = self.bad = None
             if payload or skipped:  # else our own clear, or somebody else's
                 from .request import read

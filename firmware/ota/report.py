@@ -23,15 +23,16 @@ def finish(control, event, file_id, text, progress, kept=True):
     if not kept:
         _report(control, event, file_id, text, progress)
     if pending and pending.file_id == file_id:
-        control.ask("publish", control.topic, b"", True, 1)
+        # Not after it: a newer one may come with the acknowledgement.
         control.request = control.bad = None
+        control.ask("publish", control.topic, b"", True, 1)
         progress("clear", file_id)
     if kept:
         _report(control, event, file_id, text, progress)
 
 
 def _report(control, event, file_id, text, progress):
-    payload = report_payload(event, file_id, text).encode()
+    payload = control.echo = report_payload(event, file_id, text).encode()
     control.ask("publish", control.topic, payload, False, 1)
     progress("report", payload.decode())
 
