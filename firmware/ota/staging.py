@@ -185,9 +185,13 @@ class Staging:
     def _agrees(self, live, n):
         if live.readinto(self._live_buffer) < n:
             return False
+        return self._same(n)
+
+    def _same(self, n):
+        """True when both buffers begin with the same n bytes."""
         if n == _CHUNK:
             return self._live_buffer == self._buffer
-        return self._live_buffer[:n] == self._buffer[:n]
+        return memoryview(self._live_buffer)[:n] == memoryview(self._buffer)[:n]
 
     def _equal(self, path, other):
         if os.stat(path)[6] != os.stat(other)[6]:
@@ -195,7 +199,7 @@ class Staging:
         with open(path, "rb") as a, open(other, "rb") as b:
             while True:
                 n = a.readinto(self._live_buffer)
-                if n != b.readinto(self._buffer) or (self._live_buffer[:n] != self._buffer[:n]):
+                if n != b.readinto(self._buffer) or not self._same(n):
                     return False
                 if not n:
                     return True
