@@ -4,12 +4,31 @@ Here is what an agent does when there is something to do: a request, a report th
 to confirm.
 """
 
+import gc
+
+from micropython import const
+
 from . import drop
 from .errors import Refused, Transient, name_of
 
 
+# What DeflateIO allocates at its first read.
+_WINDOW = const(33 * 1024)
+
+
 def run(agent):
     """Do whatever waits. Returns what Agent.check() says. Raises Transient, OSError."""
+    before = gc.threshold()
+    # Else what is loaded for good would come to lie above the garbage of a whole heap, and cut
+    # that in pieces. A part of the heap, so that a large one does not collect all the time.
+    gc.threshold((gc.mem_alloc() + gc.mem_free()) // 16)
+    try:
+        return _run(agent)
+    finally:
+        gc.threshold(before)
+
+
+def _run(agent):
     outcome = _settle(agent)
     if outcome == "open":
         # Another version's, or boot.py could not finish it: staging would overwrite it.
@@ -139,12 +158,11 @@ def _stage(agent, request):
     # done its part or has it still before it.
     if not agent.client:
         agent.leave()
-    drop("recovery", "request", "report")
-    from .archive import open_archive
+    drop("recovery", "request", "report", "staging", "vetting")
+    # In the order of how large a piece of memory each needs, while there are large ones: the
+    # window, for which room is kept until DeflateIO takes it at its first read, TLS, and code.
+    window = _room_for_window(request)
     from .download import Download
-    from .staging import Staging
-    from .tarfile_lite import TarReader
-    from .vetting import clean_path
 
     config = agent.config
 
@@ -153,13 +171,22 @@ def _stage(agent, request):
         if agent.client:
             agent.control.service()
 
+    agent.progress("download", request.size)
     download = Download(config, request, agent.limits, agent.open_stream, on_bytes)
     staging = None
     try:
-        agent.progress("download", request.size)
+        drop("trust")
+        if window:
+            from . import inflate  # noqa: F401 - now, or it would take the room for the window
+        from .archive import open_archive
+        from .staging import Staging
+        from .tarfile_lite import TarReader
+        from .vetting import clean_path
+
         reader = TarReader(open_archive(download))
         protected = [clean_path(path) for path in config["protected"]]
         staging = Staging(agent.progress, protected + [clean_path(config["ca"])])
+        window = None
         while reader.next():
             staging.add(reader)
         download.end()
@@ -171,6 +198,16 @@ def _stage(agent, request):
         if staging:
             staging.close()
         download.close()
+
+
+def _room_for_window(request):
+    """Memory that DeflateIO's window will take; None for none, or none to be had."""
+    if request.kind == ".tar.gz":
+        try:
+            return bytearray(_WINDOW)
+        except MemoryError:
+            pass  # zlib may need less, and the kind may lie: whatever unpacks will tell
+    return None
 
 
 def _forget_staging():
