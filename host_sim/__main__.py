@@ -7,6 +7,7 @@ import sys
 
 from host_sim import demo, flash, node
 from host_sim.badlink import cli as badlink
+from host_sim.bench import cli as bench
 from host_sim.board import cli as board
 from host_sim.console import cli as console
 from host_sim.errors import SimError
@@ -18,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each part registers its own sub-commands."""
     parser = argparse.ArgumentParser(prog="python -m host_sim", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for part in (demo, flash, console, node, board, powercut, badlink, fuzz):
+    for part in (demo, flash, console, node, board, powercut, badlink, fuzz, bench):
         part.register(commands)
     return parser
 

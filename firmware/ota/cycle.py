@@ -11,7 +11,6 @@ from micropython import const
 from . import drop
 from .errors import Refused, Transient, name_of
 
-
 # What DeflateIO allocates at its first read.
 _WINDOW = const(33 * 1024)
 

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
+import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 from host_sim import sample
 from host_sim.bench.laboratory import Laboratory
 from host_sim.console import Console
 from host_sim.errors import SimError
-from host_sim.node import SIM_HEAP
-from host_sim.sample import DEVICE_ID, Tree
+from host_sim.sample import Tree
 from host_sim.site import Site
 
 KB = 1024
 WINDOW = 32 * KB
 #: Into how many pieces memory is cut for "fragmented".
-PIECES = 8
+PIECES = 6
 #: What stays whole for .tar.gz: its window has to be in one piece.
 WHOLE = WINDOW + 1 * KB
 
 _MAIN = """\
 import machine
-import heap_user
+import %s
 
-heap_user.%s
+%s
 machine.deepsleep(60_000)
 """
 
@@ -53,83 +51,100 @@ class Sample:
     received: int
     before: int
     after: int
+    modules: str
 
 
-@dataclass
 class Bench:
-    """A console, and nodes whose application only checks."""
+    """A console, and nodes whose application only checks; end it with `with`."""
 
-    laboratory: Laboratory
-    console: Console
-    _serial: int = field(default=0)
+    def __init__(self, laboratory: Laboratory) -> None:
+        self.laboratory = laboratory
+        self.console = Console(laboratory.folder / "console")
+        self._sites = 0
+        self._config = laboratory.folder / "ota.json"
 
-    def config(self) -> dict:
-        """The configuration of an agent in the bare interpreter."""
-        return {
+    def __enter__(self) -> Bench:
+        self.console.__enter__()
+        self.console.add_device(sample.DEVICE_ID, sample.DEVICE_KEY, sample.CONTROL_CHANNEL)
+        config = {
             "device_id": sample.DEVICE_ID,
             "device_key": sample.DEVICE_KEY,
             "control_channel": sample.CONTROL_CHANNEL,
             "mqtt": {"host": "localhost", "port": self.console.ports.mqtt},
         }
+        self._config.write_text(json.dumps(config))
+        return self
 
-    def bare_idle(self, heap: int, pieces: int = 0) -> list[int] | None:
-        """[in use at the start, after import, after the check]; None: the heap is too small."""
-        call = f"idle({self.config()!r}, {pieces})"
-        output = self.laboratory.bare("heap_user", call, f"{heap}K").output
+    def __exit__(self, *what: object) -> None:
+        self.console.__exit__(*what)
+
+    def idles(self, heap: int, pieces: int = 0) -> bool:
+        """True when an idle check completes in the bare interpreter in so many KB."""
+        call = f"check_in_pieces({pieces}, 0, " if pieces else "check("
+        call += f"{str(self._config)!r})"
+        return "check: idle" in self.laboratory.bare("only_check", call, f"{heap}K").output
+
+    def idle_use(self) -> list[int]:
+        """Heap in use at the start, after `import ota`, after an idle check, in bytes."""
+        call = f"idle({str(self._config)!r})"
+        output = self.laboratory.bare("heap_user", call, "256K").output
         match = re.search(r"figures: \[(\d+), (\d+), (\d+)\] idle", output)
-        return [int(group) for group in match.groups()] if match else None
+        if not match:
+            raise SimError(f"bench: no idle check: {output[-400:]}")
+        return [int(group) for group in match.groups()]
 
-    def site(self, call: str, tree: Tree | None = None, blocks: int = 1024) -> Site:
-        """A node that calls this function of `inside/heap_user.py` at each boot."""
-        self._serial += 1
-        folder = self.laboratory.folder / f"site{self._serial}"
-        heap_user = (self.laboratory.inside / "heap_user.mpy").read_bytes()
-        tree = (
-            (tree or {})
-            | self.laboratory.agent_tree()
-            | {"main.py": (_MAIN % call).encode(), "lib/heap_user.mpy": heap_user}
+    def site(self, module: str, call: str, tree: Tree | None = None, blocks: int = 1024) -> Site:
+        """A node that calls a function of a module of `inside/` at each boot."""
+        self._sites += 1
+        inside = {
+            f"lib/{name}.mpy": (self.laboratory.inside / f"{name}.mpy").read_bytes()
+            for name in ("only_check", "heap_user", "pieces")
+        }
+        main = {"main.py": (_MAIN % (module, f"{module}.{call}")).encode()}
+        tree = (tree or {}) | self.laboratory.agent_tree() | inside | main
+        return Site(
+            self.laboratory.folder / f"site{self._sites}", self.console, tree, blocks=blocks
         )
-        return Site(folder, self.console, tree, blocks=blocks)
+
+    def watch(self, package: bytes, live: Tree, every: int, blocks: int = 1024) -> list[Sample]:
+        """The heap during a cycle with much of it."""
+        site = self.site("heap_user", f"cycle({every})", live, blocks)
+        site.node.heap = "1M"
+        site.ask(package, "p.tar.gz" if package[:1] == b"\x1f" else "p.tar")
+        run = site.run(timeout_s=120)
+        if "check: confirmed" not in run.output:
+            raise SimError(f"bench: the watched cycle failed: {run.output[-400:]}")
+        return samples(run.output)
+
+    def completes(self, site: Site, fuid: str) -> Callable[[int], bool]:
+        """Whether a whole cycle does in a heap of so many KB beside the simulator's part."""
+        image = site.image.read_bytes()
+
+        def works(heap: int) -> bool:
+            site.image.write_bytes(image)
+            site.node.heap = f"{heap}K"
+            reports = len(site.reports())
+            self.console.request(sample.DEVICE_ID, fuid)
+            run = site.run(timeout_s=60)
+            ends = [report["e"] for report in site.reports()[reports:]]
+            return "check: confirmed" in run.output and ends == [1]
+
+        return works
 
 
-def site_works(site: Site, fuid: str | None) -> Callable[[int], bool]:
-    """Whether the node's cycle completes in a heap of so many KB, with the simulator's part."""
-    image = site.image.read_bytes()
-
-    def works(heap: int) -> bool:
-        site.image.write_bytes(image)
-        site.node.heap = str(heap * KB - SIM_HEAP)
-        reports = len(site.reports())
-        if fuid:
-            site.console.request(DEVICE_ID, fuid)
-        run = site.run(timeout_s=40)
-        if not fuid:
-            return "check: idle" in run.output
-        return "check: confirmed" in run.output and [
-            report["e"] for report in site.reports()[reports:]
-        ] == [1]
-
-    return works
-
-
-@contextlib.contextmanager
-def bench(laboratory: Laboratory):
-    """A Bench with a console of its own."""
-    with Console(laboratory.folder / "console") as console:
-        console.add_device(sample.DEVICE_ID, sample.DEVICE_KEY, sample.CONTROL_CHANNEL)
-        yield Bench(laboratory, console)
+def packages() -> tuple[Tree, dict[str, bytes]]:
+    """(what is on the node, the real-sized package in both forms)."""
+    old = sample.application()
+    _, package = sample.next_version(old)
+    del package["main.py"]  # the node's own is the one that checks
+    return old, {"tar": sample.tar(package), "tar.gz": sample.tar_gz(package)}
 
 
 def samples(output: str) -> list[Sample]:
-    """What `watched()` printed."""
+    """What `cycle()` of `inside/heap_user.py` printed."""
     found = []
     for line in output.splitlines():
         if line.startswith("@ "):
-            _, step, received, before, after, _ = line.split(" ")
-            found.append(Sample(step, int(received), int(before), int(after)))
+            _, step, received, before, after, modules = line.split(" ")
+            found.append(Sample(step, int(received), int(before), int(after), modules))
     return found
-
-
-def write_main(folder: Path, call: str) -> None:
-    """Have the node of this folder call another function."""
-    (folder / "main.py").write_text(_MAIN % call)

@@ -1,4 +1,4 @@
-"""An application that only checks, and says what is on the heap; for runs in small heaps."""
+"""An application that checks, and says what is on the heap meanwhile."""
 
 import gc
 import sys
@@ -10,53 +10,20 @@ def used():
     return gc.mem_alloc()
 
 
-def fragment(pieces, whole=0):
-    """Cut free memory, but for a last part of `whole` bytes, into pieces of equal size.
-
-    Returns what holds them apart.
-    """
-    gc.collect()
-    room = gc.mem_free() - whole
-    size = room // pieces - 200
-    spare, pins = [], []
-    for _ in range(pieces):
-        try:
-            spare.append(bytearray(size))
-            pins.append(bytearray(32))
-        except MemoryError:
-            break
-    spare.clear()
-    gc.collect()
-    return pins
-
-
-def idle(config, pieces=0):
-    """One idle check. Prints [in use at the start, after `import ota`, at the end], outcome."""
-    pins = fragment(pieces) if pieces else None
+def idle(path):
+    """One idle check. Prints [in use at the start, after `import ota`, after the check]."""
     start = used()
     import ota
 
     imported = used()
-    agent = ota.Agent(config, _silent)
+    agent = ota.Agent(ota.load_config(path), _silent)
     outcome = agent.check()
     del agent
     print("figures:", [start, imported, used()], outcome)
-    return pins
 
 
-def cycle(pieces=0, whole=0):
-    """What main.py of a virtual node does."""
-    start = used()
-    pins = fragment(pieces, whole) if pieces else None
-    import ota
-
-    agent = ota.Agent(ota.load_config(), _silent)
-    print("check:", agent.check(), agent.reason, start)
-    return pins
-
-
-def watched(every):
-    """A cycle with a look at the heap at each step, and at every so many bytes and files."""
+def cycle(every):
+    """A whole cycle with a look at the heap at each step, and at every so many bytes and files."""
     import ota
 
     count = 0
@@ -69,11 +36,11 @@ def watched(every):
                 return
         before = gc.mem_alloc()
         now = used()
-        modules = sum(1 for name in sys.modules if name.startswith("ota"))
-        print("@", step, value if step == "bytes" else 0, before, now, modules)
+        modules = [name[4:] for name in sys.modules if name.startswith("ota.")]
+        received = value if step == "bytes" else 0
+        print("@", step, received, before, now, ",".join(sorted(modules)))
 
     agent = ota.Agent(ota.load_config(), look)
-    look("start", 0)
     print("check:", agent.check(), agent.reason)
 
 

@@ -162,3 +162,15 @@ def speed(folder, blocks, rounds):
         result.append([update, floor, bare])
         del node
     print(json.dumps(result))
+
+
+def ram(names):
+    """{module: bytes of heap} that importing each module of the agent takes, one after another."""
+    result = {}
+    for name in names:
+        gc.collect()
+        before = gc.mem_alloc()
+        __import__("ota." + name)
+        gc.collect()
+        result[name] = gc.mem_alloc() - before
+    print(json.dumps(result))

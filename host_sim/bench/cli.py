@@ -1,0 +1,80 @@
+"""`bench`: every figure beside its floor, as tables and plots."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console as Terminal
+
+from host_sim.bench import report
+from host_sim.bench.laboratory import Laboratory
+from host_sim.errors import SimError
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@dataclass
+class Part:
+    """What one part came to: tables by name of their place in the page, and plots by file name."""
+
+    tables: dict[str, str] = field(default_factory=dict)
+    plots: dict[str, str] = field(default_factory=dict)
+
+
+PARTS: dict[str, Callable[[Laboratory], tuple[dict[str, str], dict[str, str]]]] = {
+    "flash": report.flash,
+    "growth": report.growth,
+    "code": report.code,
+    "heap": report.heap,
+    "peaks": report.peaks,
+    "wear": report.wear,
+    "compilers": report.compilers,
+    "time": report.time,
+}
+
+
+def register(subparsers: argparse._SubParsersAction) -> None:
+    """Add the `bench` command."""
+    parser = subparsers.add_parser("bench", help="measure flash, heap, code, wear and time")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--write", action="store_true", help="put the results into docs/")
+    parser.set_defaults(run=_command)
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    unknown = set(arguments.parts) - set(PARTS)
+    if unknown:
+        raise SimError(f"no part {min(unknown)}: choose from {', '.join(PARTS)}")
+    terminal = Terminal()
+    part = Part()
+    with Laboratory() as laboratory:
+        for name in arguments.parts or PARTS:
+            with terminal.status(f"measuring {name} …"):
+                tables, plots = PARTS[name](laboratory)
+            for text in tables.values():
+                terminal.print(text + "\n", highlight=False, soft_wrap=True, markup=False)
+            part.tables |= tables
+            part.plots |= plots
+    if arguments.write:
+        write(part, DOCS)
+    return 0
+
+
+def write(part: Part, docs: Path) -> None:
+    """Put tables between their marks in benchmarks.md, and plots beside it."""
+    page = docs / "benchmarks.md"
+    text = page.read_text(encoding="utf-8")
+    for name, table in part.tables.items():
+        begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        pattern = re.escape(begin) + ".*?" + re.escape(end)
+        new = f"{begin}\n{table}\n{end}"
+        text, found = re.subn(pattern, lambda _, new=new: new, text, flags=re.DOTALL)
+        if not found:
+            raise SimError(f"{page} has no place for {name}")
+    page.write_text(text, encoding="utf-8")
+    for file, content in part.plots.items():
+        (docs / file).write_text(content, encoding="utf-8")

@@ -1,0 +1,32 @@
+"""The code's size, what an idle node asks of flash, and the heap that each module takes."""
+
+from __future__ import annotations
+
+from host_sim.bench.laboratory import Laboratory
+from host_sim.node_process import compile_mpy
+
+#: What runs at power-up while a transaction is open.
+BOOT_PATH = ("boot", "ota/recovery")
+
+
+def sizes(laboratory: Laboratory) -> dict[str, int]:
+    """Bytes of .mpy by module; boot.py, which lies on flash as source, compiled as well."""
+    boot = laboratory.folder / "boot.mpy"
+    compile_mpy(laboratory.firmware / "boot.py", boot, "boot.py")
+    files = {file.stem: file for file in sorted((laboratory.agent / "ota").glob("*.mpy"))}
+    return {"boot": boot.stat().st_size} | {
+        f"ota/{name}": file.stat().st_size for name, file in files.items()
+    }
+
+
+def boot_calls(laboratory: Laboratory) -> dict:
+    """{"boot": file system calls of an idle boot, "check": of an idle check, "writes": int}."""
+    folder = laboratory.bundle("boot", agent=laboratory.agent_tree())
+    return laboratory.measure("boot_calls", folder)
+
+
+def ram(laboratory: Laboratory) -> dict[str, int]:
+    """Heap that each module takes, in bytes, in this order; what it imports itself comes first."""
+    order = "errors wire link control agent config backoff trust cycle recovery request report "
+    order += "download https tarfile_lite archive inflate vetting staging serve borrowed"
+    return laboratory.measure("ram", order.split())

@@ -1,0 +1,259 @@
+"""Each part of the bench: measures, and puts it into tables and plots."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tarfile
+from pathlib import Path
+
+from host_sim import sample
+from host_sim.bench import code as code_figures
+from host_sim.bench import compilers as compiler_figures
+from host_sim.bench import endurance, traffic
+from host_sim.bench import heap as heap_figures
+from host_sim.bench.figures import Figure, at_most, figures_table, table
+from host_sim.bench.laboratory import Laboratory, on_flash
+from host_sim.bench.plot import svg
+
+KB = 1024
+Result = tuple[dict[str, str], dict[str, str]]
+#: How many rounds of update, floor and inflating the time is the median of.
+ROUNDS = 7
+
+
+def flash(laboratory: Laboratory) -> Result:
+    """Bytes programmed and blocks erased."""
+    new, mixed = traffic.all_new(laboratory), traffic.changed(laboratory)
+    same = traffic.unchanged(laboratory)
+    large, large_blocks = traffic.one_byte(laboratory)
+    small, small_blocks = traffic.one_byte(laboratory, "main.py")
+    floor = new.floor[0] / new.payload
+    rows = [
+        at_most(
+            "all new: bytes programmed",
+            1.10,
+            new.programmed / new.payload,
+            floor=f"{floor:.3g} × payload",
+            of="payload",
+        ),
+        at_most(
+            "all new: erases",
+            1.15,
+            new.erases / new.floor[1],
+            floor=f"{new.floor[1]} erases",
+            of="floor",
+        ),
+        at_most("all unchanged: bytes programmed", 4096, same.programmed, "bytes", "0 bytes"),
+        Figure(
+            "the next version (changed, added, unchanged): bytes programmed, erases",
+            "–",
+            f"{mixed.programmed:,} bytes, {mixed.erases} erases",
+            f"{mixed.floor[0]:,} bytes, {mixed.floor[1]} erases",
+        ),
+    ]
+    for what, one, blocks in (
+        ("its largest file", large, large_blocks),
+        ("a file of one block", small, small_blocks),
+    ):
+        rows += [
+            at_most(
+                f"one byte of {what} differs: bytes programmed",
+                5.0,
+                one.programmed / (blocks * traffic.BLOCK),
+                floor=f"{one.floor[0]:,} bytes",
+                of=f"its {blocks} blocks",
+            ),
+            at_most(
+                f"one byte of {what} differs: erases",
+                5.0,
+                one.erases / blocks,
+                floor=f"{one.floor[1]} erases",
+                of=f"its {blocks} blocks",
+            ),
+        ]
+    steps = table(
+        ("after", "bytes programmed", "erases"),
+        [(step, f"{n[0]:,}", n[1]) for step, n in new.steps.items()]
+        + [("the floor", f"{new.floor[0]:,}", new.floor[1])],
+    )
+    return {"flash": figures_table(rows), "flash steps": steps}, {}
+
+
+def growth(laboratory: Laboratory) -> Result:
+    """What a member costs in packages of 10 to 2,000."""
+    rows, lines = [], {"programmed": [], "floor": []}
+    for members in (10, 50, 100, 500, 1000, 2000):
+        tree = {f"d{n // 40}/f{n}": b"%0200d" % n for n in range(members)}
+        one = traffic.measure(laboratory, "growth", {}, tree, blocks=5200)
+        per = [one.programmed, one.erases, *one.floor, one.journal]
+        rows.append((members, *(f"{n / members:.4g}" for n in per), f"{one.us / members:.0f}"))
+        lines["programmed"].append((members, one.programmed / members))
+        lines["floor"].append((members, one.floor[0] / members))
+    header = ("members", "bytes", "erases", "floor: bytes", "floor: erases", "journal", "µs")
+    plot = svg("Bytes programmed by member of 200 bytes", "members", "bytes", lines)
+    return {"growth": table(header, rows)}, {"bench-members.svg": plot}
+
+
+def code(laboratory: Laboratory) -> Result:
+    """Sizes, file system calls of an idle node, heap by module, allocation in the inner loops."""
+    sizes, ram = code_figures.sizes(laboratory), code_figures.ram(laboratory)
+    calls = code_figures.boot_calls(laboratory)
+    boot = sum(sizes[name] for name in code_figures.BOOT_PATH)
+    stats = len(calls["boot"])
+    loops = laboratory.measure("growth_of_loops", _loops(laboratory))
+    rows = [
+        Figure("agent as .mpy", "–", f"{sum(sizes.values()):,} bytes in {len(sizes)} files"),
+        at_most("boot path as .mpy", 4 * KB, boot, "bytes"),
+        at_most("file system calls of an idle boot", 1, stats, "stat", "0"),
+        at_most("flash operations of an idle check", 0, calls["writes"], "operations", "0"),
+    ]
+    for form, (grown, _, _) in loops.items():
+        rows.append(at_most(f"heap growth over 1 MB of .{form}, no collection", 0, grown, "bytes"))
+    modules = table(
+        ("module", ".mpy, bytes", "heap, bytes"),
+        [(n, f"{s:,}", _number(ram.get(n.removeprefix("ota/")))) for n, s in sizes.items()],
+    )
+    return {"code": figures_table(rows), "modules": modules}, {}
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
+def _loops(laboratory: Laboratory) -> str:
+    body = bytes(random.Random(1).choices(range(97, 123), k=1 << 21))
+    forms = {"tar": sample.tar({"a": body}), "tar.gz": sample.tar_gz({"a": body})}
+    return laboratory.bundle("loops", **forms)
+
+
+def heap(laboratory: Laboratory) -> Result:
+    """The least heaps, and what is in use after an import and after an idle check."""
+    whole = {
+        "idle check, bare interpreter": 28,
+        "whole cycle, .tar": 56,
+        "whole cycle, .tar.gz": 92,
+    }
+    limits = iter(whole.items())
+    rows = []
+    with heap_figures.Bench(laboratory) as bench:
+        start, imported, after = bench.idle_use()
+        rows.append(at_most("in use after `import ota`", 2 * KB, imported - start, "bytes"))
+        rows.append(at_most("in use after an idle check", 16 * KB, after - start, "bytes"))
+        what, limit = next(limits)
+        pieces = heap_figures.PIECES
+        for name, cut in ((what, 0), (f"{what}, in pieces", pieces)):
+            least = heap_figures.least(lambda kb, cut=cut: bench.idles(kb, cut), 10, 100)
+            rows.append(at_most(name, limit, least, "KB"))
+        old, packages = heap_figures.packages()
+        for form, package in packages.items():
+            what, limit = next(limits)
+            kept = heap_figures.WHOLE if form == "tar.gz" else 0
+            fuid = bench.console.add_package(package, f"p.{form}").fuid
+            for name, call in (
+                (what, "check()"),
+                (f"{what}, in pieces", f"check_in_pieces({pieces}, {kept})"),
+            ):
+                site = bench.site("only_check", call, old)
+                least = heap_figures.least(bench.completes(site, fuid), 40, 200)
+                rows.append(at_most(name, limit, least, "KB"))
+    return {"heap": figures_table(rows)}, {}
+
+
+def peaks(laboratory: Laboratory) -> Result:
+    """The heap over a cycle, and its peak against the size and the members of a package."""
+    tables, plots = {}, {}
+    with heap_figures.Bench(laboratory) as bench:
+        old, packages = heap_figures.packages()
+        lines = {}
+        for form, package in packages.items():
+            samples = bench.watch(package, old, 10)
+            lines[f".{form}"] = [(n, s.after / KB) for n, s in enumerate(samples)]
+            if form == "tar":
+                tables["phases"] = _phases(samples)
+        title = "Heap in use during an update, after a collection"
+        plots["bench-heap.svg"] = svg(title, "looks", "KB", lines)
+        rows = []
+        sizes = [(1, size) for size in (KB, 64 * KB, KB * KB, 8 * KB * KB)]
+        for members, size in [*sizes, (10, KB), (100, KB), (1000, KB)]:
+            tree = {f"data/{n:04}": b"%01024d" % n * (size // KB) for n in range(members)}
+            package = sample.tar(tree, tar_format=tarfile.USTAR_FORMAT)
+            samples = bench.watch(package, {}, 1 if size == KB else 32, blocks=5200)
+            peak = max(s.after for s in samples if s.step in ("bytes", "file"))
+            rows.append((members, f"{size:,}", f"{peak:,}"))
+    tables["peaks"] = table(("members", "bytes of each", "peak, bytes"), rows)
+    return tables, plots
+
+
+def _phases(samples: list[heap_figures.Sample]) -> str:
+    """The highest use of each step of the first boot, and the modules that are loaded then."""
+    rows: dict[str, tuple[int, str]] = {}
+    for one in samples:
+        if one.step == "confirm":
+            break
+        if one.after > rows.get(one.step, (0, ""))[0]:
+            rows[one.step] = one.after, one.modules.replace(",", " ")
+    return table(
+        ("step", "in use, bytes", "modules of the agent"),
+        [(step, f"{used:,}", modules) for step, (used, modules) in rows.items()],
+    )
+
+
+def wear(laboratory: Laboratory) -> Result:
+    """1,000 updates, erases counted by block."""
+    worn = endurance.wear(laboratory)
+    life = worn.most * endurance.LIFE / worn.updates
+    what = f"{worn.updates:,} updates on {len(worn.erased)} blocks: most erases of a block"
+    rows = [
+        Figure(what, "–", f"{worn.most}, mean {worn.mean:.1f}"),
+        Figure("maximum over mean", "–", f"{worn.most / worn.mean:.2f}", "1"),
+        at_most("most erases in ten years of monthly updates", 100_000, round(life), "erases"),
+        at_most(f"flash operations of {worn.updates:,} idle wakes", 0, worn.idle, "operations"),
+    ]
+    return {"wear": figures_table(rows)}, {}
+
+
+def compilers(laboratory: Laboratory) -> Result:
+    """Which releases of mpy-cross take the code, and what it was run on."""
+    scratch = Path(laboratory.folder)
+    rows = []
+    for release in compiler_figures.RELEASES:
+        outcome = compiler_figures.compiles(release, laboratory.firmware, scratch)
+        run = "yes (Unix, 1.29.0-preview)" if release == "1.29" else "no"
+        rows.append((release, outcome, run))
+    return {"compilers": table(("release", "compiles", "has been run"), rows)}, {}
+
+
+def time(laboratory: Laboratory) -> Result:
+    """Staging and installing beside the bare loops, in turns; the median of the ratios."""
+    tree = sample.application()
+    rows, lines = [], {".tar": [], "floor": []}
+    for form, package in (("tar", sample.tar(tree)), ("tar.gz", sample.tar_gz(tree))):
+        rounds = _rounds(laboratory, tree, package, ROUNDS)
+        ratio = statistics.median(update / (floor + bare) for update, floor, bare in rounds)
+        least = [min(column) / 1e6 for column in zip(*rounds, strict=True)]
+        floor = f"{least[1] + least[2]:.2f} s (best of {ROUNDS}; update {least[0]:.2f} s)"
+        what = f"staging and installing a .{form} from memory"
+        rows.append(at_most(what, 1.30, ratio, floor=floor, of="floor"))
+    for kilobytes in (16, 64, 256, 512, 1024):
+        part = {f"d/{n}": random.Random(n).randbytes(8 * KB) for n in range(kilobytes // 8)}
+        rounds = _rounds(laboratory, part, sample.tar(part), 3)
+        for name, column in ((".tar", 0), ("floor", 1)):
+            lines[name].append((kilobytes, statistics.median(r[column] for r in rounds) / 1e6))
+    title = "Staging and installing files of 8 KB from memory"
+    plot = svg(title, "size of the package, KB", "seconds", lines)
+    return {"time": figures_table(rows)}, {"bench-size.svg": plot}
+
+
+def _rounds(
+    laboratory: Laboratory, tree: sample.Tree, package: bytes, rounds: int
+) -> list[list[int]]:
+    """Microseconds of [update, floor, bare inflating], in turns."""
+    folder = laboratory.bundle(
+        "time",
+        agent=laboratory.agent_tree(),
+        live={},
+        package=package,
+        floor=on_flash(tree),
+    )
+    return laboratory.measure("speed", folder, traffic.BLOCKS, rounds)
