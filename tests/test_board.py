@@ -24,6 +24,7 @@ from mpremote.transport_serial import SerialTransport
 
 from host_sim import flash
 from host_sim.board import Board
+from host_sim.board.wire import MOST_PENDING
 from host_sim.errors import SimError
 from tests.ports import Line, mpremote
 
@@ -454,7 +455,9 @@ def test_output_waits_for_a_slow_reader(make: MakeBoard) -> None:
     board = make()
     with Line(board.port) as line:
         line.type("for i in range(30000): print('%06d' % i)\r\r")
+        wait_for(lambda: board.wire.full)
         time.sleep(0.5)
+        assert len(board.wire.pending) < 2 * MOST_PENDING  # the node waits
         seen = line.until("029999\r\n")
     numbers = re.findall(r"^\d{6}", seen, re.MULTILINE)
     assert numbers == [f"{i:06}" for i in range(30_000)]

@@ -461,6 +461,24 @@ def test_killed_while_deploying(desk: Desk) -> None:
     assert flash.read_tree(image) == expected(main=MAIN)
 
 
+@pytest.mark.usefixtures("few")
+def test_a_copy_that_went_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What arrives is not what was sent: nothing of the old agent is touched."""
+    command = remote.Copy.command
+
+    def noisy(copy: remote.Copy, scratch: Path) -> list[str]:
+        copy.files[-1].write_bytes(b"noise" + copy.files[-1].read_bytes())
+        return command(copy, scratch)
+
+    monkeypatch.setattr(remote.Copy, "command", noisy)
+    old = {"ota/config.mpy": b"old", "ota/recovery.mpy": b"old", "ota.json": b"{}"}
+    image = desk.flash(old)
+    with desk.board(image) as board:
+        seen = desk.type("deploy", board.port, code=2)
+    assert "/ota/recovery.mpy~ is not what was sent" in seen
+    assert old.items() <= relative(flash.read_tree(image)).items()
+
+
 # What is seen of the key
 
 
