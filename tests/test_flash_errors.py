@@ -50,7 +50,7 @@ def settled(site: WatchedSite, before: int) -> int | None:
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_one_error_at_sampled_operations(make_site: MakeSite, error: str):
-    """With the real console; `powercut --errors` takes every operation. No request is lost to it."""
+    """With the real console; `powercut --errors` takes every operation. No request is lost."""
     site, fuid, start = updatable(make_site)
     site.console.request(DEVICE_ID, fuid)
     run = site.run()
