@@ -254,7 +254,7 @@ MUTANTS = [
         "a new attempt does not clear what a cut one left",
         "one",
         (
-            (CYCLE, "    recovery.discard()\n    count = 1\n", "    count = 1\n"),
+            (CYCLE, "    recovery.discard(agent.feed)\n    count = 1\n", "    count = 1\n"),
             (
                 STAGING,
                 '        os.mkdir(_DIR + "/new")\n        os.mkdir(_DIR + "/old")\n',
@@ -264,7 +264,7 @@ MUTANTS = [
             ),
             (
                 CYCLE,
-                "    recovery.discard()\n    if not agent.control.request:",
+                "    recovery.discard(agent.feed)\n    if not agent.control.request:",
                 "    if not agent.control.request:",
             ),
         ),

@@ -66,7 +66,7 @@ def stage(path):
 
     source = File(path, True)
     ramflash.mount(400)
-    staging = Staging(lambda step, value: None, [])
+    staging = Staging(lambda step, value: None, [], lambda: None)
     reader = TarReader(open_archive(source))
     while reader.next():
         staging.add(reader)

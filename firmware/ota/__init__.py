@@ -11,6 +11,14 @@ that the boot path and an application that never updates pay for neither network
 __version__ = "0.1.0"
 
 
+# Found through the "" of sys.path it is relative: to "/" now, elsewhere once the application has
+# changed folder.
+if __path__[0] not in "./":
+    import os
+
+    __path__ = os.getcwd().rstrip("/") + "/" + __path__
+    del os
+
 _HOME = {
     "Agent": "agent",
     "load_config": "config",

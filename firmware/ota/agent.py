@@ -33,6 +33,7 @@ class Agent:
     ):
         self.reason = None
         self.pending = False
+        self._echo = None
         from .config import complete
 
         self.config = complete(config)
@@ -94,7 +95,7 @@ class Agent:
 
         if topic != topic_of(self.config):
             return False
-        if payload:
+        if payload and payload != self._echo:
             from .request import read
 
             # Never back to False: what comes next may be the echo of a report.
@@ -159,12 +160,19 @@ class Agent:
         except OSError as error:  # the network's have become Transient
             outcome = self.later("flash failed, " + name_of(error))
             self.reset_after_flash_error()
+        except Exception as error:
+            # Nobody expects it; a node that leaves its application for the REPL can not be mended.
+            outcome = self.later("failed, " + name_of(error))
         return outcome
 
     def leave(self):
         """Close the control channel."""
         control, self.control = self.control, None
         if control:
+            if self.client:
+                # What came meanwhile nobody else has heard.
+                self.pending = bool(control.pending())
+                self._echo = control.echo or self._echo
             try:
                 control.close()
             except Exception as error:

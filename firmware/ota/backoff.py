@@ -37,13 +37,16 @@ def remember(failed):
     rtc, memory = _rtc()
     before = memory[4] if memory else _failures
     _failures = min(before + 1, 255) if failed else 0
-    if rtc and _failures != before:
+    # Only where pause_ms() has put its mark: an application may look whether there is anything.
+    if memory and _failures != before:
         rtc.memory(_MARK + bytes((_failures,)))
 
 
 def pause_ms(base_s):
     """A random time up to base_s (seconds), doubled for each failure in a row after the first."""
-    _, memory = _rtc()
+    rtc, memory = _rtc()
     failures = memory[4] if memory else _failures
+    if rtc and not memory:
+        rtc.memory(_MARK + bytes((failures,)))
     longest_ms = min(base_s * 1000 << min(max(failures - 1, 0), _MOST_DOUBLINGS), _LONGEST_MS)
     return int.from_bytes(os.urandom(8), "big") % (longest_ms + 1)

@@ -7,7 +7,7 @@ what they say.
 import time
 
 from .errors import Transient, name_of
-from .link import Link
+from .link import ECONNRESET, Link
 
 _PINGREQ = b"\xc0\x00"
 
@@ -65,6 +65,8 @@ class Control:
         try:
             return function(*args)
         except MemoryError:
+            # In the middle of a packet: what follows would be read as packets.
+            self._lose()
             raise
         except OSError as error:
             detail = name_of(error)
@@ -74,11 +76,14 @@ class Control:
             else:
                 # umqtt.simple's protocol checks, where it has any, are asserts and indexes.
                 detail = "the broker's answer makes no sense, " + type(error).__name__
+        self._lose()
+        raise Transient("can not connect", detail)
+
+    def _lose(self):
         link, self.link = self.link, None
         if link:
             link.wire.close()
         self._limits.step()
-        raise Transient("can not connect", detail)
 
     def close(self):
         """Leave the control channel."""
@@ -144,15 +149,21 @@ class Control:
 
     def _until_pong(self):
         while self.pings > 0:
-            self.client.wait_msg()
+            self.hear()
 
     def _listen_on(self, wait_ms):
-        end = time.ticks_add(time.ticks_ms(), wait_ms)
+        end = time.ticks_add(time.ticks_ms(), min(wait_ms, self._limits.next_ms()))
         while not self.pending():
             # An application's messages may come in between.
             if not self.link.readable(max(0, time.ticks_diff(end, time.ticks_ms()))):
                 return
-            self.client.wait_msg()
+            self.hear()
+
+    def hear(self):
+        """Wait for one message. Raises OSError."""
+        if self.client.sock is not self.link:
+            raise OSError(ECONNRESET)  # a callback has connected it anew: no limits there
+        self.client.wait_msg()
 
 
 class _Opened:

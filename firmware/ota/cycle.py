@@ -47,23 +47,29 @@ def _settle(agent):
     outcome = "idle"
     if not recovery.exists("/.ota"):
         return outcome
-    # A node that reaches its control channel can be mended from there.
+    outcome = _deliver(agent, recovery) or outcome
+    # A node that reaches its control channel, and can report there, can be mended from there.
     if recovery.confirm():
         agent.progress("confirm", "")
+        _deliver(agent, recovery)
         outcome = "confirmed"
+    if recovery.in_transaction():
+        return "open"
+    recovery.discard(agent.feed)
+    if not agent.control.request:
+        recovery.forget("attempts")
+    return outcome
+
+
+def _deliver(agent, recovery):
+    """Send the owed report, if there is one. Returns what check() says of a bad end, or None."""
     owed = recovery.load("report")
     if owed:
         _send(agent, owed)
         recovery.forget("report")
         if owed.startswith("2 "):
             agent.reason = owed.split(" ", 2)[2]
-            outcome = "rolled_back" if agent.reason.startswith("rolled back") else "failed"
-    if recovery.in_transaction():
-        return "open"
-    recovery.discard()
-    if not agent.control.request:
-        recovery.forget("attempts")
-    return outcome
+            return "rolled_back" if agent.reason.startswith("rolled back") else "failed"
 
 
 def _take(agent, request):
@@ -96,7 +102,7 @@ def _take(agent, request):
     _forget_staging()
     from . import recovery
 
-    recovery.discard()
+    recovery.discard(agent.feed)
     return _fail(agent, request.file_id, reason) if last else agent.later(reason)
 
 
@@ -139,7 +145,7 @@ def _count_attempt(agent, file_id):
     from . import recovery
 
     # What an earlier attempt left must not be taken for this one's: an old file above all.
-    recovery.discard()
+    recovery.discard(agent.feed)
     count = 1
     before = recovery.load("attempts")
     if before and before.split(" ")[0] == file_id:
@@ -184,7 +190,7 @@ def _stage(agent, request):
 
         reader = TarReader(open_archive(download))
         protected = [clean_path(path) for path in config["protected"]]
-        staging = Staging(agent.progress, protected + [clean_path(config["ca"])])
+        staging = Staging(agent.progress, protected + [clean_path(config["ca"])], agent.feed)
         window = None
         while reader.next():
             staging.add(reader)
@@ -220,6 +226,13 @@ def _install(agent, request, staged):
     if not staged:
         # Nothing differs from what runs: no trial, and no reset.
         return "installed" if _end(agent, "1 " + request.file_id) else "later"
+    # All that tells the end, now: after the install, flash has the new version's.
+    from . import report as _report  # noqa: F401
+    from . import request as _request  # noqa: F401
+    from . import trust as _trust  # noqa: F401
+
+    if not agent.control:
+        agent.approach()
     try:
         recovery.commit(
             request.file_id,
@@ -261,7 +274,7 @@ def _end(agent, owed, flash_works=True):
 
     try:
         if flash_works:
-            recovery.discard()
+            recovery.discard(agent.feed)
             # On flash before the clear: a cut between clear and report must not lose the end.
             recovery.save("report", owed)
             recovery.forget("attempts")

@@ -114,7 +114,7 @@ class Response:
                 raise Transient(_REASON, "the answer ended early")
             if byte[0] == 10:
                 return bytes(line).rstrip(b"\r")
-            if len(line) < _LONGEST_LINE:
+            if len(line) <= _LONGEST_LINE:
                 line += byte
         raise Transient(_REASON, "a header line is too long")
 
@@ -146,6 +146,8 @@ class Response:
                 return
             name, _, value = line.partition(b":")
             name = name.lower()
+            if len(line) > _LONGEST_LINE and name in (b"location", b"etag", b"content-range"):
+                raise Transient(_REASON, "a header line is too long")
             value = value.strip()
             if name == b"content-length":
                 if not value.isdigit() or len(value) > 9 or self.length not in (None, int(value)):

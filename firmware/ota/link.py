@@ -11,7 +11,7 @@ _OUT = const(256)
 # What umqtt.simple asks for in one read is a topic or a payload; no request is nearly this long.
 _LONGEST_READ = const(2048)
 _LONGEST_SKIP = const(1 << 20)
-_ECONNRESET = const(104)
+ECONNRESET = const(104)
 
 
 class Link:
@@ -38,6 +38,8 @@ class Link:
 
     def write(self, data, n=None):
         """Queue the first n (default: all) bytes of data for the next read or flush."""
+        if isinstance(data, str):
+            data = data.encode()  # an application's topic or payload
         if n is None:
             n = len(data)
         if self._used + n > _OUT:
@@ -62,7 +64,7 @@ class Link:
         """Exactly n bytes; b"" for more than the longest, after having read past them."""
         self.flush()
         if n < 0:
-            raise OSError(_ECONNRESET)  # a topic longer than its message: to a stream, "read all"
+            raise OSError(ECONNRESET)  # a topic longer than its message: to a stream, "read all"
         skip = n > self._longest
         if n > _LONGEST_SKIP:
             raise OSError(ETIMEDOUT)  # not worth the radio: as good as a dead broker
@@ -78,7 +80,7 @@ class Link:
             else:
                 got = self.wire.receive(view[:left] if skip else view[at:])
             if not got:
-                raise OSError(_ECONNRESET)  # umqtt.simple would index into nothing
+                raise OSError(ECONNRESET)  # umqtt.simple would index into nothing
             left -= got
             at += got
         if skip:

@@ -167,15 +167,16 @@ def roll_back(reason):
     discard()
 
 
-def discard():
+def discard(moved=None):
     """Remove what no transaction needs: staged members, kept old files, the journal.
 
     Does nothing while a transaction is open, even one in a state that this version can not read.
+    moved: called after each file.
     """
     if in_transaction():
         return
     for folder in ("/new", "/old"):
-        _empty(_DIR + folder)
+        _empty(_DIR + folder, moved)
     for name in "journal", "recovery.py", "recovery.mpy", "state~", "report~", "attempts~":
         forget(name)
 
@@ -323,8 +324,9 @@ def _move_out():
                 break  # a later line is in it, or something the new code wrote itself
 
 
-def _empty(folder):
+def _empty(folder, moved):
     if exists(folder):
         for entry in os.ilistdir(folder):
             os.remove(folder + "/" + entry[0])
+            moved and moved()
         os.rmdir(folder)

@@ -35,6 +35,8 @@ def step(agent, wait_ms=0):
         listen(agent.control, wait_ms)
     except Transient as error:
         return _after(agent, agent.later(error))
+    except MemoryError:
+        return _after(agent, agent.later("out of memory"))
     if not agent.control.pending() or _left_ms(agent):
         return None
     return _after(agent, agent.act())
@@ -65,7 +67,7 @@ def listen(control, wait_ms):
     """
     while control.call(control.link.readable, wait_ms):
         wait_ms = 0
-        control.call(control.client.wait_msg)
+        control.call(control.hear)
     # A broker drops who is silent for one and a half times the keep-alive.
     now = time.ticks_ms()
     if control.ping_at is None or time.ticks_diff(now, control.ping_at) < 0:

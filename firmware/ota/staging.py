@@ -29,16 +29,17 @@ class Staging:
     """One package on its way to flash.
 
     progress: called as progress("file", path) for each staged member; protected: list of paths
-    that no package may touch, beside the usual ones. What an earlier attempt left has been
-    discarded: it must not be taken for this one's. Raises Refused; OSError when flash itself
-    fails. Call close() in any case.
+    that no package may touch, beside the usual ones; feed: called for each piece that is written.
+    What an earlier attempt left has been discarded: it must not be taken for this one's. Raises
+    Refused; OSError when flash itself fails. Call close() in any case.
     """
 
-    def __init__(self, progress, protected):
+    def __init__(self, progress, protected, feed):
         self.staged = 0
         self.bytes = 0
         self._progress = progress
         self._protected = protected
+        self._feed = feed
         self._number = 0
         self._last_folder = ""
         self._last_missing = 0
@@ -161,6 +162,7 @@ class Staging:
                     live.seek(0)
                     self._copy_bytes(live, out, done)
                 out.write(buffer if n == _CHUNK else memoryview(buffer)[:n])
+                self._feed()
                 done += n
                 self.bytes += n
         finally:
@@ -212,6 +214,7 @@ class Staging:
                 raise OSError(5)  # it shrank under our hands
             n = min(n, left)
             out.write(buffer if n == _CHUNK else memoryview(buffer)[:n])
+            self._feed()
             left -= n
 
     def _copy_aside(self, path, old):
@@ -238,6 +241,12 @@ class Staging:
         """How many of folder ("" for the root) and the folders above it do not exist yet."""
         if folder == self._last_folder:
             return self._last_missing
+        try:
+            # Neither exists. No rename reaches what is mounted (a card), nor does boot.py.
+            os.rename(_DIR + "/~", folder + "/~")
+        except OSError as error:
+            if error.args[0] == 1:  # EPERM
+                raise Refused("can not apply", "another filesystem: " + folder)
         last = self._last_folder + "/"
         missing = new = 0
         path = folder

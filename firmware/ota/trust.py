@@ -17,7 +17,10 @@ def trust(ca, reason):
             anchor = file.read()
     except OSError:
         raise Transient(reason, "trust anchor %s is missing" % ca)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    except OSError as error:  # TLS has memory of its own, which may be used up
+        raise Transient(reason, "no TLS, " + name_of(error))
     context.verify_mode = ssl.CERT_REQUIRED
     try:
         if _BEGIN in anchor:

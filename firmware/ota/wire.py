@@ -197,7 +197,7 @@ class Wire(io.IOBase):
                 self._wait_or_raise(flag)
                 n = call(data)
         except OSError as error:
-            return -error.args[0]
+            return -abs(error.args[0])  # those of TLS are below zero
         if not n:
             return n
         limits.step()

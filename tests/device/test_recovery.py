@@ -61,7 +61,7 @@ def old_tree():
 
 def stage(package):
     recovery.discard()
-    staging = Staging(lambda step, value: None, [])
+    staging = Staging(lambda step, value: None, [], lambda: None)
     try:
         for path in package:
             staging.add(Member("." + path, package[path]))
