@@ -142,21 +142,25 @@ def test_raw_paste(make: MakeBoard) -> None:
 
 
 def test_mip_installs_from_an_index(make: MakeBoard, tmp_path: Path) -> None:
-    (tmp_path / "web").mkdir()
-    (tmp_path / "web/m.py").write_text("x = 5\n")
-    package = {"urls": [["p/m.py", "m.py"]], "version": "1"}
-    (tmp_path / "web/package.json").write_text(json.dumps(package))
-    handler = functools.partial(
-        http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "web")
-    )
+    web, content = tmp_path / "web", b"x = 5\n"
+    name = hashlib.sha256(content).hexdigest()[:8]
+    index = {f"package/{kind}/thing/latest.json" for kind in ("6", "py")}
+    files = {path: json.dumps({"version": "1", "hashes": [["p/m.py", name]]}) for path in index}
+    for path, text in (files | {f"file/{name[:2]}/{name}": content.decode()}).items():
+        (web / path).parent.mkdir(parents=True, exist_ok=True)
+        (web / path).write_text(text)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(web))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/package.json"
+        url = f"http://127.0.0.1:{server.server_port}"
         board = make()
-        assert "Done" in mpremote(board.port, "mip", "install", url)
+        assert "Done" in mpremote(board.port, "mip", "install", "--index", url, "thing")
+        assert "Exists: /lib/p/m.py" in mpremote(
+            board.port, "mip", "install", "--index", url, "thing"
+        )
         server.shutdown()
     assert mpremote(board.port, "exec", "import p.m; print(p.m.x)") == "5\n"
-    assert flash.read_tree(board.image)["/lib/p/m.py"] == b"x = 5\n"
+    assert flash.read_tree(board.image)["/lib/p/m.py"] == content
 
 
 def test_the_repl_of_mpremote(make: MakeBoard) -> None:

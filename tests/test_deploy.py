@@ -23,6 +23,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
+from rich.console import Console
 
 from host_sim import flash, sample
 from host_sim.board import Board
@@ -597,10 +598,38 @@ def test_provisioning_that_makes_no_sense(
 
 
 def test_the_provisioning_file_stays_out_of_git() -> None:
-    check = ["git", "check-ignore", "provision.json", "provision-7.json", "dist/x"]
-    done = subprocess.run(check, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == check[2:]
-    assert provision.DEFAULT.parent == PROJECT
+    assert provision.DEFAULT == PROJECT / "provision.json"
+    assert "/provision*.json" in (PROJECT / ".gitignore").read_text().splitlines()
+
+
+def test_provision_shows_no_key_to_who_looks_over_the_shoulder(desk: Desk) -> None:
+    desk.provisioning.unlink()
+    ours, theirs = pty.openpty()
+    person = subprocess.Popen(
+        [sys.executable, "-m", "tools.deploy", "provision", "--file", desk.provisioning],
+        cwd=PROJECT,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    screen = ""
+    answers = {
+        "device id: ": DEVICE_ID,
+        "control channel id: ": CONTROL_CHANNEL,
+        "device key (not shown): ": DEVICE_KEY,
+        "git ignores it": "",
+    }
+    for question, reply in answers.items():
+        while question not in screen:
+            screen += os.read(ours, 1024).decode()
+        os.write(ours, f"{reply}\n".encode() if reply else b"")
+    assert person.wait(20) == 0
+    os.close(ours)
+    assert DEVICE_ID in screen
+    assert not holds_key(screen)
+    assert json.loads(desk.provisioning.read_text()) == IDS
 
 
 # The trust anchor
@@ -693,9 +722,9 @@ def served(folder: Path) -> Iterator[str]:
 @pytest.mark.parametrize("source", [True, False], ids=["source", "dist"])
 def test_mip_brings_the_same_files(desk: Desk, tmp_path: Path, source: bool) -> None:
     if not source:
-        assert main(["dist"]) == 0
+        dist.write(Console(quiet=True), tmp_path / "dist")
     image = desk.flash({"main.py": MAIN})
-    with desk.board(image) as board, served(PROJECT / ("" if source else "dist")) as url:
+    with desk.board(image) as board, served(PROJECT if source else tmp_path / "dist") as url:
         mpremote(board.port, "mip", "install", "--target", "/", f"{url}/package.json")
         by_mip = flash.read_tree(image)
         desk.type("deploy", board.port, *(["--src"] if source else []))

@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace, terminal: Console) -> None:
     command = arguments.command
     if command == "dist":
+        dist.refresh(terminal)
         dist.write(terminal)
     elif command == "provision":
         tls = None if arguments.tls is None else arguments.tls == "1"

@@ -27,11 +27,15 @@ def source_package() -> str:
     return package([(name, f"firmware/{name}") for name in names])
 
 
-def write(terminal: Console, folder: Path = ROOT / "dist") -> None:
-    """Bring package.json up to date, and make `folder` anew."""
+def refresh(terminal: Console) -> None:
+    """Bring the checkout's package.json up to date."""
     if PACKAGE.read_text() != source_package():
         PACKAGE.write_text(source_package())
         terminal.print("package.json is up to date now: commit it")
+
+
+def write(terminal: Console, folder: Path = ROOT / "dist") -> None:
+    """Make `folder` anew: the compiled agent, boot.py, and a package.json of them."""
     if folder.exists():
         shutil.rmtree(folder)
     (folder / "ota").mkdir(parents=True)
