@@ -13,13 +13,14 @@ from host_sim.console import cli as console
 from host_sim.errors import SimError
 from host_sim.fuzz import cli as fuzz
 from host_sim.powercut import cli as powercut
+from host_sim.scripts import cli as scripts
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each part registers its own sub-commands."""
     parser = argparse.ArgumentParser(prog="python -m host_sim", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for part in (demo, flash, console, node, board, powercut, badlink, fuzz, bench):
+    for part in (demo, flash, console, node, board, powercut, badlink, fuzz, bench, scripts):
         part.register(commands)
     return parser
 

@@ -1,0 +1,88 @@
+"""Many scripts, on all cores."""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+from host_sim import flash
+from host_sim.errors import SimError
+from host_sim.scripts.bench import Bench, Outcome
+
+
+@dataclass
+class Tally:
+    """What a number of scripts came to."""
+
+    scripts: int = 0
+    wakes: int = 0
+    boots: int = 0
+    power_cuts: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    longest_boot_s: float = 0.0
+    failures: list[Outcome] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count one in."""
+        self.scripts += 1
+        self.wakes += outcome.wakes
+        self.boots += outcome.boots
+        self.power_cuts += outcome.power_cuts
+        self.ends.update(end.name for end in outcome.ends)
+        self.longest_boot_s = max(self.longest_boot_s, outcome.longest_boot_s)
+        if outcome.wrong:
+            self.failures.append(outcome)
+
+    def __str__(self) -> str:
+        ends = ", ".join(f"{n} {name}" for name, n in sorted(self.ends.items()))
+        return (
+            f"{self.scripts} scripts, {len(self.failures)} failures: {self.wakes} wakes, "
+            f"{self.boots} boots, {self.power_cuts} power cuts; "
+            f"{self.ends.total()} requests: {ends}; longest boot {self.longest_boot_s:.1f} s"
+        )
+
+
+def run_all(
+    seeds: list[int], jobs: int, broker: str, firmware: Path = flash.FIRMWARE
+) -> Iterator[Outcome]:
+    """The outcome of each seed's script, as they come, from so many processes."""
+    # Not forked: that would take along half of what the threads here are doing.
+    context = multiprocessing.get_context("spawn")
+    queue: SimpleQueue[Outcome | str] = context.SimpleQueue()
+    stop = context.Event()
+    shares = [share for n in range(jobs) if (share := seeds[n::jobs])]
+    workers = [
+        context.Process(target=_work, args=(share, broker, firmware, queue, stop))
+        for share in shares
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        for _ in seeds:
+            outcome = queue.get()
+            if isinstance(outcome, str):
+                raise SimError(f"the bench itself failed:\n{outcome}")
+            yield outcome
+    finally:
+        stop.set()  # each has a broker to end
+        for worker in workers:
+            worker.join()
+
+
+def _work(seeds: list[int], broker: str, firmware: Path, queue: SimpleQueue, stop: Event) -> None:
+    try:
+        with Bench(broker, firmware) as bench:
+            for seed in seeds:
+                if stop.is_set():
+                    return
+                queue.put(bench.run(seed))
+    except SimError as error:
+        queue.put(str(error))
+    except Exception:
+        queue.put(traceback.format_exc())
