@@ -102,7 +102,7 @@ print("longest:", max([pause_ms(1) for _ in range(200)]))
 def test_empty_memory_and_our_own_is_used(make_site: MakeSite, ours: bytes):
     site = make_site()
     put(site.node, ours)
-    # An application that asks for pauses takes part; without that nothing is put into empty memory.
+    # An application that asks for pauses takes part; else nothing is put into empty memory.
     code = "from ota.backoff import pause_ms, remember\nremember(True)\npause_ms(1)\n"
     site.node.exec(code, cause="deepsleep")
     assert stored(site.node.rtc_memory) == MARK + bytes([(ours[4] if ours else 0) + 1])
