@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import http.server
@@ -343,37 +344,40 @@ def test_fast_boards_do_not_wait(make: MakeBoard) -> None:
 # Flash
 
 
+@contextlib.contextmanager
+def program(*arguments: object) -> Iterator[subprocess.Popen]:
+    """``python -m host_sim board …``; it is dead afterwards."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "host_sim", "board", *map(str, arguments)],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_flash_outlives_the_process(tmp_path: Path) -> None:
     """Ended the hard way, a board loses nothing that littlefs had synced."""
     image, link = tmp_path / "flash.img", tmp_path / "port"
-    command = [sys.executable, "-m", "host_sim", "board", image, "--blocks", "32", "--link", link]
-    for round_ in range(2):
-        board = subprocess.Popen(
-            [str(part) for part in command],
-            cwd=PROJECT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    with program(image, "--blocks", 32, "--link", link) as board:
         ready = json.loads(board.stdout.readline())
-        assert (ready["event"], ready["new"]) == ("ready", round_ == 0)
-        assert os.path.realpath(link) == ready["port"]
-        if round_ == 0:
-            code = "f = open('kept', 'w'); f.write('x' * 9000); f.close(); print(1)"
-            mpremote(ready["port"], "exec", code)
-            board.kill()
-            board.wait()
-        else:
-            assert mpremote(str(link), "cat", "kept") == "x" * 9000
-            with pytest.raises(SimError, match="a board that runs already"):
-                Board(image)
-            board.send_signal(signal.SIGTERM)
-            assert board.wait(10) == 0
-            last = json.loads(board.stdout.read().splitlines()[-1])
-            assert last["event"] == "flash"
-            assert not link.is_symlink()
-        board.stdout.close()
-        board.stderr.close()
+        assert ready == {"event": "ready", "port": os.path.realpath(link), "new": True}
+        code = "f = open('kept', 'w'); f.write('x' * 9000); f.close(); print(1)"
+        mpremote(ready["port"], "exec", code)
+        board.kill()
+    with program(image, "--link", link) as board:
+        assert json.loads(board.stdout.readline())["new"] is False
+        assert mpremote(str(link), "cat", "kept") == "x" * 9000
+        with pytest.raises(SimError, match="a board that runs already"):
+            Board(image)
+        board.send_signal(signal.SIGTERM)
+        assert board.wait(10) == 0
+        assert json.loads(board.stdout.read().splitlines()[-1])["event"] == "flash"
+        assert not link.is_symlink()
 
 
 def test_ctrl_c_never_breaks_a_write(make: MakeBoard) -> None:
