@@ -108,8 +108,8 @@ class Gzip(_Inflated):
             raise bad("CRC-32 differs")
         if int.from_bytes(trailer[4:], "little") != self._length & 0xFFFFFFFF:
             raise bad("length differs")
-        following = ahead.peek(1)
-        if len(following) and following[0]:
+        following = ahead.peek(2)
+        if len(following) and following[0] == 0x1F and following[-1] in (0x1F, 0x8B):
             # As `cat a.gz b.gz` makes it, and pigz. The old window has to go before the new one.
             gc.collect()
             self._begin()

@@ -61,7 +61,7 @@ class Staging:
             if member.is_folder:
                 return
             raise Refused("can not apply", "a file without a name")
-        check_path(path, self._protected)
+        check_path(path, self._protected, member.is_folder)
         if member.is_folder:
             self._add_folder(path)
         else:
@@ -99,6 +99,7 @@ class Staging:
             # Today's packages bring a boot.py that knows nothing of recovery. It must not take its
             # place at the front, so our boot.py stays and runs theirs last.
             path = "/boot_user.py"
+            check_path(path, self._protected)
             mode = _mode(path)
             self._meet(path)
             if mode == _FILE and self._equal(path, new):
@@ -130,6 +131,7 @@ class Staging:
         if self._known(twin, "f"):
             raise Refused("can not apply", "both source and .mpy of " + path)
         if _mode(twin) == _FILE:
+            check_path(twin, self._protected)
             self._mark(twin, "f")
             if _in_root(twin):
                 self._copy_aside(twin, "%s/old/%d" % (_DIR, self._number))

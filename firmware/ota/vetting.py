@@ -37,13 +37,17 @@ def clean_path(name):
     return path
 
 
-def check_path(path, more):
-    """Raise Refused when path is protected. more: list of further protected paths."""
+def check_path(path, more, is_folder=False):
+    """Raise Refused when path is protected, or a file where the folder of a protected one belongs.
+
+    more: list of further protected paths.
+    """
     if path in ("/boot.mpy", "/main.mpy", "/boot_user.mpy"):
         # It would retire the source, which is what MicroPython starts.
         raise Refused("can not apply", "nothing runs " + path)
     for protected in list(_PROTECTED) + more:
-        if path == protected or path.startswith(protected + "/"):
+        below = path.startswith(protected + "/")
+        if path == protected or below or (not is_folder and protected.startswith(path + "/")):
             raise Refused("can not apply", "protected path " + path)
 
 

@@ -13,7 +13,7 @@ recovery = ota.recovery
 CONFIG = {"device_id": "d", "device_key": "k", "control_channel": "c", "max_attempts": 1}
 
 
-class Reset(Exception):
+class Reset(BaseException):
     """The node resets: with a committed transaction, or after flash has failed."""
 
 
@@ -120,9 +120,9 @@ class Node:
             end = "reset"
         return end, agent.reason, _Control.published
 
-    def _look_and_discard(self):
+    def _look_and_discard(self, moved=None):
         self._look()
-        self._discard()
+        self._discard(moved)
 
     def _look(self):
         if not recovery.in_transaction():
