@@ -11,6 +11,7 @@ from host_sim.bench import cli as bench
 from host_sim.board import cli as board
 from host_sim.console import cli as console
 from host_sim.errors import SimError
+from host_sim.fleet import cli as fleet
 from host_sim.fuzz import cli as fuzz
 from host_sim.powercut import cli as powercut
 from host_sim.scripts import cli as scripts
@@ -20,7 +21,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each part registers its own sub-commands."""
     parser = argparse.ArgumentParser(prog="python -m host_sim", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for part in (demo, flash, console, node, board, powercut, badlink, fuzz, bench, scripts):
+    parts = (demo, flash, console, node, board, powercut, badlink, fuzz, bench, scripts, fleet)
+    for part in parts:
         part.register(commands)
     return parser
 

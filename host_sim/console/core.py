@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,11 +114,18 @@ class Console:
 
     def add_device(self, device_id: str, key: str, channel: str) -> Device:
         """Register a device, or replace it; the broker knows it when this returns."""
-        if device_id == self._registry.admin_user:
-            raise SimError(f"device id {device_id!r} is taken")
-        device = self._registry.add_device(device_id, key, channel)
-        self._broker.refresh()
+        (device,) = self.add_devices([(device_id, key, channel)])
         return device
+
+    def add_devices(self, devices: Iterable[tuple[str, str, str]]) -> list[Device]:
+        """`add_device` for many, each an id, a key and a channel."""
+        added = []
+        for device_id, key, channel in devices:
+            if device_id == self._registry.admin_user:
+                raise SimError(f"device id {device_id!r} is taken")
+            added.append(self._registry.add_device(device_id, key, channel))
+        self._broker.refresh()
+        return added
 
     def add_package(
         self, source: Path | str | bytes, name: str | None = None, *, fuid: str | None = None
