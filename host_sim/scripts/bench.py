@@ -211,8 +211,8 @@ class Performance:
             if steps:
                 environ["STEP_PORT"] = str(port)
             run = self._wake(environ, wake.cause, last, BOOT_LIMIT_S, options)
-        # Where flash takes nothing any more boot.py says why, and lets main.py run.
-        self._look_for_tracebacks(run, "OSError" if wake.persistent else "")
+        # Where flash fails boot.py may say that it could not count a boot, and lets main.py run.
+        self._look_for_tracebacks(run, "OSError" if wake.fail else "")
         return run
 
     def _both(self, first: Callable[[], object] | None) -> Callable[[], None]:
@@ -227,8 +227,9 @@ class Performance:
         """Good wakes until there is nothing left to do."""
         environ = {"TIMEOUT_MS": str(GOOD_TIMEOUT_MS), "CYCLE_S": str(GOOD_CYCLE_S)}
         most = GOOD_WAKES
-        if any(p.manner == "never connects" for p in self._play.packages):
-            most += TRIAL_WAKES
+        for package in self._play.packages:
+            if package.manner == "never connects":
+                most += TRIAL_WAKES
         for _ in range(most + 1):
             last = self._wake(environ, "deepsleep", last, WAKE_TIMEOUT_S, {})
             self._look_for_tracebacks(last)
