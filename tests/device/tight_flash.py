@@ -159,7 +159,7 @@ def stage(package):
     if not ota.staging.enough_for(1 + sum(len(content or b"") for _, content in package)):
         raise ota.errors.Refused("not enough space")
     recovery.save("attempts", "fa8884d2 1")
-    staging = ota.staging.Staging(_silent, [])
+    staging = ota.staging.Staging(_silent, [], _silent)
     try:
         for path, content in package:
             staging.add(Member(path, content))
@@ -193,7 +193,7 @@ def boot():
     recovery.boot()
 
 
-def _silent(step, value):
+def _silent(*what):
     pass
 
 
