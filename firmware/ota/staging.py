@@ -342,4 +342,5 @@ def free_blocks():
 
 def enough_for(size):
     """True when `size` bytes, an archive's, are free. What it holds is counted as it arrives."""
-    return free_blocks() * _BLOCK >= size
+    free = free_blocks()
+    return free >= _RESERVE and free * _BLOCK >= size
