@@ -19,6 +19,11 @@ _CHUNK = const(1024)
 _RESERVE = const(12)
 _FOLDER_BLOCKS = const(2)
 _FILTER = const(2048)
+# What the install adds to folders by moving entries there: a block for so many bytes of them. A
+# staged member is called `7`; it takes the space for its own name only when it gets it.
+_GROWTH = const(768)
+_INLINE = const(128)
+_ENTRY = const(40)
 # What stands at a path.
 _NOTHING = const(0)
 _FILE = const(1)
@@ -46,13 +51,15 @@ class Staging:
         self._seen = bytearray(_FILTER)
         self._buffer = bytearray(_CHUNK)
         self._live_buffer = bytearray(_CHUNK)
+        self._promised = 0  # blocks that only the install will use
+        self._growth = 0
+        self._ask()
         if _mode(_DIR) == _NOTHING:
             os.mkdir(_DIR)
         os.mkdir(_DIR + "/new")
         os.mkdir(_DIR + "/old")
         self._journal = open(_DIR + "/journal", "w")
         self._free = free_blocks()
-        self._promised = 0  # blocks that only the install will use
 
     def add(self, member):
         """Stage one member of a TarReader."""
@@ -70,6 +77,7 @@ class Staging:
     def finish(self):
         """All members are staged and verified: close what the commit relies on."""
         self._journal.close()
+        self._ask()
 
     def close(self):
         """Close files, in whatever state. Leaves the litter to recovery.discard()."""
@@ -107,6 +115,7 @@ class Staging:
                 return
         self._number += 1
         self.staged += 1
+        self._grow(path if mode == _NOTHING else "", member.size)
         if mode == _NOTHING:
             self._line("a", n, depth, path)
         elif on_boot_path(path) or _in_root(path):
@@ -239,6 +248,19 @@ class Staging:
                 raise Refused("not enough space", "%d blocks are free" % max(0, self._free))
         self._free -= blocks
 
+    def _ask(self):
+        """Count what is free anew. Raises Refused as _take() does."""
+        self._free = 0
+        self._take(0)
+
+    def _grow(self, path, size):
+        """Count what an entry adds to its folder when it is moved there."""
+        self._growth += len(path.encode()) - path.rfind("/") + min(size, _INLINE) + _ENTRY
+        blocks = self._growth // _GROWTH
+        self._growth %= _GROWTH
+        self._take(blocks)
+        self._promised += blocks
+
     def _missing(self, folder):
         """How many of folder ("" for the root) and the folders above it do not exist yet."""
         if folder == self._last_folder:
@@ -264,6 +286,7 @@ class Staging:
             if not last.startswith(path + "/") and not self._may_know(path, "m"):
                 self._mark(path, "m")
                 new += 1
+                self._grow(path, 0)
             path = path[: path.rfind("/")]
         if new:
             # The install will make them; it must not find flash full.
@@ -342,5 +365,4 @@ def free_blocks():
 
 def enough_for(size):
     """True when `size` bytes, an archive's, are free. What it holds is counted as it arrives."""
-    free = free_blocks()
-    return free >= _RESERVE and free * _BLOCK >= size
+    return (free_blocks() - _RESERVE) * _BLOCK >= size
