@@ -130,7 +130,7 @@ FAULTS = {
     "links": ("tarfile_lite", '"0\\x007"', '"0\\x0017"'),
     "zero blocks": ("tarfile_lite", "if zero_blocks == 2:", "if zero_blocks == 1:"),
     "gzip CRC": ("inflate", '"little") != self._crc:', '"little") == -1:'),
-    "gzip members": ("inflate", "if len(following) and following[0]:", "if False:"),
+    "gzip members": ("inflate", "if len(following) and following[0] == 0x1F", "if False"),
     "window": ("inflate", ">> 4) + 8", ">> 4) + 7"),
     "dots": ("vetting", 'if part == "..":', 'if part == "...":'),
     "backslash": ("vetting", 'c == "\\\\" or ', ""),
