@@ -164,7 +164,7 @@ FAULTS = [
             "what lies in a protected folder",
             "only the protected path itself is refused",
             "names",
-            ((VETTING, ' or path.startswith(protected + "/")', ""),),
+            ((VETTING, 'path.startswith(protected + "/")', "False"),),
         ),
         "a protected path",
     ),

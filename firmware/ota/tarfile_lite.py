@@ -14,6 +14,9 @@ _BLOCK = const(512)
 # A PAX or GNU header longer than this is no name: a path on the node has at most 255 bytes a part.
 _LONGEST_EXTENSION = const(4096)
 
+# What may follow these first bytes of a character in UTF-8 (RFC 3629); others take 0x80 to 0xBF.
+_SECOND = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}
+
 
 def _bad(detail):
     return Refused("can not apply", "bad archive, " + detail)
@@ -246,12 +249,16 @@ def _text(raw):
         text = str(raw, "utf-8")
     except UnicodeError:
         raise _bad("name is not UTF-8")
-    # MicroPython lets overlong forms, surrogates and what is beyond Unicode pass.
-    for c in text:
-        code = ord(c)
-        length = 1 + (code > 0x7F) + (code > 0x7FF) + (code > 0xFFFF)
-        if len(c.encode()) != length or code >> 11 == 0x1B or code > 0x10FFFF:
+    # MicroPython lets overlong forms, surrogates and what is beyond Unicode pass. Bytes are looked
+    # at, not characters: each of those would be kept in RAM for good.
+    for i in range(len(raw)):
+        first = raw[i]
+        if first in (0xC0, 0xC1) or first > 0xF4:
             raise _bad("name is not UTF-8")
+        if first in _SECOND:
+            least, most = _SECOND[first]
+            if not least <= raw[i + 1] <= most:
+                raise _bad("name is not UTF-8")
     return text
 
 

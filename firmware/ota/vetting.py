@@ -25,10 +25,12 @@ def clean_path(name):
             continue
         if part == "..":
             raise Refused("can not apply", "a path leaves the root")
-        if len(part.encode()) > 255:
+        # Bytes, not characters: MicroPython would keep each of those in RAM for good.
+        raw = part.encode()
+        if len(raw) > 255:
             raise Refused("can not apply", "a name is longer than 255 bytes")
-        for c in part:
-            if c == "\\" or ord(c) < 32 or ord(c) == 127:
+        for c in raw:
+            if c == 92 or c < 32 or c == 127:
                 raise Refused("can not apply", "a name has a character not allowed in it")
         parts.append(part)
     path = "/" + "/".join(parts)
