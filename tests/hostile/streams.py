@@ -210,7 +210,7 @@ def garbage_behind_zeros_behind_gzip() -> bytes:
     return gz() + bytes(512) + b"garbage"
 
 
-@hostile(EARLY)
+@hostile(BAD)
 def first_bytes_of_a_member_behind_gzip() -> bytes:
     """It begins as a second gzip member would, and is none."""
     return gz() + b"\x1f"
