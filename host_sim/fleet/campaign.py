@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-import os
 import queue
 import random
 import tempfile
@@ -22,7 +21,8 @@ from host_sim.fleet.member import Job, Member, News, digest, main_py, work
 from host_sim.fleet.memory import MemoryWatch, Peak
 
 _BLOCKS = 128
-_NODES_A_PROCESS = 50
+_NODES_A_PROCESS = 40
+_OPEN_FILES = 1000
 _PATIENCE_S = 600.0
 # A node that serves ends in none of these ways.
 _ENDS = ("exit", "timeout", "boot_limit", "sleep")
@@ -53,14 +53,18 @@ class Result:
     """From the start of the first node until all were connected at a time."""
     ask_s: float = 0.0
     """How long it took the platform to ask all of them."""
-    reported_s: float = 0.0
-    """From the first request until the last node had reported its end."""
+    reported_s: list[float] = field(default_factory=list)
+    """When each node on a good link had reported its end, counted from the first request."""
+    reported_cut_s: list[float] = field(default_factory=list)
+    """The same, of those on links that break."""
     confirmed_s: float = 0.0
-    """… and until the last one had confirmed the new version."""
+    """When the last one had confirmed the new version."""
     downloads: int = 0
     """Downloads begun, those that were taken up again included."""
     laters: int = 0
     """How often a node left it for later before the broker was lost."""
+    down_s: float = 0.0
+    """How long the broker was away, from the loss until it answered again."""
     back_s: list[float] = field(default_factory=list)
     """When each node was in touch again, counted from the loss of the broker."""
     memory: Peak = field(default_factory=Peak)
@@ -167,7 +171,7 @@ class Fleet:
         began = time.monotonic()
         for worker in self._workers:
             worker.start()
-        result.connect_s = self._all("contact", began, "connected") - began
+        result.connect_s = max(self._all("contact", began, "connected").values()) - began
         self._tell(f"{len(self._members)} nodes are connected, {result.connect_s:.1f} s")
 
     def _ask(self, result: Result) -> None:
@@ -178,11 +182,15 @@ class Fleet:
             self._console.request(member.device_id, fuid)
         result.ask_s = time.monotonic() - began
         self._tell(f"all are asked for {fuid}, {result.ask_s:.1f} s")
-        result.reported_s = self._all("report", began, "reported") - began
-        result.confirmed_s = self._all("confirm", began, "confirmed") - began
+        reported = self._all("report", began, "reported")
+        confirmed = self._all("confirm", began, "confirmed")
+        for member in self._members:
+            times = result.reported_cut_s if member.cut else result.reported_s
+            times.append(reported[member.number] - began)
+        result.confirmed_s = max(confirmed.values()) - began
         result.downloads = len(self._console.downloads)
         result.laters = self._counts["later"]
-        self._tell(f"all have reported after {result.reported_s:.1f} s")
+        self._tell(f"all have confirmed the new version, {result.confirmed_s:.1f} s")
 
     def _lose_broker(self, result: Result) -> None:
         # Those that confirmed last are to be in the middle of their listening.
@@ -191,19 +199,14 @@ class Fleet:
         with self._console.broker_down():
             self._tell("the broker is gone")
             time.sleep(max(0.0, self._plan.down_s - (time.monotonic() - began)))
-        down_s = time.monotonic() - began
-        self._tell(f"the broker is back after {down_s:.1f} s")
-        last = self._all("contact", began, "back", value="idle")
-        back = {
-            n.number: n.t - began
-            for n in reversed(self._heard)
-            if n.what == "contact" and n.value == "idle" and n.t > began
-        }
-        result.back_s = sorted(back.values())
-        self._tell(f"the last node is back after {last - began:.1f} s")
+        result.down_s = time.monotonic() - began
+        self._tell(f"the broker is back after {result.down_s:.1f} s")
+        back = self._all("contact", began, "come back", value="idle")
+        result.back_s = sorted(t - began for t in back.values())
+        self._tell(f"the last node is back after {result.back_s[-1]:.1f} s")
 
-    def _all(self, what: str, since: float, said: str, value: str = "") -> float:
-        """Wait until every node has told of it, and return when the last one first did."""
+    def _all(self, what: str, since: float, said: str, value: str = "") -> dict[int, float]:
+        """Wait until every node has told of it; when each first did."""
         first: dict[int, float] = {}
         done = 0
         deadline = time.monotonic() + _PATIENCE_S
@@ -217,7 +220,7 @@ class Fleet:
                     )
             done = len(self._heard)
             if len(first) == len(self._members):
-                return max(first.values())
+                return first
             if time.monotonic() > deadline:
                 missing = sorted({m.number for m in self._members} - set(first))
                 words = self._last_words(missing[0])
@@ -259,48 +262,14 @@ class Fleet:
                 wrong.append(f"node {news.number}: {news.what} {news.value}")
 
 
-def expected_rate(plan: Plan, window_s: float, step_s: float = 0.1) -> list[tuple[float, float]]:
-    """Nodes per second that come back, if each pause is drawn from its window as told."""
-    steps = int(window_s / step_s)
-    down = int(plan.down_s / step_s)
-    rate = [0.0] * steps
-    tries = [plan.nodes / plan.retry_s if n * step_s < plan.retry_s else 0.0 for n in range(steps)]
-    pause_s = float(plan.retry_s)
-    for _ in range(6):
-        for n in range(down, steps):
-            rate[n] += tries[n]
-        # Who tries while the broker is away draws again, from twice the window.
-        pause_s *= 2
-        again = [0.0] * (steps + 1)
-        for n in range(min(down, steps)):
-            share = tries[n] * step_s / pause_s
-            again[n] += share
-            again[min(steps, n + int(pause_s / step_s))] -= share
-        tries = []
-        level = 0.0
-        for change in again[:steps]:
-            level += change
-            tries.append(level)
-    return [(n * step_s, value) for n, value in enumerate(rate)]
-
-
-def open_files_needed() -> int:
-    """Files that one process of a fleet has open at a time."""
-    return 12 * _NODES_A_PROCESS
-
-
 def raise_file_limit() -> None:
     """Allow as many open files as a process of a fleet needs."""
-    import resource
+    import resource  # not on every system
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = open_files_needed() + 400
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        if hard != resource.RLIM_INFINITY and hard < wanted:
-            raise SimError(f"a fleet needs {wanted} open files, {hard} are allowed: ulimit -n")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def cores() -> int:
-    """For the record."""
-    return os.cpu_count() or 1
+    if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
+        if hard != resource.RLIM_INFINITY and hard < _OPEN_FILES:
+            raise SimError(
+                f"a fleet needs {_OPEN_FILES} open files, {hard} are allowed: ulimit -n"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, hard))

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console as Terminal
 
 from host_sim.errors import SimError
-from host_sim.fleet.campaign import Fleet, Plan, Result, expected_rate, raise_file_limit
-from host_sim.fleet.plot import histogram
+from host_sim.fleet.campaign import Fleet, Plan, Result, raise_file_limit
+from host_sim.fleet.plot import expected_rate, histogram
 
 _SHOWN = 20
 _MB = 1_000_000
@@ -55,17 +55,20 @@ def summary(result: Result) -> list[str]:
     """The result as rows of a Markdown table."""
     plan, memory = result.plan, result.memory
     back = result.back_s
-    after = [t - plan.down_s for t in back]
+    after = [t - result.down_s for t in back]
+    reported = sorted(result.reported_s) or [0.0]
     busiest = max((sum(s <= t < s + 1 for t in back) for s in back), default=0)
     rows = {
         "nodes": f"{plan.nodes}, {round(plan.nodes * plan.cut_share)} of them on bad links",
         "all connected after": f"{result.connect_s:.1f} s",
         "all asked within": f"{result.ask_s:.1f} s",
-        "last end reported after": f"{result.reported_s:.1f} s",
+        "half of the ends reported after": f"{reported[len(reported) // 2]:.1f} s",
+        "last end reported after": f"{reported[-1]:.1f} s",
+        "… on a bad link": f"{max(result.reported_cut_s, default=0.0):.1f} s",
         "last new version confirmed after": f"{result.confirmed_s:.1f} s",
         "downloads begun, resumed ones included": f"{result.downloads}",
         "left for later by a node": f"{result.laters} times",
-        "broker away for": f"{plan.down_s:.1f} s",
+        "broker away for": f"{result.down_s:.1f} s",
         "nodes back within 1 s of its return": f"{sum(t < 1 for t in after)}",
         "half of them back after its return within": f"{after[len(after) // 2]:.1f} s",
         "last one back after its return": f"{after[-1]:.1f} s",
@@ -94,9 +97,8 @@ def plot(result: Result) -> str:
     plan = result.plan
     return histogram(
         result.back_s,
-        title=f"{plan.nodes} nodes lose one broker for {plan.down_s:.0f} s",
-        note=f"bars: as measured, per second; line: as to be expected with retry_s = "
-        f"{plan.retry_s}; without jitter they would come all at once",
-        down_s=plan.down_s,
-        expected=expected_rate(plan, max(result.back_s) + 1),
+        title=f"{plan.nodes} nodes lose one broker for {result.down_s:.0f} s",
+        note=f"bars: in each second, as measured; line: as drawn with retry_s = {plan.retry_s}",
+        down_s=result.down_s,
+        expected=expected_rate(plan.nodes, plan.retry_s, result.down_s, max(result.back_s) + 1),
     )

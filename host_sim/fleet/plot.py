@@ -1,4 +1,4 @@
-"""A histogram as an SVG file, for the docs."""
+"""When the nodes of a fleet came back, and when they should: a histogram as an SVG file."""
 
 from __future__ import annotations
 
@@ -79,3 +79,30 @@ def histogram(
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def expected_rate(
+    nodes: int, retry_s: float, down_s: float, window_s: float, step_s: float = 0.1
+) -> list[tuple[float, float]]:
+    """Nodes per second that come back, if each pause is drawn from its window as told."""
+    steps = int(window_s / step_s)
+    down = int(down_s / step_s)
+    rate = [0.0] * steps
+    tries = [nodes / retry_s if n * step_s < retry_s else 0.0 for n in range(steps)]
+    pause_s = retry_s
+    for _ in range(6):
+        for n in range(down, steps):
+            rate[n] += tries[n]
+        # Who tries while the broker is away draws again, from twice the window.
+        pause_s *= 2
+        again = [0.0] * (steps + 1)
+        for n in range(min(down, steps)):
+            share = tries[n] * step_s / pause_s
+            again[n] += share
+            again[min(steps, n + int(pause_s / step_s))] -= share
+        tries = []
+        level = 0.0
+        for change in again[:steps]:
+            level += change
+            tries.append(level)
+    return [(n * step_s, value) for n, value in enumerate(rate)]

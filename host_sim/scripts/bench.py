@@ -6,9 +6,7 @@ import contextlib
 import json
 import logging
 import re
-import socket
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY
 from host_sim.scripts import script
 from host_sim.scripts.judge import End, Order, judge
 from host_sim.scripts.script import Script, Wake
+from host_sim.scripts.steps import Steps
 
 #: What a node may wait in a bad wake: for each move of the network, and for the contact, for the
 #: download and for the report.
@@ -277,41 +276,3 @@ class Performance:
             if not {"ZeroDivisionError", "SyntaxError", known} & set(errors):
                 wrong = "traceback: " + " ".join(traceback.split())[:300]
                 self._outcome.wrong.append(wrong)
-
-
-class Steps:
-    """A context manager: a port at which a node says what step it is at, and waits for a byte."""
-
-    def __init__(self) -> None:
-        self._actions: dict[str, Callable[[], object]] = {}
-
-    def __enter__(self) -> Steps:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
-
-    @contextlib.contextmanager
-    def waiting(self, actions: dict[str, Callable[[], object]]):
-        """Each action is done once, when its step comes first. Yields the port."""
-        self._actions = actions
-        yield self._listener.getsockname()[1]
-        self._actions = {}
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            with connection, contextlib.suppress(OSError):
-                step = connection.makefile("rb").readline().decode().strip()
-                action = self._actions.pop(step, None)
-                if action:
-                    action()
-                connection.sendall(b".")
