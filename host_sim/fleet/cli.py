@@ -56,22 +56,21 @@ def summary(result: Result) -> list[str]:
     plan, memory = result.plan, result.memory
     back = result.back_s
     after = [t - result.down_s for t in back]
-    reported = sorted(result.reported_s) or [0.0]
     busiest = max((sum(s <= t < s + 1 for t in back) for s in back), default=0)
     rows = {
         "nodes": f"{plan.nodes}, {round(plan.nodes * plan.cut_share)} of them on bad links",
         "all connected after": f"{result.connect_s:.1f} s",
         "all asked within": f"{result.ask_s:.1f} s",
-        "half of the ends reported after": f"{reported[len(reported) // 2]:.1f} s",
-        "last end reported after": f"{reported[-1]:.1f} s",
+        "half of the ends reported after": _middle(result.reported_s),
+        "last end reported after": f"{max(result.reported_s, default=0.0):.1f} s",
         "… on a bad link": f"{max(result.reported_cut_s, default=0.0):.1f} s",
         "last new version confirmed after": f"{result.confirmed_s:.1f} s",
         "downloads begun, resumed ones included": f"{result.downloads}",
         "left for later by a node": f"{result.laters} times",
         "broker away for": f"{result.down_s:.1f} s",
         "nodes back within 1 s of its return": f"{sum(t < 1 for t in after)}",
-        "half of them back after its return within": f"{after[len(after) // 2]:.1f} s",
-        "last one back after its return": f"{after[-1]:.1f} s",
+        "half of them back after its return within": _middle(after),
+        "last one back after its return": f"{max(after, default=0.0):.1f} s",
         "most that came back in any one second": f"{busiest}",
     }
     if memory.interpreters:
@@ -86,6 +85,10 @@ def summary(result: Result) -> list[str]:
     lines = [f"| {name} | {value} |" for name, value in rows.items()]
     ends = "all ended in one report and on the new tree" if not result.wrong else "NOT as it must"
     return ["| what | |", "|---|---|", *lines, ends]
+
+
+def _middle(seconds: list[float]) -> str:
+    return f"{sorted(seconds)[len(seconds) // 2]:.1f} s" if seconds else "none"
 
 
 def _mb(size: int) -> str:
