@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test powercut badlink archives fuzz board provision deploy ca status \
-	undeploy dist bench lint format lock clean
+	undeploy dist bench scripts fleet lint format lock clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
@@ -71,6 +71,12 @@ dist: $(READY) ## dist/ with the compiled agent for mip, and package.json up to 
 
 bench: $(READY) ## measure flash, heap, code, wear and time beside their floors (P=part for one)
 	@$(BIN)/python -m host_sim bench --write $(P)
+
+scripts: $(READY) ## 500 random fault scripts, one rule for the end (N=how many, SEED=one of them)
+	@$(BIN)/python -m host_sim scripts $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
+
+fleet: $(READY) ## 200 nodes at one console: asked at once, then bereft of their broker (N=how many)
+	@$(BIN)/python -m host_sim fleet $(if $(N),--nodes $(N))
 
 lint: $(READY)
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
