@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from host_sim.scripts.campaign import Tally
 from host_sim.scripts.judge import End, Order, judge
 from host_sim.scripts.script import Package, make
 from tests.brokers import require_mosquitto
-from tests.mutants import MUTANTS
+from tests.mutants import MUTANTS, Mutant
 
 SEEDS = range(15)
 
@@ -79,6 +80,53 @@ def test_scripts_have_everything_in_them():
 
 
 # -- the rule can fail ---------------------------------------------------------------------------
+
+
+def mutant(name: str, file: str, old: str, new: str) -> Mutant:
+    return Mutant(name, "", "", ((file, old, new),))
+
+
+# A script that catches each: where scripts are drawn in another way now, look for another seed.
+PLANTED = {
+    0: next(m for m in MUTANTS if m.name == "delete before rename"),
+    2: mutant(
+        "clear whatever stands there",
+        "ota/report.py",
+        "    if pending and pending.file_id == file_id:",
+        "    if pending:",
+    ),
+    707: mutant(
+        "the rest of another package",
+        "ota/download.py",
+        "        if response.etag != self._etag:\n",
+        "        if False:\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("seed", PLANTED, ids=[m.name for m in PLANTED.values()])
+def test_a_planted_fault_is_caught(tmp_path: Path, seed: int):
+    require_mosquitto()
+    with Bench(firmware=PLANTED[seed].plant(tmp_path)) as bench:
+        outcome = bench.run(seed)
+    assert outcome.wrong, outcome.story
+
+
+def test_a_script_that_fails_says_its_seed(monkeypatch: pytest.MonkeyPatch):
+    """And the command fails with it."""
+    good = Outcome(3, [], [End((1,), None)], wakes=2, boots=3)
+    bad = Outcome(4, ["still retained: b'[]'"], [End((), None)], wakes=2, boots=2, story="all")
+    monkeypatch.setattr(cli, "run_all", lambda *_: iter([good, bad]))
+    screen = io.StringIO()
+    monkeypatch.setattr(cli, "Terminal", lambda: Terminal(file=screen, width=200))
+    arguments = argparse.Namespace(seed=None, count=2, first=3, jobs=1, broker="amqtt")
+    assert cli._command(arguments) == 1
+    text = screen.getvalue()
+    assert "FAILED seed 4: still retained" in text
+    assert "2 scripts, 1 failures: 4 wakes, 5 boots, 0 power cuts; 2 requests: 1 applied" in text
+    monkeypatch.setattr(cli, "run_all", lambda *_: iter([good]))
+    assert cli._command(arguments) == 0
+
 
 OLD = ({"/main.py": b"1", "/data/a": b"a"}, ["/data"])
 FIRST = Order("11111111", Package({"main.py": b"2", "new/deep/b": b"b"}, "tar", "good"))

@@ -155,7 +155,7 @@ class Performance:
         self._orders: list[Order] = []
         self._told = len(self._console.messages(DEVICE_ID))
         self._outcome = Outcome(play.seed, [])
-        self._story: list[str] = []
+        self._story = [str(play)]  # now: faults of the server are used up
         self._boot_began = 0.0
 
     def run(self) -> Outcome:
@@ -179,7 +179,7 @@ class Performance:
         )
         outcome.wrong += wrong
         outcome.seconds = time.monotonic() - began
-        outcome.story = f"{self._play}\n" + "\n".join(self._story)
+        outcome.story = "\n".join(self._story)
         return outcome
 
     def _ask(self) -> None:

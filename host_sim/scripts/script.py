@@ -273,7 +273,7 @@ def _server(chance: random.Random, size: int, compressed: bool) -> Faults:
         (lambda: resumed(content_range=""), 1),
         (lambda: resumed(etag=other), 1),
         # The rest of another package of the same size: only its tag tells.
-        (lambda: resumed(etag=other, if_range_ignored=True, flip_at=chance.randrange(3000)), 2),
+        (lambda: resumed(etag=other, if_range_ignored=True, flip_at=chance.randrange(3000)), 4),
         (lambda: resumed(status=503), 1),
         (lambda: Faults(flip_at=cuts()[0]) if compressed else Faults(chunked=True), 2),
         (lambda: Faults(wrong_length=cuts()[0]), 1),
