@@ -14,7 +14,8 @@ from host_sim import flash
 class Mutant:
     """One fault. `edits` are (file, what stands there, what it becomes); each must be found once.
 
-    `scenario` is the one that has to catch it: by a cut, or for some already uncut.
+    `scenario` is the one that has to catch it: by a cut, or for some already uncut. The search for
+    that cut begins `near` this share of the cycle's operations, where it was last found.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Mutant:
     scenario: str
     edits: tuple[tuple[str, str, str], ...]
     uncut: bool = False
+    near: float = 0.86
 
     def plant(self, folder: Path) -> Path:
         """A copy of the firmware with this fault in it."""
@@ -83,7 +85,13 @@ MUTANTS = [
         "delete before rename",
         "the old file is removed, not kept, before the new one moves in",
         "boots",
-        ((RECOVERY, "            os.rename(path, _OLD + n)\n", "            os.remove(path)\n"),),
+        (
+            (
+                RECOVERY,
+                '            os.rename(path, staged + "~")\n',
+                "            os.remove(path)\n",
+            ),
+        ),
         uncut=True,
     ),
     Mutant(
@@ -108,6 +116,7 @@ MUTANTS = [
             (RECOVERY, 'with open(path + "~", "w") as file:', 'with open(path, "w") as file:'),
             (RECOVERY, '    os.rename(path + "~", path)\n', ""),
         ),
+        near=0.77,
     ),
     Mutant(
         "count kept in RAM",
@@ -177,7 +186,7 @@ MUTANTS = [
                 RECOVERY,
                 '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n',
                 '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n'
-                '    _empty(_DIR + "/old")\n',
+                '    _empty(_DIR + "/0")\n',
             ),
         ),
         uncut=True,
@@ -203,9 +212,9 @@ MUTANTS = [
         (
             (
                 RECOVERY,
-                "            _done(os.rename, _NEW + n, path)\n    for kind, n, _, path in _lines(moved):\n"
+                "            _done(os.rename, staged, path)\n    for kind, staged, _, path in _lines(moved):\n"
                 "        # A cut",
-                "            os.rename(_NEW + n, path)\n    for kind, n, _, path in _lines(moved):\n"
+                "            os.rename(staged, path)\n    for kind, staged, _, path in _lines(moved):\n"
                 "        # A cut",
             ),
         ),
@@ -214,7 +223,7 @@ MUTANTS = [
         "half a replace taken for none",
         "after a cut between the two renames the old file is moved away once more",
         "forty",
-        ((RECOVERY, 'if kind == "r" and not exists(_OLD + n):', 'if kind == "r":'),),
+        ((RECOVERY, 'if kind == "r" and not exists(staged + "~"):', 'if kind == "r":'),),
     ),
     Mutant(
         "replaced before added",
@@ -224,29 +233,31 @@ MUTANTS = [
             (RECOVERY, "    _leave_copy()\n", ""),
             (
                 RECOVERY,
-                "    for kind, n, _, path in _lines(moved):\n        # A cut between",
-                "    for kind, n, _, path in ():\n        # A cut between",
+                "    for kind, staged, _, path in _lines(moved):\n        # A cut between",
+                "    for kind, staged, _, path in ():\n        # A cut between",
             ),
             (
                 RECOVERY,
                 '        if kind == "m":\n            _make(path + "/", depth)\n',
-                '        if kind == "r" and not exists(_OLD + n):\n            os.rename(path, _OLD + n)\n'
-                '        if kind in "rb":\n            _done(os.rename, _NEW + n, path)\n'
+                '        if kind == "r" and not exists(staged + "~"):\n            os.rename(path, staged + "~")\n'
+                '        if kind in "rb":\n            _done(os.rename, staged, path)\n'
                 '        if kind == "m":\n            _make(path + "/", depth)\n',
             ),
         ),
+        near=0.92,
     ),
     Mutant(
         "renamed out of the root",
         "a file in the root is renamed away, and littlefs hides the next name after a cut in that",
         "forty",
         ((STAGING, '    return path.rfind("/") == 0\n', "    return False\n"),),
+        near=0.69,
     ),
     Mutant(
         "stale source stays beside a new .mpy",
         "the old module is imported although the new one is installed",
         "compiled",
-        ((STAGING, "        self._retire_twin(path)\n", ""),),
+        ((STAGING, "        self._retire_twin(path, depth)\n", ""),),
         uncut=True,
     ),
     Mutant(
@@ -257,10 +268,9 @@ MUTANTS = [
             (CYCLE, "    recovery.discard(agent.feed)\n    count = 1\n", "    count = 1\n"),
             (
                 STAGING,
-                '        os.mkdir(_DIR + "/new")\n        os.mkdir(_DIR + "/old")\n',
-                ""
-                '        for folder in ("/new", "/old"):\n            if _mode(_DIR + folder) == _NOTHING:\n'
-                "                os.mkdir(_DIR + folder)\n",
+                '            os.mkdir("%s/%d" % (_DIR, self._groups))\n',
+                '            if _mode("%s/%d" % (_DIR, self._groups)) == _NOTHING:\n'
+                '                os.mkdir("%s/%d" % (_DIR, self._groups))\n',
             ),
             (
                 CYCLE,
@@ -268,6 +278,7 @@ MUTANTS = [
                 "    if not agent.control.request:",
             ),
         ),
+        near=0.96,
     ),
     Mutant(
         "roll back that can not be repeated",
@@ -280,5 +291,6 @@ MUTANTS = [
                 '        if kind == "a":\n            os.remove(path)\n',
             ),
         ),
+        near=0.955,
     ),
 ]

@@ -163,7 +163,7 @@ def _stage(agent, request):
     # done its part or has it still before it.
     if not agent.client:
         agent.leave()
-    drop("recovery", "request", "report", "staging", "vetting")
+    drop("recovery", "request", "report", "staging", "journal", "vetting")
     # In the order of how large a piece of memory each needs, while there are large ones: the
     # window, for which room is kept until DeflateIO takes it at its first read, TLS, and code.
     window = _room_for_window(request)
@@ -216,7 +216,8 @@ def _room_for_window(request):
 
 
 def _forget_staging():
-    drop("download", "https", "archive", "inflate", "tarfile_lite", "staging", "vetting")
+    drop("download", "https", "archive", "inflate", "tarfile_lite")
+    drop("staging", "journal", "vetting")
 
 
 def _install(agent, request, staged):

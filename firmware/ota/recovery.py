@@ -6,7 +6,7 @@ from what is on flash, never from memory, and every step may be repeated at any 
     /.ota/state      exists from the commit until the end of the transaction; boot.py looks for it
     /.ota/journal    one line per touched path, complete before the commit, never changed after it
     /.ota/recovery.* this module as it was at the commit, which boot.py runs until the end
-    /.ota/new/<n>    staged members         /.ota/old/<n>    what they replace
+    /.ota/<place>    a staged member        /.ota/<place>~   what it replaces
     /.ota/report     the outcome that the platform has not acknowledged yet
 
 State, one line of fields with single spaces between; the version is state's and journal's:
@@ -18,8 +18,8 @@ State, one line of fields with single spaces between; the version is state's and
     back     the return to the old tree may have begun and must be finished; <boots> counts the
              boots that tried, <reason> says why
 
-Journal line: `<kind> <n> <depth> <path>`; <depth> is how many folders above <path> (for m: and
-<path> itself) the old tree does not have.
+Journal line: `<kind> <place> <depth> <path>`; <place> is `<folder>/<n>`, in /.ota; <depth> is how
+many folders above <path> (for m: and <path> itself) the old tree does not have.
 
     a   add: there is no file of this name          r   replace
     b   replace what the next boot itself needs     m   make a folder
@@ -35,13 +35,12 @@ from micropython import const
 _DIR = "/.ota"
 _STATE = "/.ota/state"
 _JOURNAL = "/.ota/journal"
-_NEW = "/.ota/new/"
-_OLD = "/.ota/old/"
 _VERSION = "1"
 # A flash that fails at every boot must not be worn by resets for ever.
 _MOST_TRIES = const(20)
 _ENOENT = const(2)
 _ENOTEMPTY = const(39)
+_IS_FOLDER = const(0x4000)
 
 _timer = None  # of the trial deadline, which must not be collected
 # Among the modules once this boot has been counted: a package's own boot.py may call boot() again,
@@ -175,8 +174,10 @@ def discard(moved=None):
     """
     if in_transaction():
         return
-    for folder in ("/new", "/old"):
-        _empty(_DIR + folder, moved)
+    if exists(_DIR):
+        for entry in os.ilistdir(_DIR):
+            if entry[1] == _IS_FOLDER:
+                _empty(_DIR + "/" + entry[0], moved)
     for name in "journal", "recovery.py", "recovery.mpy", "state~", "report~", "attempts~":
         forget(name)
 
@@ -249,11 +250,14 @@ def _arm(machine, period_ms):
 
 
 def _lines(moved=None):
-    """Journal lines as (kind, n, depth, path); moved is called after each."""
+    """Journal lines as (kind, staged, depth, path); moved is called after each.
+
+    staged: where the member waits; what it replaces is kept under the same name with a `~`.
+    """
     with open(_JOURNAL) as file:
         for line in file:
-            kind, n, depth, path = line[:-1].split(" ", 3)
-            yield kind, n, int(depth), path
+            kind, place, depth, path = line[:-1].split(" ", 3)
+            yield kind, _DIR + "/" + place, int(depth), path
             moved and moved()
 
 
@@ -281,22 +285,22 @@ def _done(call, *paths):
 def _move_in(moved):
     # Added files first, then replaced ones, stale twins last: whenever the power fails in between,
     # what a replaced module of the boot path imports is there, and of x.py and x.mpy at least one.
-    for kind, n, depth, path in _lines(moved):
+    for kind, staged, depth, path in _lines(moved):
         if kind == "m":
             _make(path + "/", depth)
-        elif kind == "a" and not _done(os.rename, _NEW + n, path):
+        elif kind == "a" and not _done(os.rename, staged, path):
             _make(path, depth)  # the folder was missing; or the file was moved before a cut
-            _done(os.rename, _NEW + n, path)
-    for kind, n, _, path in _lines(moved):
-        # A cut between these two renames leaves no file at path: old exists then, and only the
+            _done(os.rename, staged, path)
+    for kind, staged, _, path in _lines(moved):
+        # A cut between these two renames leaves no file at path: staged~ exists then, and only the
         # second one remains. For b there is no such moment: the old file was copied aside.
-        if kind == "r" and not exists(_OLD + n):
-            os.rename(path, _OLD + n)
+        if kind == "r" and not exists(staged + "~"):
+            os.rename(path, staged + "~")
         if kind in "rb":
-            _done(os.rename, _NEW + n, path)
-    for kind, n, _, path in _lines(moved):
+            _done(os.rename, staged, path)
+    for kind, staged, _, path in _lines(moved):
         if kind == "d":
-            _done(os.rename, path, _OLD + n)
+            _done(os.rename, path, staged + "~")
         elif kind == "x":
             _done(os.remove, path)
 
@@ -312,10 +316,10 @@ def _make(path, depth):
 
 def _move_out():
     # The other way round: what was there returns before what was added goes.
-    for kind, n, _, path in _lines():
-        if kind in "rbdx" and not _done(os.rename, _OLD + n, path) and exists(_OLD + n):
+    for kind, staged, _, path in _lines():
+        if kind in "rbdx" and not _done(os.rename, staged + "~", path) and exists(staged + "~"):
             _make(path, path.count("/") - 1)  # the new code has removed the folder
-            os.rename(_OLD + n, path)
+            os.rename(staged + "~", path)
     for kind, _, depth, path in _lines():
         if kind == "a":
             _done(os.remove, path)
@@ -325,8 +329,7 @@ def _move_out():
 
 
 def _empty(folder, moved):
-    if exists(folder):
-        for entry in os.ilistdir(folder):
-            os.remove(folder + "/" + entry[0])
-            moved and moved()
-        os.rmdir(folder)
+    for entry in os.ilistdir(folder):
+        os.remove(folder + "/" + entry[0])
+        moved and moved()
+    os.rmdir(folder)

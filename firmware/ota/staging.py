@@ -3,12 +3,12 @@
 Nothing outside /.ota is written here. Until recovery.commit() all of it is litter to be discarded.
 """
 
-import binascii
 import os
 
 from micropython import const
 
 from .errors import Refused
+from .journal import Journal
 from .vetting import check_content, check_path, clean_path, on_boot_path, starts_recovery
 
 _DIR = "/.ota"
@@ -18,7 +18,9 @@ _CHUNK = const(1024)
 # rewrite folders; an install that began must never find flash full.
 _RESERVE = const(12)
 _FOLDER_BLOCKS = const(2)
-_FILTER = const(2048)
+# What a rename costs littlefs grows with what is in the folder that the file leaves: it reads the
+# folder's log several times over. Members and what they replace wait in folders of so many.
+_GROUP = const(8)
 # What the install adds to folders by moving entries there: a block for so many bytes of them. A
 # staged member is called `7`; it takes the space for its own name only when it gets it.
 _GROWTH = const(768)
@@ -46,9 +48,9 @@ class Staging:
         self._protected = protected
         self._feed = feed
         self._number = 0
+        self._groups = 0
         self._last_folder = ""
         self._last_missing = 0
-        self._seen = bytearray(_FILTER)
         self._buffer = bytearray(_CHUNK)
         self._live_buffer = bytearray(_CHUNK)
         self._promised = 0  # blocks that only the install will use
@@ -56,9 +58,7 @@ class Staging:
         self._ask()
         if _mode(_DIR) == _NOTHING:
             os.mkdir(_DIR)
-        os.mkdir(_DIR + "/new")
-        os.mkdir(_DIR + "/old")
-        self._journal = open(_DIR + "/journal", "w")
+        self._journal = Journal(_DIR + "/journal")
         self._free = free_blocks()
 
     def add(self, member):
@@ -86,21 +86,21 @@ class Staging:
     def _add_folder(self, path):
         depth = self._missing(path)
         if depth:
-            self._line("m", 0, depth, path)
+            self._journal.line("m", "0", depth, path)
             self.staged += 1
 
     def _add_file(self, path, member):
-        mode = _mode(path)
+        depth = self._missing(path[: path.rfind("/")])
+        mode = _NOTHING if depth else _mode(path)
         if mode == _FOLDER:
             raise Refused("can not apply", "a file where a folder is: " + path)
-        depth = self._missing(path[: path.rfind("/")])
-        self._meet(path)
-        self._retire_twin(path)
-        n = self._number
-        new = "%s/new/%d" % (_DIR, n)
+        self._journal.meet(path)
+        self._retire_twin(path, depth)
+        place = self._place()
+        new = _DIR + "/" + place
         same = mode == _FILE and os.stat(path)[6] == member.size
         if self._copy(member, path, new, same):
-            self._line("u", 0, 0, "%08x" % _sum(path))
+            self._journal.unchanged(path)
             return
         check_content(path, new)
         if path == "/boot.py" and not starts_recovery(new):
@@ -109,7 +109,7 @@ class Staging:
             path = "/boot_user.py"
             check_path(path, self._protected)
             mode = _mode(path)
-            self._meet(path)
+            self._journal.meet(path)
             if mode == _FILE and self._equal(path, new):
                 os.remove(new)
                 return
@@ -117,19 +117,19 @@ class Staging:
         self.staged += 1
         self._grow(path if mode == _NOTHING else "", member.size)
         if mode == _NOTHING:
-            self._line("a", n, depth, path)
+            self._journal.line("a", place, depth, path)
         elif on_boot_path(path) or _in_root(path):
             # There must be no moment without this file, so the old one can not be moved away
             # first: it is copied, now, while nothing depends on it. In the root this holds for
             # every file: after a cut inside a rename out of a folder, littlefs also hides the next
             # entry there until something is written, and that could be boot.py or .ota.
-            self._copy_aside(path, "%s/old/%d" % (_DIR, n))
-            self._line("b", n, 0, path)
+            self._copy_aside(path, new + "~")
+            self._journal.line("b", place, 0, path)
         else:
-            self._line("r", n, 0, path)
+            self._journal.line("r", place, 0, path)
         self._progress("file", path)
 
-    def _retire_twin(self, path):
+    def _retire_twin(self, path, depth):
         """A stale x.py would be imported instead of a new x.mpy, and lie useless the other way."""
         if path.endswith(".mpy"):
             twin = path[:-3] + "py"
@@ -137,16 +137,18 @@ class Staging:
             twin = path[:-2] + "mpy"
         else:
             return
-        if self._known(twin, "f"):
+        if self._journal.knows(twin, "f"):
             raise Refused("can not apply", "both source and .mpy of " + path)
-        if _mode(twin) == _FILE:
+        if not depth and _mode(twin) == _FILE:
             check_path(twin, self._protected)
-            self._mark(twin, "f")
+            self._journal.mark(twin, "f")
+            place = self._place()
             if _in_root(twin):
-                self._copy_aside(twin, "%s/old/%d" % (_DIR, self._number))
-                self._line("x", self._number, 0, twin)
+                self._copy_aside(twin, _DIR + "/" + place + "~")
+                self._journal.line("x", place, 0, twin)
             else:
-                self._line("d", self._number, 0, twin)
+                self._make_group()
+                self._journal.line("d", place, 0, twin)
             self._number += 1
             self.staged += 1
 
@@ -233,7 +235,18 @@ class Staging:
         with open(path, "rb") as source, self._create(old, size) as out:
             self._copy_bytes(source, out, size)
 
+    def _place(self):
+        """Where the next one waits, in /.ota: `<folder>/<n>`."""
+        return "%d/%d" % (self._number // _GROUP, self._number % _GROUP)
+
+    def _make_group(self):
+        if self._number // _GROUP == self._groups:
+            self._take(_FOLDER_BLOCKS)
+            os.mkdir("%s/%d" % (_DIR, self._groups))
+            self._groups += 1
+
     def _create(self, path, size):
+        self._make_group()
         # littlefs keeps some pointers in each block; one more for the journal and the folders.
         self._take(size // (_BLOCK - 16) + 1)
         return open(path, "wb")
@@ -278,13 +291,13 @@ class Staging:
             mode = _mode(path)
             if mode == _FOLDER:
                 break
-            if mode == _FILE or self._known(path, "f"):
+            if mode == _FILE or self._journal.knows(path, "f"):
                 raise Refused("can not apply", "a folder where a file is: " + path)
             missing += 1
             # The filter alone: asking the journal writes it to flash, which costs a block each
             # time. When it errs, two blocks are not counted, which the reserve is good for.
-            if not last.startswith(path + "/") and not self._may_know(path, "m"):
-                self._mark(path, "m")
+            if not last.startswith(path + "/") and not self._journal.may_know(path, "m"):
+                self._journal.mark(path, "m")
                 new += 1
                 self._grow(path, 0)
             path = path[: path.rfind("/")]
@@ -295,61 +308,12 @@ class Staging:
         self._last_folder, self._last_missing = folder, missing
         return missing
 
-    # A name twice, or one as file and as folder, would make the journal ambiguous. Remembering all
-    # names takes memory that grows with the package, so a fixed filter remembers that a name *may*
-    # have been seen, and then the journal itself is asked.
-
-    def _meet(self, path):
-        if self._known(path, "f") or self._known(path, "m"):
-            raise Refused("can not apply", "the same name twice: " + path)
-        self._mark(path, "f")
-
-    def _bits(self, path, kind):
-        code = binascii.crc32(kind + path)
-        return code & 0x3FFF, code >> 14 & 0x3FFF
-
-    def _mark(self, path, kind):
-        for bit in self._bits(path, kind):
-            self._seen[bit >> 3] |= 1 << (bit & 7)
-
-    def _may_know(self, path, kind):
-        for bit in self._bits(path, kind):
-            if not self._seen[bit >> 3] & 1 << (bit & 7):
-                return False
-        return True
-
-    def _known(self, path, kind):
-        if not self._may_know(path, kind):
-            return False
-        self._journal.flush()
-        unchanged = "%08x" % _sum(path)
-        inside = path + "/"
-        with open(_DIR + "/journal") as file:
-            for line in file:
-                line_kind, _, _, name = line[:-1].split(" ", 3)
-                if kind == "m":
-                    if name.startswith(inside) or (line_kind == "m" and name == path):
-                        return True
-                elif line_kind == "u":
-                    if name == unchanged:
-                        return True
-                elif line_kind != "m" and name == path:
-                    return True
-        return False
-
-    def _line(self, kind, n, depth, path):
-        self._journal.write("%s %d %d %s\n" % (kind, n, depth, path))
-
 
 def _mode(path):
     try:
         return _FOLDER if os.stat(path)[0] & 0x4000 else _FILE
     except OSError:
         return _NOTHING
-
-
-def _sum(path):
-    return binascii.crc32(path)
 
 
 def _in_root(path):

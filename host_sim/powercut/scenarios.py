@@ -194,7 +194,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
         ),
         Scenario("gzip", "12 files as .tar.gz", old_40, few, "tar.gz", blocks=160),
         Scenario(
-            "agent", "the agent and boot.py, .py to .py", v1, v2 | newer, mpy=False, blocks=128
+            "agent", "the agent and boot.py, .py to .py", v1, v2 | newer, mpy=False, blocks=144
         ),
         Scenario(
             "compiled",
