@@ -95,7 +95,7 @@ PLANTED = {
         "    if pending and pending.file_id == file_id:",
         "    if pending:",
     ),
-    707: mutant(
+    551: mutant(
         "the rest of another package",
         "ota/download.py",
         "        if response.etag != self._etag:\n",

@@ -49,7 +49,7 @@ def test_a_node_that_never_comes_to_its_end_is_named(monkeypatch: pytest.MonkeyP
     require_mosquitto()
     monkeypatch.setattr(campaign, "_PATIENCE_S", 2.5)
     with (
-        pytest.raises(SimError, match="2 nodes have not confirmed; node 0: .*CRC-32"),
+        pytest.raises(SimError, match=r"2 nodes have not confirmed; node 0: .*CRC-32"),
         Fleet(Plan(nodes=2, cut_share=0, retry_s=1, down_s=0)) as fleet,
     ):
         fleet._archive = fleet._archive[:-6] + b"\0" + fleet._archive[-5:]
