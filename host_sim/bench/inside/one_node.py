@@ -128,10 +128,13 @@ class Node:
         execfile("/boot.py")  # noqa: F821 - a builtin of MicroPython
 
     def update(self, package):
-        """Stage, install, reset, confirm. {step: [bytes programmed, erases]} and other counts."""
+        """Stage, install, reset, confirm. {step: [bytes programmed, erases]} and other counts.
+
+        `us`: from the moment at which the package is asked for to the end of the install.
+        """
         counts = {}
         before = self.flash.counts()
-        began = time.ticks_us()
+        began = ended = 0
         journal = 0
 
         def note(step):
@@ -139,15 +142,18 @@ class Node:
             counts[step] = [now[0] - before[0], now[1] - before[1]]
 
         def on_progress(step, value):
-            nonlocal journal
-            if step == "commit":
+            nonlocal began, ended, journal
+            if step == "download":
+                began = time.ticks_us()
+            elif step == "commit":
                 journal = os.stat("/.ota/journal")[6]
                 note("staged")
             elif step == "install":
+                ended = time.ticks_us()
                 note("installed")
 
         outcome = self.check(package, on_progress)
-        counts["us"] = time.ticks_diff(time.ticks_us(), began)
+        counts["us"] = time.ticks_diff(ended or began, began)
         counts["end"] = outcome
         counts["journal"] = journal
         note("cycle")
