@@ -29,7 +29,7 @@ demo: $(READY) ## a node updates itself from v1 to v2, live
 	@$(BIN)/python -m host_sim demo
 
 test: $(READY) lint ## lint and all tests
-	@$(BIN)/python -m pytest -q -n 2
+	@$(BIN)/python -m pytest -q -n 3
 
 powercut: $(READY) ## cut the power at every flash operation (S=scenario for one of them)
 	@$(BIN)/python -m host_sim powercut $(if $(S),--scenario $(S))

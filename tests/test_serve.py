@@ -193,6 +193,42 @@ def test_a_broker_that_has_fallen_silent_is_found_by_an_unanswered_ping(make_sit
     assert "wdt" not in node.run.names()
 
 
+FAILURES = """
+import time
+import ota
+from ota import backoff
+
+agent = ota.Agent(ota.load_config(), progress=lambda *_: None)
+while True:
+    if agent.poll() == "later":
+        print("failures in a row:", backoff._failures)
+    elif agent.control and agent.settled_at is None:
+        print("settled:", backoff._failures)
+    time.sleep_ms(20)
+"""
+
+
+def test_a_broker_that_lets_the_node_in_only_to_drop_it(make_site: MakeSite):
+    """CONNACK, SUBACK, the fence's PINGRESP and one more come; the pauses grow all the same."""
+    config = QUICK | {"retry_s": 2}  # twice as long as the connection lasts
+    cut = f"cut=each:{4 + 5 + 2 + 2}"
+    site = make_site({"main.py": FAILURES.encode()}, config=config, mqtt_link=cut)
+    with site, Serving(site) as node:
+        node.wait_for("failures in a row: 3\n")
+    assert "settled" not in node.output
+
+
+def test_failures_are_forgotten_when_a_connection_has_lasted(make_site: MakeSite):
+    require_mosquitto()
+    site = make_site({"main.py": FAILURES.encode()}, broker="mosquitto", config=QUICK)
+    with site, Serving(site) as node:
+        node.wait_for("settled: 0\n")
+        with site.console.broker_down():
+            node.wait_for("failures in a row: 1\n")
+        before = node.output.count("settled: 0\n")
+        node.wait_for("settled: 0\n", before + 1)
+
+
 def test_it_feeds_the_watchdog_while_it_waits_for_another_try(make_site: MakeSite):
     """The pause is up to a minute, the watchdog's period 2.5 s."""
     site = make_site({"main.py": serving(1)}, config={"retry_s": 60}, mqtt_link="connect=refuse")

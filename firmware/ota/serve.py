@@ -8,6 +8,7 @@ from .errors import OtaError, Transient
 from .wire import ETIMEDOUT
 
 _LISTEN_MS = const(1000)
+_LONGEST_S = const(3600)
 
 
 def serve(agent):
@@ -37,6 +38,9 @@ def step(agent, wait_ms=0):
         return _after(agent, agent.later(error))
     except MemoryError:
         return _after(agent, agent.later("out of memory"))
+    if agent.settled_at is not None and not _until_ms(agent.settled_at):
+        agent.settled_at = None
+        agent.remember("idle")
     if not agent.control.pending() or _left_ms(agent):
         return None
     return _after(agent, agent.act())
@@ -44,14 +48,22 @@ def step(agent, wait_ms=0):
 
 def _left_ms(agent):
     """How long nothing may be tried, in ms."""
-    if agent.retry_at is None:
-        return 0
-    return max(0, time.ticks_diff(agent.retry_at, time.ticks_ms()))
+    return 0 if agent.retry_at is None else _until_ms(agent.retry_at)
+
+
+def _until_ms(ticks):
+    return max(0, time.ticks_diff(ticks, time.ticks_ms()))
 
 
 def _after(agent, outcome):
     agent.retry_at = None
-    if not agent.client:  # else check() has done it
+    if outcome == "idle" and agent.control:
+        # A broker that lets a whole fleet in only to drop it must meet pauses that grow, so the
+        # failures before are forgotten when the connection has lasted.
+        lasting_s = min(agent.config["retry_s"], _LONGEST_S)
+        agent.settled_at = time.ticks_add(time.ticks_ms(), lasting_s * 1000)
+    elif not agent.client:  # else check() has done it
+        agent.settled_at = None
         agent.remember(outcome)
     if outcome == "later":
         agent.retry_at = time.ticks_add(time.ticks_ms(), agent.retry_ms())

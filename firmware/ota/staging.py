@@ -19,8 +19,10 @@ _CHUNK = const(1024)
 _RESERVE = const(12)
 _FOLDER_BLOCKS = const(2)
 # What a rename costs littlefs grows with what is in the folder that the file leaves: it reads the
-# folder's log several times over. Members and what they replace wait in folders of so many.
+# folder's log several times over. Members and what they replace wait in folders of so many, as
+# long as there is flash for more folders: one for so many free blocks.
 _GROUP = const(8)
+_BLOCKS_A_GROUP = const(32)
 # What the install adds to folders by moving entries there: a block for so many bytes of them. A
 # staged member is called `7`; it takes the space for its own name only when it gets it.
 _GROWTH = const(768)
@@ -60,6 +62,7 @@ class Staging:
             os.mkdir(_DIR)
         self._journal = Journal(_DIR + "/journal")
         self._free = free_blocks()
+        self._most_groups = self._free // _BLOCKS_A_GROUP + 1
 
     def add(self, member):
         """Stage one member of a TarReader."""
@@ -237,11 +240,14 @@ class Staging:
 
     def _place(self):
         """Where the next one waits, in /.ota: `<folder>/<n>`."""
-        return "%d/%d" % (self._number // _GROUP, self._number % _GROUP)
+        return "%d/%d" % (self._group(), self._number)
+
+    def _group(self):
+        return self._number // _GROUP % self._most_groups
 
     def _make_group(self):
-        if self._number // _GROUP == self._groups:
-            self._take(_FOLDER_BLOCKS)
+        if self._group() == self._groups:
+            self._take(2 * _FOLDER_BLOCKS)  # as statvfs counts it
             os.mkdir("%s/%d" % (_DIR, self._groups))
             self._groups += 1
 
