@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import math
@@ -124,3 +125,30 @@ def openssl() -> str:
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)
+
+
+def manifest(
+    files: dict[str, bytes],
+    signer: Key | None = None,
+    *,
+    sequence: int = 1,
+    board: str | None = None,
+    mpy: int | None = None,
+    requires: int | None = None,
+    deleted: tuple[str, ...] = (),
+) -> bytes:
+    """A manifest, written down without any code of the packager's."""
+    lines = ["insigh-ota-manifest 1", f"key {signer.id if signer else 'none'}"]
+    lines.append(f"sequence {sequence}")
+    for name, value in (("board", board), ("mpy", mpy), ("requires", requires)):
+        lines += [f"{name} {value}"] * (value is not None)
+    for name, content in files.items():
+        lines.append(f"file {hashlib.sha256(content).hexdigest()} {len(content)} {name}")
+    lines += [f"delete {name}" for name in deleted]
+    return signed("".join(line + "\n" for line in lines).encode(), signer)
+
+
+def signed(text: bytes, signer: Key | None) -> bytes:
+    """The text with its signature behind it."""
+    signature = base64.b64encode(signer.sign(text)) if signer else b"none"
+    return text + b"signature " + signature + b"\n"
