@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test powercut badlink archives fuzz board provision deploy ca status \
-	undeploy dist bench scripts fleet lint format lock clean
+	undeploy dist package bench scripts fleet lint format lock clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
@@ -68,6 +68,11 @@ undeploy: $(READY) ## take the agent and its configuration off a board (PORT=)
 
 dist: $(READY) ## dist/ with the compiled agent for mip, and package.json up to date
 	@$(DEPLOY) dist
+
+package: $(READY) ## make a package (SRC=folder OUT=file [GIT=A..B KEY=pem SEQUENCE=n TRY=img ARGS="…"])
+	@$(BIN)/python -m tools.package build "$(SRC)" --out "$(OUT)" $(if $(GIT),--git "$(GIT)") \
+		$(if $(KEY),--key "$(KEY)") $(if $(SEQUENCE),--sequence "$(SEQUENCE)") \
+		$(if $(TRY),--try "$(TRY)") $(ARGS)
 
 bench: $(READY) ## measure flash, heap, code, wear and time beside their floors (P=part for one)
 	@$(BIN)/python -m host_sim bench --write $(P)

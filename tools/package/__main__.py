@@ -1,0 +1,184 @@
+"""``python -m tools.package build | inspect | verify | keygen``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from host_sim.errors import SimError
+from tools.package import archive, keys, sources, transform
+from tools.package.build import build
+from tools.package.errors import PackageError
+
+_WINDOW = 13
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.package", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    make = commands.add_parser("build", help="make a package from a folder or from git")
+    make.add_argument("source", type=Path, metavar="FOLDER", help="the node's root")
+    make.add_argument("--out", type=Path, required=True, metavar="FILE", help="*.tar or *.tar.gz")
+    make.add_argument("--git", metavar="A..B", help="only what changed between two commits")
+    for name, what in (
+        ("exclude", "leave these out"),
+        ("minify", "shorten these sources"),
+        ("compile", "bring these sources as .mpy"),
+    ):
+        make.add_argument(
+            f"--{name}", action="append", default=[], metavar="PATTERN", help=what + "; repeatable"
+        )
+    make.add_argument(
+        "--delete", action="append", default=[], metavar="PATH", help="remove it; repeatable"
+    )
+    make.add_argument("--sequence", type=int, metavar="N", help="number of this release")
+    make.add_argument("--board", metavar="TEXT", help="only for nodes with this `board`")
+    make.add_argument("--mpy", type=int, metavar="N", help="default: what the .mpy files need")
+    make.add_argument("--requires", type=int, metavar="N", help="least sequence of the node")
+    whose = make.add_mutually_exclusive_group()
+    whose.add_argument("--key", type=Path, metavar="PEM", help="sign with this private key")
+    whose.add_argument("--sign-command", metavar="CMD", help="sign with a program (HSM)")
+    make.add_argument("--public", type=Path, metavar="PUB", help="the --sign-command's public key")
+    make.add_argument(
+        "--window",
+        type=int,
+        default=_WINDOW,
+        choices=archive.WINDOWS,
+        help="log2 of the bytes that a node needs to unpack a .tar.gz (default %(default)s)",
+    )
+    make.add_argument(
+        "--try", type=Path, dest="image", metavar="IMG", help="install it there first"
+    )
+
+    show = commands.add_parser("inspect", help="what is in a package")
+    show.add_argument("package", type=Path, metavar="FILE")
+
+    verify = commands.add_parser("verify", help="check signature, files and their order")
+    verify.add_argument("package", type=Path, metavar="FILE")
+    verify.add_argument(
+        "--key", type=Path, action="append", required=True, metavar="PUB", help="repeatable"
+    )
+
+    keygen = commands.add_parser("keygen", help="make an RSA-3072 key")
+    keygen.add_argument("name", type=Path, metavar="NAME", help="of NAME.pem, .pub, .pub.pem")
+    return parser
+
+
+def _build(arguments: argparse.Namespace, terminal: Console) -> None:
+    signer = _signer(arguments)
+    out = arguments.out
+    if out.suffix != ".tar" and out.suffixes[-2:] != [".tar", ".gz"]:
+        raise PackageError(f"--out {out}: name it *.tar or *.tar.gz")
+    if not out.parent.is_dir():
+        raise PackageError(f"--out {out}: {out.parent} is no folder")
+    if arguments.git:
+        selection = sources.from_git(arguments.source, arguments.git, arguments.exclude)
+    else:
+        selection = sources.from_folder(arguments.source, arguments.exclude)
+    selection = transform.apply(selection, arguments.minify, arguments.compile)
+    selection.deleted.update(arguments.delete)
+    content = build(
+        selection,
+        sequence=arguments.sequence or 0,
+        board=arguments.board,
+        mpy=arguments.mpy,
+        requires=arguments.requires,
+        signer=signer,
+        window=None if out.suffix == ".tar" else arguments.window,
+    )
+    if arguments.image:
+        from tools.package import show
+        from tools.package.attempt import attempt
+
+        show.cost(terminal, attempt(content, arguments.image))
+    try:
+        out.write_bytes(content)
+    except OSError as error:
+        raise PackageError(f"{out} can not be written: {error.strerror}") from error
+    whose = f"signed with key {keys.key_id(signer.modulus)}" if signer else "not signed"
+    terminal.print(
+        f"{escape(str(out))}: {len(content)} bytes, {len(selection.files)} files, "
+        f"{len(selection.deleted)} deletions, {whose}"
+    )
+
+
+def _signer(arguments: argparse.Namespace) -> keys.Signer | None:
+    if bool(arguments.sign_command) != bool(arguments.public):
+        raise PackageError("--sign-command and --public PUB, the key it signs with, go together")
+    if (arguments.key or arguments.sign_command) and arguments.sequence is None:
+        raise PackageError("--sequence N is missing: higher for each release that you sign")
+    if arguments.key:
+        return keys.from_pem(arguments.key)
+    if arguments.sign_command:
+        return keys.from_command(arguments.sign_command, arguments.public)
+    return None
+
+
+def _read(path: Path) -> tuple[archive.Package, int]:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise PackageError(f"{path} can not be read: {error.strerror}") from error
+    return archive.read(raw), len(raw)
+
+
+def _inspect(arguments: argparse.Namespace, terminal: Console) -> None:
+    from tools.package import show
+    from tools.package.manifest import parse
+
+    found, size = _read(arguments.package)
+    manifest = None if found.manifest is None else parse(found.manifest)
+    show.package(terminal, found, manifest, size)
+    if manifest:
+        archive.check(found)
+
+
+def _verify(arguments: argparse.Namespace, terminal: Console) -> None:
+    moduli = {keys.key_id(modulus): modulus for modulus in map(keys.public, arguments.key)}
+    found, _ = _read(arguments.package)
+    manifest = archive.check(found)
+    if manifest.signature is None:
+        raise PackageError("it is not signed")
+    if manifest.key not in moduli:
+        raise PackageError(f"signed with key {manifest.key}, not with {', '.join(moduli)}")
+    if not keys.verifies(moduli[manifest.key], manifest.signed_part(), manifest.signature):
+        raise PackageError("the signature is not that key's for this manifest")
+    terminal.print(
+        f"good: {len(manifest.files)} files, {len(manifest.deleted)} deletions, sequence "
+        f"{manifest.sequence}, key {manifest.key}"
+    )
+
+
+def _keygen(arguments: argparse.Namespace, terminal: Console) -> None:
+    name = keys.generate(arguments.name)
+    stem = escape(str(arguments.name))
+    terminal.print(f"key {name}: {stem}.pem is the secret, only you can read it; keep a copy")
+    terminal.print(f"{stem}.pub goes onto nodes, {stem}.pub.pem to other programs")
+
+
+_COMMANDS = {"build": _build, "inspect": _inspect, "verify": _verify, "keygen": _keygen}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; an expected failure is one line on stderr and exit code 2."""
+    arguments = build_parser().parse_args(argv)
+    terminal = Console(soft_wrap=True, highlight=False)
+    try:
+        _COMMANDS[arguments.command](arguments, terminal)
+    except (PackageError, SimError) as error:
+        print(f"{arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\n{arguments.command}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Packages as bytes: the same bytes for the same content, whatever made them, and read back."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from tools.package import paths
+from tools.package.errors import PackageError
+from tools.package.manifest import Manifest, parse
+
+#: log2 of the window that the node has to hold while it unpacks.
+WINDOWS = range(9, 16)
+#: Name of the gzip header's subfield that tells it: `O`, `W`, then one byte with the log2.
+WINDOW_FIELD = b"OW"
+
+
+@dataclass
+class Package:
+    """What was read: the manifest as bytes, files in order, and how it is wrapped."""
+
+    manifest: bytes | None
+    files: list[tuple[str, bytes]]
+    compression: str
+    window: int | None
+
+
+def tar(manifest: Manifest, files: dict[str, bytes]) -> bytes:
+    """A tar archive: the manifest, then folders and files in the manifest's order.
+
+    ustar, which firmware of any age reads; a PAX header only before a name that does not fit.
+    """
+    out = io.BytesIO()
+    made: set[PurePosixPath] = set()
+    for name, content in [(paths.MANIFEST, manifest.encode()), *files.items()]:
+        for folder in reversed(PurePosixPath(name).parents[:-1]):
+            if folder not in made:
+                made.add(folder)
+                out.write(_header(folder.as_posix(), None))
+        out.write(_header(name, content))
+        out.write(content + bytes(-len(content) % tarfile.BLOCKSIZE))
+    out.write(bytes(2 * tarfile.BLOCKSIZE))
+    return out.getvalue()
+
+
+def _header(name: str, content: bytes | None) -> bytes:
+    """The header of a file, or of a folder for None."""
+    entry = tarfile.TarInfo(name)
+    entry.mode = 0o644
+    if content is None:
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+    else:
+        entry.size = len(content)
+    try:
+        return entry.tobuf(tarfile.USTAR_FORMAT, "utf-8", "strict")
+    except ValueError:  # too long
+        return entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+
+
+def compress(content: bytes, window: int) -> bytes:
+    """gzip without name and time, with the window in an extra field of its header."""
+    field = WINDOW_FIELD + (1).to_bytes(2, "little") + bytes([window])
+    # Flag 4: an extra field. 2: compressed best. 255: by nobody knows what system.
+    header = b"\x1f\x8b\x08\4" + bytes(4) + b"\2\xff" + len(field).to_bytes(2, "little") + field
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -window, 9)
+    sums = zlib.crc32(content).to_bytes(4, "little") + len(content).to_bytes(4, "little")
+    return header + deflate.compress(content) + deflate.flush() + sums
+
+
+def read(raw: bytes) -> Package:
+    """A package taken apart. Raises PackageError for what is damaged, or no file or folder."""
+    compression, window = "none", None
+    if raw[:2] == b"\x1f\x8b":
+        compression = "gzip"
+        if raw[3:4] == b"\4" and raw[12:16] == WINDOW_FIELD + b"\1\0":
+            window = raw[16]
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise PackageError(f"damaged gzip: {error}") from error
+    manifest, files, end = None, [], 0
+    try:
+        with tarfile.open(fileobj=io.BytesIO(raw), mode="r:") as archive:
+            for number, member in enumerate(archive):
+                end = archive.offset
+                if member.isdir():
+                    continue
+                if not member.isreg() or member.issparse():
+                    raise PackageError(f"{member.name} is neither file nor folder")
+                content = archive.extractfile(member).read()
+                if len(content) != member.size:
+                    raise PackageError("damaged tar: it ends early")
+                if member.name == paths.MANIFEST and not number:
+                    manifest = content
+                else:
+                    files.append((member.name, content))
+    except (tarfile.TarError, UnicodeError) as error:
+        raise PackageError(f"no tar archive, or a damaged one: {error}") from error
+    if any(raw[end:]):
+        raise PackageError("data behind the end of the archive")
+    return Package(manifest, files, compression, window)
+
+
+def check(package: Package) -> Manifest:
+    """The manifest, when every file is the one that it lists, in its order.
+
+    Whose signature it is, is not asked here.
+    """
+    if package.manifest is None:
+        raise PackageError(f"the first member is not {paths.MANIFEST}: no manifest")
+    manifest = parse(package.manifest)
+    listed = iter(manifest.files)
+    found = Manifest()
+    for path, content in package.files:
+        expected = next(listed, None)
+        found.add(path, content)
+        if expected is None:
+            raise PackageError(f"{path} is not in the manifest")
+        if expected != found.files[-1]:
+            raise PackageError(
+                f"{path} is not the file that the manifest lists there"
+                if expected[0] == path
+                else f"{path} comes where the manifest lists {expected[0]}"
+            )
+    missing = next(listed, None)
+    if missing:
+        raise PackageError(f"{missing[0]} is in the manifest, but not in the package")
+    names = [row[0] for row in manifest.files] + manifest.deleted
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise PackageError(f"{twice} stands twice in the manifest")
+    return manifest

@@ -1,0 +1,140 @@
+"""``--try IMG``: a package is installed on a virtual node before anybody sees it."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from host_sim import flash
+from host_sim.console import Console
+from host_sim.node import Node, Run
+from host_sim.sample import write_tree
+from tools.package.errors import PackageError
+
+#: Runs in the place of main.py, before the install and after it; the application itself does not.
+_CHECK = """
+import gc
+execfile("/boot.py")
+import ota
+
+gc.collect()
+_begin = gc.mem_alloc()
+_most = _calls = 0
+
+
+def look(step, value):
+    global _most, _calls
+    often = step in ("bytes", "file")
+    _calls += 1
+    if not often or _calls % 8 == 0:
+        gc.collect()
+        _most = max(_most, gc.mem_alloc() - _begin)
+    if not often:
+        print("@", step, value)
+        print("@ heap", _most)
+
+
+agent = ota.Agent(ota.load_config(), look)
+outcome = agent.check()
+print("@ end", outcome, agent.reason)
+"""
+_IDS = ("device_id", "device_key", "control_channel")
+
+
+@dataclass
+class Cost:
+    """What the whole update took, from the request to the confirm.
+
+    `heap` is in bytes, beyond what was in use before; `seconds` are this machine's;
+    `blocks_before` and `blocks_after` are free blocks of 4096 bytes.
+    """
+
+    prog_bytes: int
+    erases: int
+    heap: int
+    seconds: float
+    blocks_before: int
+    blocks_after: int
+    changed: bool
+
+
+def attempt(package: bytes, image: Path) -> Cost:
+    """Install a package on a copy of a node's flash image, up to the confirm.
+
+    Raises PackageError with the node's own reason when that is not how it ends.
+    """
+    blocks = flash.image_blocks(image)
+    tree = flash.read_tree(image)
+    config = _config(tree, image)
+    name = "package.tar.gz" if package[:1] == b"\x1f" else "package.tar"
+    with (
+        tempfile.TemporaryDirectory(prefix="package-") as scratch,
+        Console(Path(scratch) / "console") as console,
+    ):
+        ids = [config[key] for key in _IDS]
+        console.add_device(*ids)
+        config["server"] = f"localhost:{console.ports.https}"
+        mqtt = {"host": "localhost", "port": console.ports.mqtt, "tls": False}
+        config["mqtt"] = config.get("mqtt", {}) | mqtt
+        tree["/ota.json"] = json.dumps(config).encode()
+        tree[config.get("ca", "/ca.der")] = console.ca_der.read_bytes()
+        root = write_tree(
+            {path[1:]: content for path, content in tree.items()}, Path(scratch, "r")
+        )
+        copy = Path(scratch) / "copy.img"
+        flash.build(root, copy, blocks=blocks, agent=False)
+        console.request(ids[0], console.add_package(package, name).fuid)
+        begin = time.monotonic()
+        run = Node(copy).exec(_CHECK, timeout_s=600)
+        seconds = time.monotonic() - begin
+        reports = [report.as_json() for report in console.reports(ids[0])]
+        _judge(run, reports)
+        return _cost(run, seconds, Node(copy))
+
+
+def _config(tree: dict[str, bytes], image: Path) -> dict:
+    if "/boot.py" not in tree or not any(path.startswith(("/ota/", "/lib/ota/")) for path in tree):
+        raise PackageError(f"{image} holds no agent: make it with python -m host_sim flash build")
+    if "/.ota/state" in tree:
+        raise PackageError(
+            f"{image} is in the middle of an update: boot it until that is confirmed"
+        )
+    try:
+        config = json.loads(tree["/ota.json"])
+        if all(isinstance(config[key], str) for key in _IDS):
+            return config
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise PackageError(f"{image} has no /ota.json with {', '.join(_IDS)}")
+
+
+def _judge(run: Run, reports: list[dict]) -> None:
+    """Raise PackageError unless the node installed, came back and confirmed."""
+    ends = re.findall(r"^@ end (\S+) (.*)$", run.output, re.MULTILINE)
+    if reports and reports[-1]["e"] == 1 and ends and ends[-1][0] in ("confirmed", "installed"):
+        return
+    reason = next((str(r["m"]) for r in reversed(reports) if r["e"] == 2), None)
+    if not reason and ends:
+        reason = f"{ends[-1][0]}, {ends[-1][1]}"
+    if not reason:
+        reason = run.error or "it did not end"
+    raise PackageError(f"the virtual node did not take it: {reason}")
+
+
+def _cost(run: Run, seconds: float, node: Node) -> Cost:
+    free = [int(number) for number in re.findall(r"^@ space (\d+)$", run.output, re.MULTILINE)]
+    heap = max(int(number) for number in re.findall(r"^@ heap (\d+)$", run.output, re.MULTILINE))
+    after = node.exec("import os\nprint('@ free', os.statvfs('/')[3])")
+    return Cost(
+        prog_bytes=run.prog_bytes,
+        erases=run.erases,
+        heap=heap,
+        seconds=seconds,
+        blocks_before=free[0],
+        blocks_after=int(re.search(r"@ free (\d+)", after.output)[1]),
+        changed="reset" in run.names(),
+    )

@@ -1,0 +1,70 @@
+"""A selection of files becomes a package."""
+
+from __future__ import annotations
+
+from tools.package import archive, paths
+from tools.package.errors import PackageError
+from tools.package.keys import Signer, key_id
+from tools.package.manifest import Manifest
+from tools.package.sources import Selection
+from tools.package.transform import mpy_of
+
+
+def build(
+    selection: Selection,
+    *,
+    sequence: int = 0,
+    board: str | None = None,
+    mpy: int | None = None,
+    requires: int | None = None,
+    signer: Signer | None = None,
+    window: int | None = None,
+) -> bytes:
+    """The package's bytes; with a window gzip. mpy: None means what the .mpy files need.
+
+    Raises PackageError for what a node would refuse.
+    """
+    files = {path: selection.files[path] for path in sorted(selection.files, key=str.encode)}
+    deleted = sorted(selection.deleted, key=str.encode)
+    if not files and not deleted:
+        raise PackageError("nothing to package: no file has changed, or all are excluded")
+    _check_names(files, deleted)
+    manifest = Manifest(
+        key=key_id(signer.modulus) if signer else "none",
+        sequence=sequence,
+        board=board,
+        mpy=mpy_of(files) if mpy is None else mpy,
+        requires=requires,
+        deleted=deleted,
+    )
+    for path, content in files.items():
+        manifest.add(path, content)
+    manifest.check()
+    if signer:
+        manifest.signature = signer.signature(manifest.signed_part())
+    content = archive.tar(manifest, files)
+    return content if window is None else archive.compress(content, window)
+
+
+def _check_names(files: dict[str, bytes], deleted: list[str]) -> None:
+    """Raise PackageError for names that contradict each other."""
+    folders = {path[:at] for path in files for at, c in enumerate(path) if c == "/"}
+    for path in deleted:
+        paths.check(path)
+        if path in files:
+            raise PackageError(f"{path} is brought and deleted: drop one of the two")
+        if path == "boot.py":
+            raise PackageError("boot.py can not be deleted: nothing would finish an update")
+        if paths.twin(path) in files:
+            raise PackageError(
+                f"{path} need not be deleted, {paths.twin(path)} takes its place: drop --delete"
+            )
+    for path in files:
+        if path in folders:
+            raise PackageError(f"{path} is a file and a folder")
+        if path in ("boot.mpy", "main.mpy", "boot_user.mpy"):
+            raise PackageError(f"{path}: no node runs it, only its source: --exclude {path}")
+        if path.endswith(".py") and paths.twin(path) in files:
+            raise PackageError(
+                f"both {path} and {paths.twin(path)}: --exclude one, a node takes only one"
+            )
