@@ -120,9 +120,8 @@ def _judge(run: Run, reports: list[dict]) -> None:
     reason = next((str(r["m"]) for r in reversed(reports) if r["e"] == 2), None)
     if not reason and ends:
         reason = f"{ends[-1][0]}, {ends[-1][1]}"
-    if not reason:
-        reason = run.error or "it did not end"
-    raise PackageError(f"the virtual node did not take it: {reason}")
+    error = f" ({run.error})" if run.error else ""
+    raise PackageError(f"the virtual node did not take it: {reason or 'no end'}{error}")
 
 
 def _cost(run: Run, seconds: float, node: Node) -> Cost:

@@ -54,6 +54,8 @@ class Manifest:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= _MOST:
                 raise PackageError(f"{name} {value} is not from 0 to {_MOST}")
+        if any(not 0 <= size <= _MOST for _, size, _ in self.files):
+            raise PackageError(f"a file's size is not from 0 to {_MOST}")
         if self.requires is not None and self.requires > self.sequence:
             raise PackageError(
                 f"requires {self.requires}, but this is sequence {self.sequence}: no node could "

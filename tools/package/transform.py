@@ -35,7 +35,7 @@ def apply(selection: Selection, minify: list[str], compiled: list[str]) -> Selec
     for path in selection.deleted:
         result.deleted.add(paths.twin(path) if _is_compiled(path, compiled) else path)
     # A new x.mpy retires x.py by itself, and the other way round.
-    result.deleted -= {paths.twin(path) for path in result.files}
+    result.deleted -= {paths.twin(path) for path in result.files} | set(result.files)
     return result
 
 
