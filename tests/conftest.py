@@ -15,8 +15,8 @@ from host_sim.console import Console
 from tests.brokers import need
 from tests.secrecy import WatchedSite, holds_key
 
-# These run inside MicroPython; tests/test_device_modules.py has them run.
-collect_ignore = ["device"]
+# These run inside MicroPython: tests/test_device_modules.py and tests/test_examples.py see to it.
+collect_ignore = ["device", "stand_ins"]
 
 MakeSite = Callable[..., WatchedSite]
 FIRMWARE = Path(__file__).parents[1] / "firmware"
