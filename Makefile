@@ -83,7 +83,7 @@ scripts: $(READY) ## 500 random fault scripts, one rule for the end (N=how many,
 fleet: $(READY) ## 200 nodes at one console: asked at once, then bereft of their broker (N=how many)
 	@$(BIN)/python -m host_sim fleet $(if $(N),--nodes $(N))
 
-lint: $(READY)
+lint: $(READY) ## look for what is not in the project's style
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 
 format: $(READY) ## put the code into the project's format

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificate
 from rich.console import Console
 
-from host_sim import flash, sample
+from host_sim import flash
 from host_sim.board import Board
 from host_sim.node import Node
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, write_tree
@@ -810,33 +810,3 @@ def test_make_hands_on_what_was_said(words: str) -> None:
 def test_make_without_a_port() -> None:
     assert "deploy: which port? Say PORT=" in make("deploy").stderr
     assert "BOOT=keep or replace" in make("help").stdout
-
-
-# All of it
-
-
-def test_from_nothing_to_a_node_that_updated_itself(
-    make_site: Callable, tmp_path: Path, capfd: pytest.CaptureFixture
-) -> None:
-    """deploy, ca, a request, and the board takes it."""
-    site = make_site({"main.py": b""})  # only for its console and configuration
-    desk = Desk(tmp_path, capfd)
-    desk.provisioning.write_text(json.dumps(site.config))
-    image = desk.flash(None)
-    with desk.board(image) as board:
-        desk.type("deploy", board.port)
-        desk.type("ca", board.port, "--file", str(site.console.ca_pem))
-        program = desk.folder / "main.py"
-        program.write_bytes(sample.main_py(1))
-        mpremote(board.port, "cp", str(program), ":main.py")
-        fuid = site.ask(sample.tar_gz({"main.py": sample.main_py(2)}))
-        mpremote(board.port, "reset")
-        give_up = time.monotonic() + 30
-        while not (site.reports() and board.events[-1]["event"] == "sleep"):
-            assert time.monotonic() < give_up, board.events
-            time.sleep(0.05)
-        seen = desk.type("status", board.port)
-    assert [(r["e"], r["i"]) for r in site.reports()] == [(1, fuid)]
-    assert flash.read_tree(image)["/main.py"] == sample.main_py(2)
-    assert "that of this checkout" in seen
-    assert "update   none open" in seen

@@ -1,0 +1,169 @@
+"""docs/reasons.md lists every text that the agent can report or put into `agent.reason`."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.readme import ROOT
+
+FIRMWARE = ROOT / "firmware/ota"
+PAGE = (ROOT / "docs/reasons.md").read_text()
+#: What these calls put before their only argument.
+PREFIXES = {
+    "bad": "can not apply: bad archive, ",
+    "_bad": "can not apply: bad archive, ",
+    "BadRequest": "bad request: ",
+    "later": "",
+}
+WHOLE = re.compile(r"(can not \w+|not enough space|rolled back): .")
+
+
+class Module:
+    """The texts that one source brings."""
+
+    def __init__(self, source: Path) -> None:
+        tree = ast.parse(source.read_text())
+        self.tree = tree
+        self.constants = {
+            node.targets[0].id: node.value.value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        }
+
+    def text(self, node: ast.expr) -> str:
+        """What the expression makes, with … for what is not known before it runs."""
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return re.sub(r"%0?2?[dsrX]", "…", node.value)
+        if isinstance(node, ast.Name) and node.id in self.constants:
+            return self.constants[node.id]
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+            return self.text(node.left)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            return self.text(node.left) + self.text(node.right)
+        return "…"
+
+    def gather(self) -> Iterator[str]:
+        for function in ast.walk(self.tree):
+            if isinstance(function, ast.FunctionDef) and function.name not in PREFIXES:
+                yield from self._of_calls(function)
+                yield from self._whole(function)
+                if function.name == "verdict":
+                    yield from self._verdicts(function)
+
+    def _of_calls(self, function: ast.FunctionDef) -> Iterator[str]:
+        for call in ast.walk(function):
+            if not isinstance(call, ast.Call):
+                continue
+            name = getattr(call.func, "id", None) or getattr(call.func, "attr", None)
+            if name in ("Refused", "Transient"):
+                reason, *details = (call.args[0], *call.args[1:2])
+                for detail in self._each(function, details[0]) if details else [""]:
+                    known = self.text(reason)
+                    yield f"{known}: {detail}" if known != "…" and detail else detail or known
+            elif name in PREFIXES and call.args:
+                yield PREFIXES[name] + self.text(call.args[0])
+
+    def _each(self, function: ast.FunctionDef, detail: ast.expr) -> list[str]:
+        """The text, or all that a variable of the function can be."""
+        if not isinstance(detail, ast.Name) or detail.id in self.constants:
+            return [self.text(detail)]
+        values = [
+            self.text(node.value)
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == detail.id
+        ]
+        return values or ["…"]
+
+    def _whole(self, function: ast.FunctionDef) -> Iterator[str]:
+        """Texts that have their reason in front already, wherever they stand."""
+        inner = {
+            id(part)
+            for node in ast.walk(function)
+            if isinstance(node, ast.BinOp)
+            for part in (node.left, node.right)
+        }
+        for node in ast.walk(function):
+            if isinstance(node, ast.expr) and id(node) not in inner:
+                text = self.text(node)
+                if WHOLE.match(text):
+                    yield text
+
+    def _verdicts(self, function: ast.FunctionDef) -> Iterator[str]:
+        for node in ast.walk(function):
+            if isinstance(node, ast.Return):
+                yield self.text(node.value)
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "_VERDICTS":
+                for _, ours in ast.literal_eval(node.value):
+                    yield ours
+
+
+def gathered(folder: Path = FIRMWARE) -> set[str]:
+    found = {
+        text
+        for source in sorted(folder.glob("*.py"))
+        if source.name != "config.py"  # its errors are raised at the start, never reported
+        for text in Module(source).gather()
+    }
+    return found - {"…", ""}
+
+
+def listed() -> set[str]:
+    """The first cell of each row that begins with code."""
+    rows = re.findall(r"^\| (`.+?`) \|", PAGE, re.MULTILINE)
+    return {text for row in rows for text in re.findall("`(.+?)`", row)}
+
+
+def test_every_reason_is_on_the_page():
+    assert sorted(gathered() - listed()) == []
+
+
+def test_the_page_has_no_reason_that_is_none():
+    assert sorted(listed() - gathered()) == []
+
+
+def test_each_row_says_cause_and_remedy():
+    for row in re.findall(r"^\| `.*", PAGE, re.MULTILINE):
+        cells = [cell.strip() for cell in row.strip("|").split(" | ")]
+        assert len(cells) == 3 and all(cells), row
+
+
+def test_what_a_status_means_is_on_the_page():
+    source = (FIRMWARE / "download.py").read_text()
+    known = re.findall(r"^ +(\d{3}): \"(.+)\",$", source, re.MULTILINE)
+    assert len(known) == 3
+    for status, meaning in known:
+        assert f"`{status} {meaning}`" in PAGE
+
+
+def test_the_gathering_finds_each_way_of_saying_it(tmp_path: Path):
+    (tmp_path / "x.py").write_text(
+        '_REASON = "can not fly"\n'
+        "def f(self, n, error):\n"
+        '    detail = "too heavy, %d" % n\n'
+        "    detail = name_of(error)\n"
+        "    raise Transient(_REASON, detail)\n"
+        "def g(self, path, reason):\n"
+        '    raise Refused("refused", "no " + path)\n'
+        '    raise bad("it is odd")\n'
+        '    reason = "can not apply: late"\n'
+        '    return "rolled back: %s times" % n\n'
+        '    raise Transient(reason, "the door is shut")\n'
+        '    self.later("asleep")\n'
+    )
+    assert gathered(tmp_path) == {
+        "can not fly: too heavy, …",
+        "can not fly: …",
+        "refused: no …",
+        "can not apply: bad archive, it is odd",
+        "can not apply: late",
+        "rolled back: … times",
+        "the door is shut",
+        "asleep",
+    }
