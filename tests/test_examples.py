@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,18 +48,25 @@ def at_console(make_site: MakeSite, tree: Tree, **options) -> WatchedSite:
 NETWORK = ("network", "ntptime")
 
 
-def run_until(site: WatchedSite, text: str) -> Run:
-    """Let a node that never sleeps run until it has printed this, then cut its power."""
+def run_until(site: WatchedSite, text: str, begin: str = "", call: Callable = print) -> Run:
+    """Let a node that never sleeps run until it has printed `text`, then cut its power.
+
+    When it has printed `begin`, `call` is called.
+    """
     heard = ""
-    seen = threading.Event()
+    begun, seen = threading.Event(), threading.Event()
 
     def hear(piece: str) -> None:
         nonlocal heard
         heard += piece
+        if begin in heard:
+            begun.set()
         if text in heard:
             seen.set()
 
     def cut() -> None:
+        if begun.wait(20):
+            call()
         if seen.wait(20):
             site.node.cut_power()
 
@@ -131,18 +139,23 @@ def test_the_sensor_sleeps_longer_when_it_failed(make_site: MakeSite) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "end"), [("mains_serve", "ota: confirm"), ("own_client", "update: confirmed")]
+    ("name", "begin", "end"),
+    [
+        ("mains_serve", "version 1 serves", "ota: confirm"),
+        ("own_client", "update: idle", "update: confirmed"),
+    ],
 )
-def test_one_that_stays_awake(make_site: MakeSite, name: str, end: str) -> None:
+def test_one_that_stays_awake(make_site: MakeSite, name: str, begin: str, end: str) -> None:
+    """The request comes while it is connected."""
     tree = files(EXAMPLES / name) | files(EXAMPLES)
     site = at_console(make_site, tree)
     brought, archive = package(tree["main.py"])
-    fuid = site.ask(archive)
-    run = run_until(site, end)
+    asked: list[str] = []
+    run = run_until(site, end, begin, lambda: asked.append(site.ask(archive)))
     assert "version 1" in run.output
     assert "version 2" in run.output
     assert end in run.output, run.output
-    check_updated(site, brought, fuid)
+    check_updated(site, brought, *asked)
 
 
 def test_the_own_client_keeps_its_subtopics(make_site: MakeSite) -> None:

@@ -33,14 +33,14 @@ config = ota.load_config()
 config["watchdog_s"] = WATCHDOG_S
 agent = ota.Agent(config, watchdog=watchdog)
 
+outcome = "later"
 if wifi.connect():
     try:
         publish(measure())
     except Exception as error:  # umqtt.simple has others than OSError
         print("not published,", type(error).__name__)
-# Also without a network: the agent counts failures in a row.
-outcome = agent.check()
-print("check:", outcome, agent.reason or "")
+    outcome = agent.check()
+    print("check:", outcome, agent.reason or "")
 sleep_ms = PERIOD_MS
 if outcome == "later":
     # Longer after each failure and drawn at random: it spares the battery, it does not use up the

@@ -23,7 +23,7 @@ machine.Timer(0).init(period=1000, mode=machine.Timer.PERIODIC, callback=work)
 config = ota.load_config()
 config["watchdog_s"] = WATCHDOG_S
 watchdog = machine.WDT(timeout=WATCHDOG_S * 1000)
-wifi.connect()
-watchdog.feed()
+while not wifi.connect():
+    watchdog.feed()
 # Never returns. It comes back by itself when the broker, or the network, was away.
 ota.Agent(config, watchdog=watchdog).serve()

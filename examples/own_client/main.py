@@ -58,7 +58,8 @@ print("version", VERSION, "works")
 client.set_callback(on_message)
 while True:
     try:
-        wifi.connect()
+        if not wifi.connect():
+            raise OSError("no network")
         connect()
         loop()
     except Exception as error:  # umqtt.simple has others than OSError
