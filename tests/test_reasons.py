@@ -11,13 +11,8 @@ from tests.readme import ROOT
 
 FIRMWARE = ROOT / "firmware/ota"
 PAGE = (ROOT / "docs/reasons.md").read_text()
-#: What these calls put before their only argument.
-PREFIXES = {
-    "bad": "can not apply: bad archive, ",
-    "_bad": "can not apply: bad archive, ",
-    "BadRequest": "bad request: ",
-    "later": "",
-}
+#: What these calls put before their argument; wrappers() adds those of Refused and Transient.
+CALLS = {"BadRequest": "bad request: ", "later": ""}
 WHOLE = re.compile(r"(can not \w+|not enough space|rolled back): .")
 
 
@@ -25,8 +20,7 @@ class Module:
     """The texts that one source brings."""
 
     def __init__(self, source: Path) -> None:
-        tree = ast.parse(source.read_text())
-        self.tree = tree
+        self.tree = tree = ast.parse(source.read_text())
         self.constants = {
             node.targets[0].id: node.value.value
             for node in tree.body
@@ -48,15 +42,31 @@ class Module:
             return self.text(node.left) + self.text(node.right)
         return "…"
 
-    def gather(self) -> Iterator[str]:
+    def wrappers(self) -> Iterator[tuple[str, str]]:
+        """Functions that only put their one argument into a Refused or a Transient."""
+        for node in self.tree.body:
+            if not isinstance(node, ast.FunctionDef) or len(node.args.args) != 1:
+                continue
+            call = getattr(node.body[-1], "value", None)  # of its return
+            if getattr(getattr(call, "func", None), "id", "") in ("Refused", "Transient"):
+                reason, detail = map(self.text, call.args)
+                yield node.name, f"{reason}: {detail}".removesuffix("…")
+
+    def imports(self) -> Iterator[str]:
+        """Modules of the same package."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                yield from [node.module] if node.module else [each.name for each in node.names]
+
+    def gather(self, calls: dict[str, str]) -> Iterator[str]:
         for function in ast.walk(self.tree):
-            if isinstance(function, ast.FunctionDef) and function.name not in PREFIXES:
-                yield from self._of_calls(function)
+            if isinstance(function, ast.FunctionDef) and function.name not in calls:
+                yield from self._of_calls(function, calls)
                 yield from self._whole(function)
                 if function.name == "verdict":
                     yield from self._verdicts(function)
 
-    def _of_calls(self, function: ast.FunctionDef) -> Iterator[str]:
+    def _of_calls(self, function: ast.FunctionDef, calls: dict[str, str]) -> Iterator[str]:
         for call in ast.walk(function):
             if not isinstance(call, ast.Call):
                 continue
@@ -66,8 +76,9 @@ class Module:
                 for detail in self._each(function, details[0]) if details else [""]:
                     known = self.text(reason)
                     yield f"{known}: {detail}" if known != "…" and detail else detail or known
-            elif name in PREFIXES and call.args:
-                yield PREFIXES[name] + self.text(call.args[0])
+            elif name in calls and call.args:
+                for detail in self._each(function, call.args[0]):
+                    yield calls[name] + detail
 
     def _each(self, function: ast.FunctionDef, detail: ast.expr) -> list[str]:
         """The text, or all that a variable of the function can be."""
@@ -104,13 +115,19 @@ class Module:
                     yield ours
 
 
-def gathered(folder: Path = FIRMWARE) -> set[str]:
-    found = {
-        text
-        for source in sorted(folder.glob("*.py"))
-        if source.name != "config.py"  # its errors are raised at the start, never reported
-        for text in Module(source).gather()
-    }
+def gathered(folder: Path = FIRMWARE, *starts: str) -> set[str]:
+    """The texts of the modules that are imported, directly or not, from those named."""
+    modules: dict[str, Module] = {}
+    left = [*starts] or ["agent", "recovery"]
+    while left:
+        name = left.pop()
+        source = folder / f"{name}.py"
+        if name not in modules and source.exists():
+            modules[name] = Module(source)
+            left += modules[name].imports()
+    modules.pop("config", None)  # its errors are raised at the start, never reported
+    calls = CALLS | dict(pair for module in modules.values() for pair in module.wrappers())
+    found = {text for module in modules.values() for text in module.gather(calls)}
     return found - {"…", ""}
 
 
@@ -144,6 +161,7 @@ def test_what_a_status_means_is_on_the_page():
 
 def test_the_gathering_finds_each_way_of_saying_it(tmp_path: Path):
     (tmp_path / "x.py").write_text(
+        "from .y import odd\n"
         '_REASON = "can not fly"\n'
         "def f(self, n, error):\n"
         '    detail = "too heavy, %d" % n\n'
@@ -151,17 +169,21 @@ def test_the_gathering_finds_each_way_of_saying_it(tmp_path: Path):
         "    raise Transient(_REASON, detail)\n"
         "def g(self, path, reason):\n"
         '    raise Refused("refused", "no " + path)\n'
-        '    raise bad("it is odd")\n'
+        '    raise odd("it is odd")\n'
         '    reason = "can not apply: late"\n'
         '    return "rolled back: %s times" % n\n'
         '    raise Transient(reason, "the door is shut")\n'
         '    self.later("asleep")\n'
     )
-    assert gathered(tmp_path) == {
+    (tmp_path / "y.py").write_text(
+        'def odd(detail):\n    return Refused("can not apply", "bad egg, " + detail)\n'
+    )
+    (tmp_path / "z.py").write_text('def h():\n    raise Refused("not", "imported")\n')
+    assert gathered(tmp_path, "x") == {
         "can not fly: too heavy, …",
         "can not fly: …",
         "refused: no …",
-        "can not apply: bad archive, it is odd",
+        "can not apply: bad egg, it is odd",
         "can not apply: late",
         "rolled back: … times",
         "the door is shut",
