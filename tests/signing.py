@@ -116,15 +116,19 @@ def forger() -> Key:
     return Key(tuple(_prime(seed, 256) for seed in _FORGER))
 
 
-def openssl() -> str:
-    """The program. Without it the test is skipped; in CI, which has to have it, it fails."""
-    found = shutil.which("openssl")
+def need(name: str) -> str:
+    """A program. Without it the test is skipped; in CI, which has to have it, it fails."""
+    found = shutil.which(name)
     if found:
         return found
-    message = "openssl is not installed (Debian's package openssl)"
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)
+    if os.environ.get("CI"):
+        pytest.fail(f"{name} is not installed")
+    pytest.skip(f"{name} is not installed")
+
+
+def openssl() -> str:
+    """OpenSSL's program."""
+    return need("openssl")
 
 
 def manifest(

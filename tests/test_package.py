@@ -7,7 +7,6 @@ import io
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -21,7 +20,7 @@ from host_sim import flash, sample
 from host_sim.node import run_code
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, write_tree
 from tests import signing
-from tests.signing import openssl
+from tests.signing import need, openssl
 from tests.test_manifest import GOOD, HEADER_ONLY, MALFORMED, text
 from tools.package import keys, transform
 from tools.package.__main__ import main
@@ -122,14 +121,11 @@ def test_equal_trees_give_equal_bytes(desk: Desk, name: str):
 
 @pytest.mark.parametrize("name", ["p.tar", "p.tar.gz"])
 def test_plain_tar_unpacks_it(desk: Desk, name: str):
-    program = shutil.which("tar")
-    if not program:
-        pytest.skip("tar is not installed")
     package = desk.build(desk.tree(TREE), name=name)
     target = desk.folder / "unpacked"
     target.mkdir()
     done = subprocess.run(
-        [program, "-xf", package, "-C", target], capture_output=True, text=True, check=True
+        [need("tar"), "-xf", package, "-C", target], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
     found = {
@@ -249,7 +245,7 @@ class Project:
 
     def git(self, *words: str) -> str:
         identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-        command = ["git", "-C", self.folder, *identity, "-c", "commit.gpgsign=false", *words]
+        command = [need("git"), "-C", self.folder, *identity, "-c", "commit.gpgsign=false", *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     def commit(self, tree: Tree, removed: tuple[str, ...] = (), tag: str = "") -> None:
