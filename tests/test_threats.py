@@ -57,8 +57,8 @@ def test_every_threat_of_the_information_model_has_a_row():
 
 
 def test_the_example_is_a_manifest():
-    (example,) = re.findall(r"```text\n(.*?)```", SIGNING, re.DOTALL)
-    manifest = parse(example.encode())
+    (example,) = re.findall(r"(?:^    .*\n)*^    signature none\n", SIGNING, re.MULTILINE)
+    manifest = parse(re.sub("^    ", "", example, flags=re.MULTILINE).encode())
     assert (manifest.sequence, manifest.board, manifest.mpy) == (7, "esp32-s3 rev. 2", 6)
     assert manifest.files[1][2] == hashlib.sha256(b"42\n").hexdigest()
 
