@@ -21,7 +21,7 @@ from host_sim.node import run_code
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, write_tree
 from tests import signing
 from tests.signing import need, openssl
-from tests.test_manifest import GOOD, HEADER_ONLY, MALFORMED, text
+from tests.test_manifest import GOOD, HEADER_ONLY, MALFORMED, receive, text
 from tools.package import keys, transform
 from tools.package.__main__ import main
 from tools.package.archive import compress, read
@@ -476,6 +476,57 @@ def test_both_readers_refuse_the_same_manifests():
             pytest.fail(name)
     for lines in (GOOD, HEADER_ONLY):
         assert parse(text(lines)).encode() == text(lines)
+
+
+PIECES = [
+    b" ",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"0",
+    b"1",
+    b"/",
+    b"../",
+    b"\\",
+    b"\xff",
+    "ß".encode(),
+    b"a" * 300,
+]
+PIECES += [line.encode() + b"\n" for line in GOOD] + [b"none", b"mpy 0\n", b"requires 1\n"]
+
+
+def mutated(rng: random.Random) -> bytes:
+    """A manifest with one or two small changes, of which some do no harm."""
+    lines = [line.encode() + b"\n" for line in GOOD]
+    kept = [line for line in lines if rng.random() < 0.97]
+    content = bytearray(b"".join(kept))
+    for _ in range(rng.choice((0, 1, 1, 2))):
+        at = rng.randrange(len(content))
+        kind = rng.randrange(4)
+        if kind == 0:
+            content[at] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            content[at : at + rng.randrange(1, 20)] = b""
+        else:
+            content[at : at + kind - 2] = rng.choice(PIECES)
+    return bytes(content)
+
+
+def test_both_readers_agree_on_mutated_manifests(compiled: Path, tmp_path: Path):
+    """Two programs that share no line read the same 1,500 manifests."""
+    rng = random.Random(8)
+    manifests = [mutated(rng) for _ in range(1500)]
+    accepted = 0
+    for content, answer in zip(manifests, receive(compiled, tmp_path, manifests), strict=True):
+        try:
+            found = parse(content)
+        except PackageError:
+            assert isinstance(answer, str), content
+        else:
+            said = [found.sequence, found.board, found.mpy, found.requires, None, False]
+            assert answer == said, content
+            accepted += 1
+    assert 300 < accepted < 1200
 
 
 # -- verify ------------------------------------------------------------------------------------

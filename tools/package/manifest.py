@@ -90,28 +90,33 @@ def parse(content: bytes) -> Manifest:
             name, _, value = line.partition(" ")
             if name in ("sequence", "mpy", "requires"):
                 setattr(manifest, name, int(value))
-            elif name in ("key", "board"):
-                setattr(manifest, name, value)
+            elif name == "key":
+                manifest.key = value if value == "none" else _hex(value, 8)
+            elif name == "board":
+                manifest.board = value
             elif name == "file":
                 digest, size, path = value.split(" ", 2)
-                if len(bytes.fromhex(digest)) != 32:
-                    raise ValueError
-                manifest.files.append((path, int(size), digest.lower()))
+                manifest.files.append((path, int(size), _hex(digest, 32)))
             elif name == "delete":
                 manifest.deleted.append(value)
             elif name == "signature" and value != "none":
                 manifest.signature = base64.b64decode(value, validate=True)
-        if manifest.key != "none" and len(bytes.fromhex(manifest.key)) != 8:
-            raise ValueError
         if manifest.signature is not None and len(manifest.signature) != 384:
             raise ValueError
         if (manifest.signature is None) != (manifest.key == "none"):
             raise ValueError
     except (ValueError, binascii.Error) as error:
         raise PackageError("the manifest is malformed") from error
-    manifest.key = manifest.key.lower()
     # Whatever this reader overlooked, order above all, comes out otherwise.
     if manifest.encode() != content:
         raise PackageError("the manifest is malformed")
     manifest.check()
     return manifest
+
+
+def _hex(text: str, size: int) -> str:
+    """Hex digits as this module writes them; ValueError when they are not `size` bytes."""
+    value = bytes.fromhex(text)
+    if len(value) != size:
+        raise ValueError
+    return value.hex()
