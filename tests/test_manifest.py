@@ -69,6 +69,13 @@ def before(number: int, *lines: str | bytes) -> bytes:
 
 
 SIGNATURE = "signature " + "QUJD" * 128
+KEY = "key 0123456789abcdef"
+
+
+def signature(line: str) -> bytes:
+    """GOOD with a key, and this line for its signature."""
+    return text([GOOD[0], KEY, *GOOD[2:-1], line])
+
 
 # (what it is, the manifest, the line that is named)
 MALFORMED = [
@@ -94,7 +101,7 @@ MALFORMED = [
     ("key no hex", with_line(2, "key 0123456789abcdeg"), 2),
     ("key None", with_line(2, "key None"), 2),
     ("key with a blank behind", with_line(2, "key none "), 2),
-    ("a key, but no signature", with_line(2, "key 0123456789abcdef"), 12),
+    ("a key, but no signature", signature("signature none"), 12),
     ("a signature, but no key", with_line(12, SIGNATURE), 12),
     ("no sequence", with_line(3), 3),
     ("sequence twice", before(3, "sequence 7"), 4),
@@ -169,14 +176,15 @@ MALFORMED = [
     ("delete with a slash", with_line(10, "delete /old.py"), 10),
     ("file after delete", before(11, GOOD[6]), 11),
     ("no signature", with_line(12), 12),
-    ("signature empty", with_line(12, "signature "), 12),
-    ("signature in capitals", with_line(12, "signature NONE"), 12),
-    ("signature no base64", with_line(12, "signature !"), 12),
-    ("signature short", with_line(12, SIGNATURE[:-4]), 12),
-    ("signature long", with_line(12, SIGNATURE + "QUJD"), 12),
-    ("signature padded", with_line(12, SIGNATURE[:-4] + "QUI="), 12),
-    ("signature with a blank", with_line(12, SIGNATURE[:-5] + " QUJD"), 12),
-    ("signature URL-safe", with_line(12, SIGNATURE[:-4] + "-_-_"), 12),
+    ("signature empty", signature("signature "), 12),
+    ("signature in capitals", signature("signature NONE"), 12),
+    ("signature no base64", signature("signature !"), 12),
+    ("signature short", signature(SIGNATURE[:-4]), 12),
+    ("signature long", signature(SIGNATURE + "QUJD"), 12),
+    ("signature padded", signature(SIGNATURE[:-4] + "QUI="), 12),
+    ("signature with a blank", signature(SIGNATURE[:-5] + " QUJD"), 12),
+    ("signature URL-safe", signature(SIGNATURE[:-4] + "-_-_"), 12),
+    ("signature no base64 inside", signature(SIGNATURE[:-8] + "!!!!QUJD"), 12),
     ("signature twice", text([*GOOD, GOOD[-1]]), 13),
     ("data behind the signature", text([*GOOD, "x"]), 13),
     ("an LF behind the signature", text(GOOD) + b"\n", 13),
@@ -204,7 +212,7 @@ def test_what_is_well_formed_is_read(agent: Path, tmp_path: Path):
         with_line(3, "sequence 2147483647"),
         with_line(7, longest),
         with_line(7, f"file {HASH} 5  main.py "),  # blanks belong to the path
-        text([GOOD[0], "key 0123456789abcdef", *GOOD[2:-1], SIGNATURE]),
+        signature(SIGNATURE),
     ]
     board = "esp32-s3 rev. β"
     assert receive(agent, tmp_path, manifests) == [
