@@ -41,7 +41,7 @@ class Mutant:
 
 
 RECOVERY, STAGING, AGENT = "ota/recovery.py", "ota/staging.py", "ota/agent.py"
-CYCLE = "ota/cycle.py"
+ENDING, ADMISSION = "ota/ending.py", "ota/admission.py"
 
 MUTANTS = [
     Mutant(
@@ -150,7 +150,7 @@ MUTANTS = [
         "clear before the outcome is durable",
         "the request is cleared while the report is only in RAM",
         "report",
-        ((CYCLE, '            recovery.save("report", owed)\n', ""),),
+        ((ENDING, '            recovery.save("report", owed)\n', ""),),
     ),
     Mutant(
         "report forgotten before it is sent",
@@ -158,7 +158,7 @@ MUTANTS = [
         "one",
         (
             (
-                CYCLE,
+                ENDING,
                 '            _send(agent, owed)\n            recovery.forget("report")\n    except',
                 '            recovery.forget("report")\n            _send(agent, owed)\n    except',
             ),
@@ -265,7 +265,7 @@ MUTANTS = [
         "a new attempt does not clear what a cut one left",
         "one",
         (
-            (CYCLE, "    recovery.discard(agent.feed)\n    count = 1\n", "    count = 1\n"),
+            (ADMISSION, "    recovery.discard(agent.feed)\n    count = 1\n", "    count = 1\n"),
             (
                 STAGING,
                 '            os.mkdir("%s/%d" % (_DIR, self._groups))\n',
@@ -273,7 +273,7 @@ MUTANTS = [
                 '                os.mkdir("%s/%d" % (_DIR, self._groups))\n',
             ),
             (
-                CYCLE,
+                ENDING,
                 "    recovery.discard(agent.feed)\n    if not agent.control.request:",
                 "    if not agent.control.request:",
             ),

@@ -18,7 +18,7 @@ from tests.mutants import Mutant
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "bad-links.md"
 CUT = 30_000
-DOWNLOAD, CYCLE, WIRE = "ota/download.py", "ota/cycle.py", "ota/wire.py"
+DOWNLOAD, ENDING, WIRE = "ota/download.py", "ota/ending.py", "ota/wire.py"
 Try = Callable[[Path], tuple[str, ...]]
 
 
@@ -141,7 +141,7 @@ PLANTED = [
         "a reset while the report goes up",
         (
             (
-                CYCLE,
+                ENDING,
                 '_send(agent, owed)\n            recovery.forget("report")\n    except',
                 'recovery.forget("report")\n            _send(agent, owed)\n    except',
             ),

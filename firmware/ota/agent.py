@@ -226,9 +226,12 @@ class Agent:
 
     def remember(self, outcome):
         """Count failures in a row, for retry_ms()."""
-        from .backoff import remember
+        try:
+            from .backoff import remember
 
-        remember(outcome == "later")
+            remember(outcome == "later")
+        except MemoryError:
+            pass  # the next pause is shorter than it should be; the outcome is what it is
 
 
 def status():

@@ -21,6 +21,9 @@ _KEYS = (
     ("server", "console.insigh.io", 0, 0),
     ("ca", "/ca.der", 0, 0),
     ("protected", [], 0, 0),
+    ("keys", [], 0, 0),
+    ("require_signature", False, 0, 0),
+    ("board", "unknown", 0, 0),
     ("report", "installed", 0, 0),
     ("trial_boots", 3, 1, 1000),
     ("trial_wakes", 24, 1, 100000),
@@ -79,9 +82,13 @@ def complete(given):
     _check_server(config["server"])
     if 0 < config["watchdog_s"] < 10:
         raise ConfigError("bad configuration", "watchdog_s is neither 0 nor at least 10")
-    for path in config["protected"]:
-        if type(path) is not str or not path.startswith("/"):
-            raise ConfigError("bad configuration", "protected is not a list of paths like /a/b")
+    for key in ("protected", "keys"):
+        for path in config[key]:
+            if type(path) is not str or not path.startswith("/"):
+                raise ConfigError("bad configuration", key + " is not a list of paths like /a/b")
+    if config["require_signature"] and not config["keys"]:
+        # Such a node would take nothing, ever.
+        raise ConfigError("bad configuration", "require_signature without keys")
     return config
 
 

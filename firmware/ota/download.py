@@ -9,6 +9,7 @@ import time
 
 from micropython import const
 
+from . import drop
 from .errors import Refused, Transient, name_of
 
 _REASON = "can not download"
@@ -87,7 +88,11 @@ class Download:
 
             limits = self._limits
             least = config["min_rate"] * limits.wait_ms // 1000
-            return get(url, config["ca"], limits, least, start, self._etag)
+            try:
+                return get(url, config["ca"], limits, least, start, self._etag)
+            finally:
+                del get
+                drop("https", "trust")  # the body needs neither
         except (Refused, Transient, MemoryError):
             raise
         except Exception as error:  # a foreign transport's; its text may quote the URL

@@ -1,10 +1,11 @@
-"""Verified, bounded HTTPS GET with a response shaped as urequests makes it.
+"""Verified, bounded HTTPS GET, up to the end of the answer's head; what follows is body.py's.
 
 The URL holds the device key: it appears in the request line and nowhere else.
 """
 
 from micropython import const
 
+from .body import Response
 from .errors import Refused, Transient, name_of
 from .wire import Wire
 
@@ -37,6 +38,7 @@ def get(url, ca, limits, least=0, start=0, etag=b""):
         try:
             wire.send(memoryview(_head(host, port, path, start, etag)))
             response = Response(wire)
+            _read_head(response)
         except OSError as error:
             wire.close()
             raise Transient(_REASON, name_of(error))
@@ -60,124 +62,58 @@ def _head(host, port, path, start, etag):
     return head + b"\r\n"
 
 
-class Response:
-    """An answer whose headers have been read.
+def _read_head(response):
+    for _ in range(_MOST_INTERIM):
+        _read_status(response)
+        _read_headers(response)
+        if response.status_code // 100 != 1:
+            break
+    else:
+        raise Transient(_REASON, "only interim answers")
+    if response.chunked:
+        response.length = None
+        response.left = 0
+    else:
+        response.left = response.length
 
-    status_code: int; length: bytes of the body, None when the server does not say; etag: bytes, a
-    strong entity tag, b"" without one; content_range: bytes or None; location: bytes or None; raw:
-    an object with `readinto(buffer, n)`, 0 at the end of the body.
-    """
 
-    def __init__(self, wire):
-        self.status_code = 0
-        self.length = None
-        self.etag = b""
-        self.content_range = None
-        self.location = None
-        self.raw = self
-        self._wire = wire
-        self._byte = bytearray(1)
-        self._chunked = False
-        self._left = None  # bytes of the body, or of this chunk; None: until the server closes
-        self._read_head()
+def _read_status(response):
+    # Not split(None, 2): an empty reason phrase is allowed.
+    words = response.line().split(b" ")
+    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
+        raise Transient(_REASON, "the server does not speak HTTP")
+    response.status_code = int(words[1])
 
-    def readinto(self, buffer, n):
-        """Read at most n bytes of the body into buffer; 0 at its end.
 
-        Raises Transient when the connection ends before the body does, OSError when it fails.
-        """
-        if self._chunked and not self._left:
-            self._next_chunk()
-        if self._left is not None and n > self._left:
-            n = self._left
-        if not n:
-            return 0
-        got = self._wire.receive(buffer if n == len(buffer) else memoryview(buffer)[:n])
-        if self._left is not None:
-            if not got:
-                raise Transient(_REASON, "the body ended early")
-            self._left -= got
-            if self._chunked and not self._left and self._line():
-                raise Transient(_REASON, "a chunk is longer than it says")
-        return got
-
-    def close(self):
-        """End the connection."""
-        self._wire.close()
-
-    def _line(self):
-        """One line without its end; of what is beyond the limit nothing is kept."""
-        line = bytearray()
-        byte = self._byte
-        for _ in range(_MOST_HEADERS * _LONGEST_LINE):
-            if not self._wire.receive(byte):
-                raise Transient(_REASON, "the answer ended early")
-            if byte[0] == 10:
-                return bytes(line).rstrip(b"\r")
-            if len(line) <= _LONGEST_LINE:
-                line += byte
-        raise Transient(_REASON, "a header line is too long")
-
-    def _read_head(self):
-        for _ in range(_MOST_INTERIM):
-            self._read_status()
-            self._read_headers()
-            if self.status_code // 100 != 1:
-                break
-        else:
-            raise Transient(_REASON, "only interim answers")
-        if self._chunked:
-            self.length = None
-            self._left = 0
-        else:
-            self._left = self.length
-
-    def _read_status(self):
-        # Not split(None, 2): an empty reason phrase is allowed.
-        words = self._line().split(b" ")
-        if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
-            raise Transient(_REASON, "the server does not speak HTTP")
-        self.status_code = int(words[1])
-
-    def _read_headers(self):
-        for _ in range(_MOST_HEADERS):
-            line = self._line()
-            if not line:
-                return
-            name, _, value = line.partition(b":")
-            name = name.lower()
-            if len(line) > _LONGEST_LINE and name in (b"location", b"etag", b"content-range"):
-                raise Transient(_REASON, "a header line is too long")
-            value = value.strip()
-            if name == b"content-length":
-                if not value.isdigit() or len(value) > 9 or self.length not in (None, int(value)):
-                    raise Transient(_REASON, "Content-Length makes no sense")
-                self.length = int(value)
-            elif name == b"transfer-encoding":
-                if value.lower() != b"chunked":
-                    raise Transient(_REASON, "unknown Transfer-Encoding")
-                self._chunked = True
-            elif name == b"content-encoding":
-                if value.lower() != b"identity":
-                    raise Transient(_REASON, "unknown Content-Encoding")
-            elif name == b"etag":
-                # A weak one (W/"…") says "as good as", which is not "the same bytes".
-                self.etag = value if value.startswith(b'"') else b""
-            elif name == b"content-range":
-                self.content_range = value
-            elif name == b"location":
-                self.location = value
-        raise Transient(_REASON, "more than %d headers" % _MOST_HEADERS)
-
-    def _next_chunk(self):
-        text = self._line().split(b";")[0].strip()
-        # Eight digits at most: int() alone would also take signs, underscores and a 0x.
-        if not 0 < len(text) <= 8 or any(c not in b"0123456789abcdefABCDEF" for c in text):
-            raise Transient(_REASON, "a chunk's size makes no sense")
-        self._left = int(text, 16)
-        if not self._left:
-            self._read_headers()  # trailers
-            self._chunked = False
+def _read_headers(response):
+    for _ in range(_MOST_HEADERS):
+        line = response.line()
+        if not line:
+            return
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if len(line) > _LONGEST_LINE and name in (b"location", b"etag", b"content-range"):
+            raise Transient(_REASON, "a header line is too long")
+        value = value.strip()
+        if name == b"content-length":
+            if not value.isdigit() or len(value) > 9 or response.length not in (None, int(value)):
+                raise Transient(_REASON, "Content-Length makes no sense")
+            response.length = int(value)
+        elif name == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                raise Transient(_REASON, "unknown Transfer-Encoding")
+            response.chunked = True
+        elif name == b"content-encoding":
+            if value.lower() != b"identity":
+                raise Transient(_REASON, "unknown Content-Encoding")
+        elif name == b"etag":
+            # A weak one (W/"…") says "as good as", which is not "the same bytes".
+            response.etag = value if value.startswith(b'"') else b""
+        elif name == b"content-range":
+            response.content_range = value
+        elif name == b"location":
+            response.location = value
+    raise Transient(_REASON, "more than %d headers" % _MOST_HEADERS)
 
 
 def _split(url):

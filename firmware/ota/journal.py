@@ -54,9 +54,9 @@ class Journal:
         return True
 
     def knows(self, path, kind):
-        """True when the name was marked and written, or, as a folder, has something in it."""
+        """The kind of its line (or of one inside it) when it was marked and written, or None."""
         if not self.may_know(path, kind):
-            return False
+            return None
         self._file.flush()
         unchanged = _sum(path)
         inside = path + "/"
@@ -65,13 +65,13 @@ class Journal:
                 line_kind, _, _, name = line[:-1].split(" ", 3)
                 if kind == "m":
                     if name.startswith(inside) or (line_kind == "m" and name == path):
-                        return True
+                        return line_kind
                 elif line_kind == "u":
                     if name == unchanged:
-                        return True
+                        return line_kind
                 elif line_kind != "m" and name == path:
-                    return True
-        return False
+                    return line_kind
+        return None
 
 
 def _bits(path, kind):

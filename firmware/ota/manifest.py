@@ -113,7 +113,7 @@ class Lines:
         try:
             self._read()
             self._header()
-        except:
+        except BaseException:
             self._file.close()
             raise
 

@@ -8,6 +8,7 @@ from what is on flash, never from memory, and every step may be repeated at any 
     /.ota/recovery.* this module as it was at the commit, which boot.py runs until the end
     /.ota/<place>    a staged member        /.ota/<place>~   what it replaces
     /.ota/report     the outcome that the platform has not acknowledged yet
+    /.ota/sequence   of the package in the transaction, which becomes /ota.sequence by the confirm
 
 State, one line of fields with single spaces between; the version is state's and journal's:
 
@@ -23,8 +24,8 @@ many folders above <path> (for m: and <path> itself) the old tree does not have.
 
     a   add: there is no file of this name          r   replace
     b   replace what the next boot itself needs     m   make a folder
-    d   delete: a stale twin (x.py of a new x.mpy)  x   delete, but the old file was copied aside
-    u   unchanged; <path> is a check sum of it
+    d   delete (x.py of a new x.mpy, too)           x   delete, but the old file was copied aside
+    u   unchanged; <path> is a check sum of it      h   <path> is the SHA-256 of what is in <place>
 """
 
 import os
@@ -35,6 +36,7 @@ from micropython import const
 _DIR = "/.ota"
 _STATE = "/.ota/state"
 _JOURNAL = "/.ota/journal"
+_SEQUENCE = "/.ota/sequence"
 _VERSION = "1"
 # A flash that fails at every boot must not be worn by resets for ever.
 _MOST_TRIES = const(20)
@@ -113,23 +115,33 @@ def _leave_copy():
     """Copy this module beside the state: the package may break the one that is installed."""
     source = "/" + __file__.lstrip("/")
     if exists(source):
-        with open(source, "rb") as file, open(_DIR + source[source.rfind("/") :], "wb") as copy:
-            buffer = bytearray(512)
-            n = 512
-            while n:
-                n = file.readinto(buffer)
-                copy.write(memoryview(buffer)[:n])
+        with open(_DIR + source[source.rfind("/") :], "wb") as copy:
+            _read(source, copy.write)
+
+
+def _read(path, take):
+    """Call take with each piece of a file."""
+    buffer = bytearray(512)
+    n = 512
+    with open(path, "rb") as file:
+        while n:
+            n = file.readinto(buffer)
+            take(memoryview(buffer)[:n])
 
 
 def install(moved=None):
     """Finish the committed transaction and begin its trial; the node has to be reset after it.
 
+    Rolls back instead, which ends the transaction, when a member of a package with a manifest is
+    no longer what was staged.
     moved: called after each file that was moved.
     When this raises OSError the node has to be reset at once, before anything is written: after an
     error littlefs is wrong in RAM (it believes, say, that a failed rename still goes on), and its
     next write may remove files. After a reset it knows better, and boot() tries again.
     """
     state = read_state()
+    if _damaged(moved):
+        return roll_back("can not apply: damaged on flash")
     _move_in(moved)
     if state[7] == "installed":
         # Before the trial begins: once it has, nobody would know that a report is owed.
@@ -146,10 +158,17 @@ def confirm():
         return False  # or installed by this very boot: the new tree has not run yet
     if state[7] == "confirmed":
         save("report", "1 " + state[1])
+    # Before the state goes: a cut in between must not leave the floor where it was.
+    keep_sequence()
     # Without a state there is no way back, and what is left is litter.
     os.remove(_STATE)
     discard()
     return True
+
+
+def keep_sequence():
+    """Make /.ota/sequence, if there is one, the least that this node will take from now on."""
+    _done(os.rename, _SEQUENCE, "/ota.sequence")
 
 
 def roll_back(reason):
@@ -178,8 +197,10 @@ def discard(moved=None):
         for entry in os.ilistdir(_DIR):
             if entry[1] == _IS_FOLDER:
                 _empty(_DIR + "/" + entry[0], moved)
-    for name in "journal", "recovery.py", "recovery.mpy", "state~", "report~", "attempts~":
+    for name in "journal manifest sequence recovery.py recovery.mpy".split(" "):
         forget(name)
+    for name in "state", "report", "attempts", "sequence":
+        forget(name + "~")
 
 
 def boot():
@@ -280,6 +301,20 @@ def _done(call, *paths):
         if error.args[0] not in (_ENOENT, _ENOTEMPTY):
             raise
         return False
+
+
+def _damaged(moved):
+    """True when what waits is not what the manifest said: flash lost it, or somebody was there."""
+    for kind, staged, _, digest in _lines(moved):
+        if kind == "h" and exists(staged):
+            import binascii
+            import hashlib
+
+            found = hashlib.sha256()
+            _read(staged, found.update)
+            if binascii.hexlify(found.digest()).decode() != digest:
+                return True
+    return False
 
 
 def _move_in(moved):

@@ -9,14 +9,11 @@ from micropython import const
 
 from .errors import Refused
 from .journal import Journal
+from .space import BLOCK, RESERVE, free_blocks
 from .vetting import check_content, check_path, clean_path, on_boot_path, starts_recovery
 
 _DIR = "/.ota"
-_BLOCK = const(4096)
 _CHUNK = const(1024)
-# Blocks that must stay free: the journal's and the folders' own growth, and what renaming needs to
-# rewrite folders; an install that began must never find flash full.
-_RESERVE = const(12)
 _FOLDER_BLOCKS = const(2)
 # What a rename costs littlefs grows with what is in the folder that the file leaves: it reads the
 # folder's log several times over. Members and what they replace wait in folders of so many, as
@@ -64,8 +61,8 @@ class Staging:
         self._free = free_blocks()
         self._most_groups = self._free // _BLOCKS_A_GROUP + 1
 
-    def add(self, member):
-        """Stage one member of a TarReader."""
+    def add(self, member, digest=None):
+        """Stage one member of a TarReader. digest: its SHA-256 as hex digits, for the install."""
         path = clean_path(member.name)
         if path == "/":
             if member.is_folder:
@@ -75,7 +72,25 @@ class Staging:
         if member.is_folder:
             self._add_folder(path)
         else:
-            self._add_file(path, member)
+            self._add_file(path, member, digest)
+
+    def delete(self, path):
+        """Delete a file of the old tree with the install. Nothing when there is none."""
+        check_path(path, self._protected)
+        if path == "/boot.py":
+            raise Refused("can not apply", "nothing would start without " + path)
+        kind = self._journal.knows(path, "f")
+        if kind in ("d", "x"):
+            return  # as the twin of a new file
+        if kind:
+            raise Refused("can not apply", "brought and deleted: " + path)
+        if self._missing(path[: path.rfind("/")]):
+            return
+        mode = _mode(path)
+        if mode == _FOLDER:
+            raise Refused("can not apply", "a folder is not deleted: " + path)
+        if mode == _FILE:
+            self._retire(path)
 
     def finish(self):
         """All members are staged and verified: close what the commit relies on."""
@@ -92,7 +107,7 @@ class Staging:
             self._journal.line("m", "0", depth, path)
             self.staged += 1
 
-    def _add_file(self, path, member):
+    def _add_file(self, path, member, digest):
         depth = self._missing(path[: path.rfind("/")])
         mode = _NOTHING if depth else _mode(path)
         if mode == _FOLDER:
@@ -130,6 +145,8 @@ class Staging:
             self._journal.line("b", place, 0, path)
         else:
             self._journal.line("r", place, 0, path)
+        if digest:
+            self._journal.line("h", place, 0, digest)
         self._progress("file", path)
 
     def _retire_twin(self, path, depth):
@@ -144,16 +161,19 @@ class Staging:
             raise Refused("can not apply", "both source and .mpy of " + path)
         if not depth and _mode(twin) == _FILE:
             check_path(twin, self._protected)
-            self._journal.mark(twin, "f")
-            place = self._place()
-            if _in_root(twin):
-                self._copy_aside(twin, _DIR + "/" + place + "~")
-                self._journal.line("x", place, 0, twin)
-            else:
-                self._make_group()
-                self._journal.line("d", place, 0, twin)
-            self._number += 1
-            self.staged += 1
+            self._retire(twin)
+
+    def _retire(self, path):
+        self._journal.mark(path, "f")
+        place = self._place()
+        if _in_root(path):
+            self._copy_aside(path, _DIR + "/" + place + "~")
+            self._journal.line("x", place, 0, path)
+        else:
+            self._make_group()
+            self._journal.line("d", place, 0, path)
+        self._number += 1
+        self.staged += 1
 
     def _copy(self, member, path, new, same):
         """Write the member's content to new. True, and nothing written, when path has it already.
@@ -254,16 +274,16 @@ class Staging:
     def _create(self, path, size):
         self._make_group()
         # littlefs keeps some pointers in each block; one more for the journal and the folders.
-        self._take(size // (_BLOCK - 16) + 1)
+        self._take(size // (BLOCK - 16) + 1)
         return open(path, "wb")
 
     def _take(self, blocks):
         """Count blocks as used. Raises Refused when that would eat the reserve."""
-        if self._free - blocks < _RESERVE:
+        if self._free - blocks < RESERVE:
             # The running count is pessimistic (littlefs keeps tiny files inside their folder);
             # asking walks all of flash, so only when it matters.
             self._free = free_blocks() - self._promised
-            if self._free - blocks < _RESERVE:
+            if self._free - blocks < RESERVE:
                 raise Refused("not enough space", "%d blocks are free" % max(0, self._free))
         self._free -= blocks
 
@@ -324,15 +344,3 @@ def _mode(path):
 
 def _in_root(path):
     return path.rfind("/") == 0
-
-
-def free_blocks():
-    """Free blocks of flash, of 4096 bytes."""
-    info = os.statvfs("/")
-    # A full littlefs may count more used blocks than there are, and wrap round below zero.
-    return info[3] * info[0] // _BLOCK if 0 < info[3] <= info[2] else 0
-
-
-def enough_for(size):
-    """True when `size` bytes, an archive's, are free. What it holds is counted as it arrives."""
-    return (free_blocks() - _RESERVE) * _BLOCK >= size

@@ -27,6 +27,9 @@ def boot_calls(laboratory: Laboratory) -> dict:
 
 def ram(laboratory: Laboratory) -> dict[str, int]:
     """Heap that each module takes, in bytes, in this order; what it imports itself comes first."""
-    order = "errors wire link control agent config backoff trust cycle recovery request report "
-    order += "download https tarfile_lite archive inflate vetting journal staging serve borrowed"
+    order = "errors wire link control agent config backoff trust cycle ending admission recovery "
+    order += (
+        "request report download body https tarfile_lite archive inflate vetting journal staging "
+    )
+    order += "signature manifest signed serve borrowed"
     return laboratory.measure("ram", order.split())

@@ -155,7 +155,7 @@ class _Watched:
 
 def free():
     """Free blocks, as the agent counts them."""
-    return ota.staging.free_blocks()
+    return ota.space.free_blocks()
 
 
 def _silent(step, value):

@@ -9,7 +9,7 @@ import vfs
 from whole_agent import ota
 
 recovery = ota.recovery
-free_blocks = ota.staging.free_blocks
+free_blocks = ota.space.free_blocks
 FILLER = "/filler.bin"
 
 
@@ -156,7 +156,7 @@ def _walk(folder):
 def stage(package):
     """Stage all members; raises what Staging raises. Returns it."""
     recovery.discard()
-    if not ota.staging.enough_for(1 + sum(len(content or b"") for _, content in package)):
+    if not ota.space.enough_for(1 + sum(len(content or b"") for _, content in package)):
         raise ota.errors.Refused("not enough space")
     recovery.save("attempts", "fa8884d2 1")
     staging = ota.staging.Staging(_silent, [], _silent)

@@ -1,0 +1,101 @@
+"""A package with a manifest: what it lists, in its order, and nothing before it was verified."""
+
+import hashlib
+from binascii import hexlify
+
+from micropython import const
+
+from . import drop
+from .errors import Refused
+from .manifest import Lines, check_target, receive
+from .vetting import clean_path
+
+_MANIFEST = "/.ota/manifest"
+_FLOOR = "/ota.sequence"
+_BUFFER = const(512)
+
+
+class SignedReader:
+    """Walks a package as TarReader does. Raises Refused where it is not what its manifest says.
+
+    reader: a TarReader at the manifest, its first member; config: the node's. When it is made the
+    manifest has been received, verified and found to be meant for this node; nothing else of the
+    package has been looked at. Folders are passed over: nobody has signed them, and files bring
+    their own. `signed`: by one of the node's keys; `sequence`: the package's if so, else None;
+    `digest`: what the member's content must have, str of hex digits. Raises OSError when flash
+    fails. Call close().
+    """
+
+    def __init__(self, reader, config, feed):
+        keys = config["keys"]
+        manifest = receive(reader, reader.size, _MANIFEST, keys, bytearray(_BUFFER), feed)
+        drop("signature")
+        if config["require_signature"] and not manifest.signed:
+            raise Refused("manifest", "not signed, and this node requires it")
+        check_target(manifest, config["board"], floor())
+        self.signed = manifest.signed
+        # Else whoever can send a package could lift the floor above all that the owner will sign.
+        self.sequence = manifest.sequence if manifest.signed else None
+        self.name = self.digest = None
+        self.size = 0
+        self.is_folder = False
+        self._reader = reader
+        self._left = 0
+        self._hash = None
+        self._lines = Lines(_MANIFEST)
+
+    def next(self):
+        """Go to the next member; False behind the last one, when all that was listed has come."""
+        listed = self._lines.next_file()
+        while self._reader.next():
+            if not self._reader.is_folder:
+                break
+        else:
+            if listed:
+                raise Refused("manifest", listed[0] + " is missing")
+            return False
+        self.name = self._reader.name
+        if not listed or clean_path(self.name) != listed[0] or self._reader.size != listed[1]:
+            raise Refused("manifest", self.name + " is not what comes next")
+        self.size = self._left = listed[1]
+        self.digest = hexlify(listed[2]).decode()
+        self._hash = hashlib.sha256()
+        if not self.size:
+            self._compare()
+        return True
+
+    def readinto(self, buffer, n):
+        """Read at most n bytes of the member; its last ones only if all of it is right."""
+        n = self._reader.readinto(buffer, n)
+        if n:
+            self._hash.update(buffer if n == len(buffer) else memoryview(buffer)[:n])
+            self._left -= n
+            if not self._left:
+                self._compare()
+        return n
+
+    def deletions(self):
+        """Iterate over the paths to delete; not before next() has returned False."""
+        return self._lines.deletions()
+
+    def close(self):
+        """Close the manifest."""
+        self._lines.close()
+
+    def _compare(self):
+        if hexlify(self._hash.digest()).decode() != self.digest:
+            raise Refused("manifest", self.name + " has another content")
+
+
+def floor():
+    """The highest sequence number that this node has confirmed, 0 when there was none."""
+    try:
+        with open(_FLOOR) as file:
+            return int(file.read())
+    except ValueError:
+        # Nothing of ours writes such a file: whoever did may want an older package to be taken.
+        raise Refused("manifest", _FLOOR + " is no number")
+    except OSError as error:
+        if error.args[0] != 2:  # ENOENT
+            raise
+        return 0
