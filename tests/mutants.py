@@ -293,4 +293,38 @@ MUTANTS = [
         ),
         near=0.955,
     ),
+    Mutant(
+        "floor moved by the install",
+        "the package's number counts before anything has confirmed it",
+        "undeleted",
+        (
+            (
+                RECOVERY,
+                '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n',
+                '    keep_sequence()\n    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n',
+            ),
+        ),
+        uncut=True,
+    ),
+    Mutant(
+        "floor moved after the end",
+        "the state goes first, and what the number is kept in is litter then",
+        "signed",
+        (
+            (
+                RECOVERY,
+                "    keep_sequence()\n    # Without a state there is no way back, and what is left is litter.\n"
+                "    os.remove(_STATE)\n",
+                "    os.remove(_STATE)\n    keep_sequence()\n",
+            ),
+        ),
+        near=0.8,
+    ),
+    Mutant(
+        "deleted for good",
+        "a roll back leaves deleted files where they were kept",
+        "undeleted",
+        ((RECOVERY, 'if kind in "rbdx" and', 'if kind in "rb" and'),),
+        uncut=True,
+    ),
 ]

@@ -31,6 +31,8 @@ SCENARIOS = (
     "boots",
     "wakes",
     "report",
+    "signed",
+    "undeleted",
 )
 
 

@@ -174,6 +174,9 @@ class Bench:
         tree = judge.which(result.after.image)
         if tree != scenario.end:
             wrong.append(f"ends with the tree: {tree}")
+        floor = judge.floor(result.after.image)
+        if floor != scenario.floor:
+            wrong.append(f"ends with the floor {floor!r} instead of {scenario.floor!r}")
         left = judge.leftovers(result.after.image)
         if left:
             wrong.append("left in /.ota: " + ", ".join(left[:5]))

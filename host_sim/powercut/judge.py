@@ -14,12 +14,14 @@ from host_sim.sample import Tree
 logging.getLogger("littlefs").setLevel(logging.WARNING)
 
 _REMEMBERED = 4096
+_FLOOR = "/ota.sequence"
 
 
 class Judge:
     """Knows exactly two trees, the old and the new one.
 
-    `image` is the node as it was flashed; `new_files` what the package makes of its files.
+    `image` is the node as it was flashed; `new_files` what the package makes of its files. The
+    floor of sequence numbers belongs to neither: it moves with the confirm.
     """
 
     def __init__(self, image: bytes, new_files: Tree, scratch: Path) -> None:
@@ -31,6 +33,8 @@ class Judge:
             parts = path.split("/")[1:-1]
             new_folders |= {"/" + "/".join(parts[: n + 1]) for n in range(len(parts))}
         self._trees = {"old": (files, folders), "new": (new_files, new_folders)}
+        for tree, _ in self._trees.values():
+            tree.pop(_FLOOR, None)
 
     def files(self, name: str) -> Tree:
         """The files of the tree "old" or "new"."""
@@ -43,6 +47,10 @@ class Judge:
     def leftovers(self, image: bytes) -> list[str]:
         """What is in /.ota."""
         return self._verdict(image)[1]
+
+    def floor(self, image: bytes) -> bytes:
+        """The floor of sequence numbers; empty where there is none."""
+        return self.file(image, _FLOOR)
 
     def file(self, image: bytes, path: str) -> bytes:
         """The content of a file on an image; empty where there is none."""
@@ -71,7 +79,8 @@ class Judge:
         except SimError as error:
             return f"unmountable image: {error}", []
         own = {p for p in {*files, *folders} if p == "/.ota" or p.startswith("/.ota/")}
-        tree = ({p: files[p] for p in files if p not in own}, folders - own)
+        own_files = {*own, _FLOOR}
+        tree = ({p: files[p] for p in files if p not in own_files}, folders - own)
         for name, right in self._trees.items():
             if tree == right:
                 return name, sorted(own)

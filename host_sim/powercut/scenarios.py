@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from host_sim import flash, node_process, sample
+from host_sim.powercut import signing
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree
 
 FUID = "fa8884d2"
@@ -72,6 +73,9 @@ class Scenario:
     reports: tuple[str, ...] = ("1",)
     reason: str = ""
     spoil: bool = False
+    deleted: tuple[str, ...] = ()
+    floor: bytes = b""
+    """What `/ota.sequence` holds once the package has been confirmed."""
     firmware: Path = flash.FIRMWARE
 
     def rolled_back(self) -> Scenario:
@@ -123,6 +127,8 @@ class Scenario:
             if path.endswith((".py", ".mpy")):
                 new.pop(twin, None)
             new[path] = content
+        for name in (signing.MANIFEST, *self.deleted):
+            new.pop("/" + name, None)
         return new
 
 
@@ -170,16 +176,60 @@ def _compiled(scratch: Path) -> Tree:
     return tree
 
 
+def _signed() -> list[Scenario]:
+    """Files replaced, added and deleted, in the root and below it; a key replaced by another."""
+    old: Tree = {
+        "main.py": main_py(1),
+        "!gone.txt": b"gone",
+        "lib/gone.py": b"gone = 1\n",
+        "lib/kept.py": b"kept = 1\n",
+        "lib/twin.py": b"twin = 1\n",
+        "ota.key1": signing.modulus(1),
+        "ota.key2": bytes(384),
+        "ota.sequence": b"6",
+    }
+    package: Tree = {
+        "main.py": main_py(2),
+        "lib/kept.py": b"kept = 2\n",
+        "lib/twin.mpy": bytes([77, 6, 0, 31]) + b"twin",
+        "lib/new.txt": b"new",
+        "ota.key2": signing.modulus(2),
+    }
+    deleted = ("!gone.txt", "lib/gone.py", "lib/twin.py", "lib/never.was")
+    good = Scenario(
+        "signed",
+        "a signed package that adds, replaces, deletes, and brings another key",
+        old,
+        signing.sign(package, 1, 7, deleted),
+        config={"keys": ["/ota.key1", "/ota.key2"], "require_signature": True},
+        deleted=deleted,
+        floor=b"7",
+    )
+    bad = package | {"main.py": b"1/0\n"}
+    back = dataclasses.replace(
+        good,
+        name="undeleted",
+        what="the same, rolled back after 3 bad boots",
+        package=signing.sign(bad, 1, 7, deleted),
+        config=good.config | {"trial_deadline_s": 60},
+        end="old",
+        floor=b"6",
+        reports=("1", "2"),
+        reason="rolled back: 3 boots",
+    )
+    return [good, back]
+
+
 def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scenario]:
     """All scenarios by name, the smallest first. `scratch`: a folder for temporary files."""
     v1, v2 = {"main.py": main_py(1)}, {"main.py": main_py(2)}
     old_40, package_40 = _forty()
     ballast = {"ballast.bin": random.Random(1).randbytes(4096 * 12)}
-    # Small modules and those that boot.py needs: the large ones would only add data blocks.
+    # What boot.py needs, and some small modules: the others would only add data blocks.
     newer = {
         name: source + b"# newer\n"
         for name, source in _sources().items()
-        if len(source) < 5000 or "recovery" in name
+        if name in ("boot.py", "ota/__init__.py", "ota/recovery.py") or len(source) < 2600
     }
     few = dict(list(package_40.items())[:12])
     short = {"trial_deadline_s": 60}
@@ -194,7 +244,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
         ),
         Scenario("gzip", "12 files as .tar.gz", old_40, few, "tar.gz", blocks=160),
         Scenario(
-            "agent", "the agent and boot.py, .py to .py", v1, v2 | newer, mpy=False, blocks=144
+            "agent", "the agent and boot.py, .py to .py", v1, v2 | newer, mpy=False, blocks=156
         ),
         Scenario(
             "compiled",
@@ -210,7 +260,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
             "flash nearly full",
             v1 | ballast,
             v2 | {"ballast2.bin": random.Random(2).randbytes(9000)},
-            blocks=74,
+            blocks=77,
         ),
         Scenario(
             "foreign",
@@ -253,6 +303,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
             reason="can not apply: bad archive",
             spoil=True,
         ),
+        *_signed(),
     ]
     return {s.name: _with_firmware(s, firmware) for s in found}
 
