@@ -241,3 +241,64 @@ def test_truncation_of_compressed_archives_is_always_seen(tmp_path: Path, agent:
             paths[-1].write_bytes(data[:length])
         for path, (_, error) in zip(paths, read_on_device(agent, paths), strict=True):
             assert error, path
+
+
+DAMAGED = "can not apply: bad archive, compressed stream is damaged"
+WINDOWS = """
+import sys, deflate
+taken = []
+
+class Spy:
+    GZIP, RAW, ZLIB = deflate.GZIP, deflate.RAW, deflate.ZLIB
+
+    def DeflateIO(self, stream, kind, bits):
+        taken.append(bits)
+        return deflate.DeflateIO(stream, kind, bits)
+
+sys.modules["deflate"] = Spy()
+from ota.archive import open_archive
+for path in PATHS:
+    with open(path, "rb") as file:
+        reader = open_archive(file)
+        try:
+            data = bytearray()
+            piece = bytearray(512)
+            while True:
+                n = reader.readinto(piece, 512)
+                if not n:
+                    break
+                data += piece[:n]
+            print(taken, len(data))
+        except Exception as error:
+            print(taken, error)
+        taken.clear()
+"""
+
+
+def in_gzip(data: bytes, window: int, says: bytes) -> bytes:
+    head = b"\x1f\x8b\x08\x04" + bytes(6) + len(says).to_bytes(2, "little") + says
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -window)
+    body = deflate.compress(data) + deflate.flush()
+    return head + body + zlib.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
+
+
+def test_a_window_as_small_as_the_packager_says(tmp_path: Path, agent: Path):
+    """Its extra field is taken at its word; one that lies makes the archive a damaged one."""
+    far = random.Random(9).randbytes(3000)
+    data = sample.tar({"a.bin": far + far})  # looks back 3000 bytes where it may
+    rows = {
+        in_gzip(data, 9, b"OW\1\0\x09"): f"[9] {len(data)}",
+        in_gzip(data, 12, b"OW\1\0\x0c"): f"[12] {len(data)}",
+        in_gzip(data, 12, b"OW\1\0\x09"): "[9] " + DAMAGED,
+        in_gzip(data, 15, b"OW\1\0\x10"): f"[15] {len(data)}",
+        in_gzip(data, 15, b"OW\1\0\x08"): f"[15] {len(data)}",
+        in_gzip(data, 15, b"XY\1\0\x09"): f"[15] {len(data)}",
+        in_gzip(data, 15, b"OW\2\0\x09\x09"): f"[15] {len(data)}",
+        in_gzip(data, 9, b"OW\1\0\x09") + in_gzip(data, 15, b""): f"[9, 15] {2 * len(data)}",
+    }
+    paths = []
+    for n, content in enumerate(rows):
+        paths.append(str(tmp_path / str(n)))
+        Path(paths[-1]).write_bytes(content)
+    result = run_code(f"PATHS = {paths!r}\n" + WINDOWS, path=[agent], heap="1M")
+    assert result.output.splitlines() == list(rows.values())

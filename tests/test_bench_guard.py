@@ -77,11 +77,11 @@ def test_heaps(laboratory: Laboratory):
         start, imported, after = bench.idle_use()
         assert imported - start <= 2 * KB
         assert after - start <= 17 * KB
-        assert bench.idles(40)
+        assert bench.idles(34)
         assert bench.idles(44, heap.PIECES)
         assert not bench.idles(20)  # else this measures nothing
         old, packages = heap.packages()
-        for form, least in ("tar", 82), ("tar.gz", 128):
+        for form, least in ("tar", 78), ("tar.gz", 124):
             site = bench.site("only_check", "check()", old)
             fuid = bench.console.add_package(packages[form], f"p.{form}").fuid
             assert bench.completes(site, fuid)(least), form

@@ -16,11 +16,19 @@ CALLS = {"BadRequest": "bad request: ", "later": ""}
 WHOLE = re.compile(r"(can not \w+|not enough space|rolled back): .")
 
 
+class _Plain(ast.NodeTransformer):
+    """Takes `const(…)` for what is in it."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        return node.args[0] if getattr(node.func, "id", "") == "const" else node
+
+
 class Module:
     """The texts that one source brings."""
 
     def __init__(self, source: Path) -> None:
-        self.tree = tree = ast.parse(source.read_text())
+        self.tree = tree = _Plain().visit(ast.parse(source.read_text()))
         self.constants = {
             node.targets[0].id: node.value.value
             for node in tree.body

@@ -1,7 +1,8 @@
 """An install that began never finds flash full, however little of it is free.
 
-Each kind of package is tried with 0, 1, 2, … blocks free: it is refused before the commit and the
-old tree stands, or it is installed, confirmed and rolled back without an error.
+Each kind of package is tried with more and more blocks free, one by one where the border is: it is
+refused before the commit and the old tree stands, or it is installed, confirmed and rolled back
+without an error.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def test_refused_before_the_commit_or_installed(kind: str, compiled: Path):
     lines = "".join(f"{name} = {value!r}\n" for name, value in names.items())
     result = run_code(lines + SCRIPT, path=[compiled, DEVICE], heap="32M", timeout_s=110)
     assert result.exit_code == 0, result.output[-2000:]
-    rows = [json.loads(line) for line in result.output.splitlines()]
+    rows = sorted(json.loads(line) for line in result.output.splitlines())
 
     outcomes = [outcome for _, _, outcome in rows]
     wrong = [

@@ -4,6 +4,7 @@ What a check that finds nothing does not need is imported where it is used: an i
 the control channel only.
 """
 
+import gc
 import os
 import time
 
@@ -143,8 +144,10 @@ class Agent:
 
             self.control = Borrowed(config, self.limits, self.client)
         else:
+            gc.collect()  # loading leaves garbage, which is to be reused before the heap grows
             from .control import Control
 
+            gc.collect()
             self.control = Control(config, self.limits)
 
     def act(self, connect=False):

@@ -9,7 +9,7 @@ import os
 from micropython import const
 
 # Marks the RTC's memory as ours; the byte behind it counts failures in a row.
-_MARK = b"ota\x01"
+_MARK = const(b"ota\x01")
 _MOST_DOUBLINGS = const(6)
 # What ticks_add() takes on a 32-bit port: some six days.
 _LONGEST_MS = const((1 << 29) - 1)

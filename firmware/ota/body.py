@@ -4,7 +4,7 @@ from micropython import const
 
 from .errors import Transient
 
-_REASON = "can not download"
+_REASON = const("can not download")
 _LONGEST_LINE = const(1024)
 _MOST_HEADERS = const(64)
 

@@ -11,8 +11,8 @@ from .link import Link
 # How often messages are listened to during a download.
 _SERVICE_MS = const(250)
 _LONGEST_READ = const(1 << 20)
-_REASON = "can not connect"
-_NOT_CONNECTED = "the application's client is not connected"
+_REASON = const("can not connect")
+_NOT_CONNECTED = const("the application's client is not connected")
 
 
 class Borrowed(Control):

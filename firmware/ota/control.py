@@ -4,12 +4,15 @@ Messages stand on `channels/<control channel>/messages/<device>/ota`; request.py
 what they say.
 """
 
+import gc
 import time
+
+from micropython import const
 
 from .errors import Transient, name_of
 from .link import ECONNRESET, Link
 
-_PINGREQ = b"\xc0\x00"
+_PINGREQ = const(b"\xc0\x00")
 
 
 class Control:
@@ -98,6 +101,7 @@ class Control:
     def _open(self):
         import umqtt.simple as umqtt
 
+        gc.collect()  # as Agent.approach() does
         config = self._config
         mqtt = config["mqtt"]
         host, port = mqtt["host"], mqtt["port"]

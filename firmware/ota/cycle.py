@@ -14,7 +14,7 @@ from .errors import Refused, Transient, name_of
 # What DeflateIO allocates at its first read.
 _WINDOW = const(33 * 1024)
 # The name of the member that makes a package a signed one (docs/signing.md).
-_MANIFEST = ".ota-manifest"
+_MANIFEST = const(".ota-manifest")
 
 
 def run(agent):

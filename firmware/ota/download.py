@@ -12,7 +12,7 @@ from micropython import const
 from . import drop
 from .errors import Refused, Transient, name_of
 
-_REASON = "can not download"
+_REASON = const("can not download")
 # How often a new connection may bring nothing before this wake gives up.
 _MOST_FRUITLESS = const(3)
 _PAUSE_MS = const(500)

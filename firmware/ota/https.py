@@ -12,10 +12,10 @@ from .wire import Wire
 _LONGEST_LINE = const(1024)
 _MOST_HEADERS = const(64)
 _MOST_REDIRECTS = const(3)
-_REDIRECTS = (301, 302, 303, 307, 308)
+_REDIRECTS = const((301, 302, 303, 307, 308))
 _MOST_INTERIM = const(4)
-_HOST_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.-"
-_REASON = "can not download"
+_HOST_CHARACTERS = const("abcdefghijklmnopqrstuvwxyz0123456789.-")
+_REASON = const("can not download")
 
 
 def get(url, ca, limits, least=0, start=0, etag=b""):

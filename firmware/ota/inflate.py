@@ -81,9 +81,18 @@ class Gzip(_Inflated):
         flags = head[3]
         if head[0] != 0x1F or head[1] != 0x8B or head[2] != 8 or flags & 0xE0:
             raise bad("unknown gzip method or flags")
+        self._window_bits = 15
         if flags & 4:  # FEXTRA
             size = ahead.take(2)
-            for _ in range(size[0] | size[1] << 8):
+            size = size[0] | size[1] << 8
+            if size == 5:
+                # Our packager's word for how far back it looked (docs/signing.md). Too small a
+                # window makes DeflateIO fail, not err.
+                field = ahead.take(5)
+                if field[:4] == b"OW\x01\x00" and 9 <= field[4] <= 15:
+                    self._window_bits = field[4]
+                size = 0
+            for _ in range(size):
                 ahead.take(1)
         for flag in (8, 16):  # FNAME, FCOMMENT
             if flags & flag:

@@ -33,11 +33,11 @@ import sys
 
 from micropython import const
 
-_DIR = "/.ota"
-_STATE = "/.ota/state"
-_JOURNAL = "/.ota/journal"
-_SEQUENCE = "/.ota/sequence"
-_VERSION = "1"
+_DIR = const("/.ota")
+_STATE = const("/.ota/state")
+_JOURNAL = const("/.ota/journal")
+_SEQUENCE = const("/.ota/sequence")
+_VERSION = const("1")
 # A flash that fails at every boot must not be worn by resets for ever.
 _MOST_TRIES = const(20)
 _ENOENT = const(2)
@@ -47,7 +47,7 @@ _IS_FOLDER = const(0x4000)
 _timer = None  # of the trial deadline, which must not be collected
 # Among the modules once this boot has been counted: a package's own boot.py may call boot() again,
 # and then of another copy of this module.
-_COUNTED = "ota.counted"
+_COUNTED = const("ota.counted")
 
 
 def exists(path):

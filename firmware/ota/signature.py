@@ -8,7 +8,9 @@ from micropython import const
 _SIZE = const(384)
 _EXPONENT = const(65537)
 # What stands before the digest: the DigestInfo of SHA-256, NULL included.
-_DIGEST_INFO = b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
+_DIGEST_INFO = const(
+    b"\x30\x31\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00\x04\x20"
+)
 _PADDING = const(330)  # what is left for it of 384 bytes
 
 

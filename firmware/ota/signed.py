@@ -10,8 +10,8 @@ from .errors import Refused
 from .manifest import Lines, check_target, receive
 from .vetting import clean_path
 
-_MANIFEST = "/.ota/manifest"
-_FLOOR = "/ota.sequence"
+_MANIFEST = const("/.ota/manifest")
+_FLOOR = const("/ota.sequence")
 _BUFFER = const(512)
 
 

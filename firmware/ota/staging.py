@@ -12,7 +12,7 @@ from .journal import Journal
 from .space import BLOCK, RESERVE, free_blocks
 from .vetting import check_content, check_path, clean_path, on_boot_path, starts_recovery
 
-_DIR = "/.ota"
+_DIR = const("/.ota")
 _CHUNK = const(1024)
 _FOLDER_BLOCKS = const(2)
 # What a rename costs littlefs grows with what is in the folder that the file leaves: it reads the

@@ -1,8 +1,10 @@
 """Whom TLS believes: one trust anchor, and what is wrong with a server that it did not sign."""
 
+from micropython import const
+
 from .errors import Transient, name_of
 
-_BEGIN = b"-----BEGIN CERTIFICATE-----"
+_BEGIN = const(b"-----BEGIN CERTIFICATE-----")
 
 
 def trust(ca, reason):

@@ -9,10 +9,10 @@ from .errors import Refused
 # A package that could rewrite these could steal the node from its owner, or its way back. The
 # configuration's `ca` is protected as well, and from unsigned packages the keys are. A manifest
 # is one only where it comes first.
-_PROTECTED = ("/.ota", "/ota.json", "/ota.sequence", "/.ota-manifest")
+_PROTECTED = const(("/.ota", "/ota.json", "/ota.sequence", "/.ota-manifest"))
 _LONGEST_PATH = const(1024)
 # The next boot runs these before it can mend anything.
-_BOOT_PATH = ("/boot.py", "/ota/", "/lib/ota/")
+_BOOT_PATH = const(("/boot.py", "/ota/", "/lib/ota/"))
 
 
 def clean_path(name):

@@ -56,7 +56,7 @@ class Listing(Staging):
     def _add_folder(self, path):
         self.print(path, True, 0, None)
 
-    def _add_file(self, path, member):
+    def _add_file(self, path, member, _):
         digest = hashlib.sha256()
         left = member.size
         while True:

@@ -189,7 +189,7 @@ def twin(path):
 
 def boot():
     """What boot.py does while a transaction is open."""
-    sys.modules.pop(recovery._COUNTED, None)
+    sys.modules.pop("ota.counted", None)
     recovery.boot()
 
 
@@ -215,13 +215,18 @@ def attempt(flash, package, new):
     return "installed"
 
 
-def sweep(flash, package, more):
-    """Try package with 0, 1, 2, … blocks free until it was installed `more` times, then on more.
+_LARGE = 6
 
-    Prints a line of JSON for each: blocks really free, free as told by statvfs(), what came of it.
+
+def sweep(flash, package, more):
+    """Try package with few blocks free until it was installed `more` times, then with many.
+
+    Below the border in large steps, at it with each number of blocks. Prints a line of JSON for
+    each: blocks really free, free as told by statvfs(), what came of it.
     """
     new = expected(flash.old, package)
     free = installed = 0
+    step = _LARGE
     while free <= flash.most_free:
         flash.with_free(free)
         told = free_blocks()
@@ -230,8 +235,12 @@ def sweep(flash, package, more):
         except (OSError, ValueError) as error:
             outcome = repr(error)
         print(json.dumps([free, told, outcome]))
+        if step == _LARGE and outcome == "installed":
+            free -= _LARGE - 1  # the border was passed: back to behind the last one refused
+            step = 1
+            continue
         installed = installed + 1 if outcome == "installed" else 0
-        free += 1 if installed < more else 20
+        free += step if installed < more else 20
 
 
 def need(flash, package):
