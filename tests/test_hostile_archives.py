@@ -36,7 +36,14 @@ def try_on_node(agent: Path, scratch: Path, bodies: list[tuple]) -> list[dict]:
     return [json.loads(line) for line in result.output.split("\n") if line]
 
 
-@pytest.fixture(scope="module", params=["py", "mpy"])
+# All that need one of the two on one worker, or each worker would try all attacks.
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(form, marks=pytest.mark.xdist_group(f"hostile-{form}"))
+        for form in ("py", "mpy")
+    ],
+)
 def seen(
     request: pytest.FixtureRequest, compiled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict]:

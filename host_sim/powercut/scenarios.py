@@ -164,10 +164,10 @@ def _moved() -> Tree:
 
 
 def _compiled(scratch: Path) -> Tree:
-    """The agent as .mpy."""
+    """Most of the agent as .mpy; of the others the sources stay, so that it is mixed."""
     tree: Tree = {}
     for name, source in _sources().items():
-        if name != "boot.py":
+        if name != "boot.py" and ("recovery" in name or len(source) < 5000):
             file, out = scratch / "m.py", scratch / "m.mpy"
             file.write_bytes(source)
             node_process.compile_mpy(file, out, name)
