@@ -45,7 +45,7 @@ def install(agent, request, staged, sequence):
 
     config = agent.config
     if sequence is not None:
-        recovery.save("sequence", str(sequence))
+        recovery.save("verified", str(sequence))
     if not staged:
         # What runs is what this package holds.
         recovery.keep_sequence()

@@ -8,7 +8,7 @@ from what is on flash, never from memory, and every step may be repeated at any 
     /.ota/recovery.* this module as it was at the commit, which boot.py runs until the end
     /.ota/<place>    a staged member        /.ota/<place>~   what it replaces
     /.ota/report     the outcome that the platform has not acknowledged yet
-    /.ota/sequence   of the package in the transaction, which becomes /ota.sequence by the confirm
+    /.ota/verified   its sequence number, which becomes /ota.sequence by the confirm
 
 State, one line of fields with single spaces between; the version is state's and journal's:
 
@@ -36,7 +36,9 @@ from micropython import const
 _DIR = const("/.ota")
 _STATE = const("/.ota/state")
 _JOURNAL = const("/.ota/journal")
-_SEQUENCE = const("/.ota/sequence")
+# It leaves /.ota for another folder, and a cut in the middle of that would also hide the name that
+# comes next in there (docs/design.md). So it has to come last: the next one must not be `state`.
+_SEQUENCE = const("/.ota/verified")
 _VERSION = const("1")
 # A flash that fails at every boot must not be worn by resets for ever.
 _MOST_TRIES = const(20)
@@ -167,7 +169,7 @@ def confirm():
 
 
 def keep_sequence():
-    """Make /.ota/sequence, if there is one, the least that this node will take from now on."""
+    """Make /.ota/verified, if there is one, the least that this node will take from now on."""
     _done(os.rename, _SEQUENCE, "/ota.sequence")
 
 
@@ -197,9 +199,9 @@ def discard(moved=None):
         for entry in os.ilistdir(_DIR):
             if entry[1] == _IS_FOLDER:
                 _empty(_DIR + "/" + entry[0], moved)
-    for name in "journal manifest sequence recovery.py recovery.mpy".split(" "):
+    for name in "journal manifest verified recovery.py recovery.mpy".split(" "):
         forget(name)
-    for name in "state", "report", "attempts", "sequence":
+    for name in "state", "report", "attempts", "verified":
         forget(name + "~")
 
 
