@@ -273,10 +273,7 @@ def _arm(machine, period_ms):
 
 
 def _lines(moved=None):
-    """Journal lines as (kind, staged, depth, path); moved is called after each.
-
-    staged: where the member waits; what it replaces is kept under the same name with a `~`.
-    """
+    """Journal lines as (kind, where it waits, depth, path); moved is called after each."""
     with open(_JOURNAL) as file:
         for line in file:
             kind, place, depth, path = line[:-1].split(" ", 3)

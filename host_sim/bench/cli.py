@@ -34,6 +34,7 @@ PARTS: dict[str, Callable[[Laboratory], tuple[dict[str, str], dict[str, str]]]] 
     "wear": report.wear,
     "compilers": report.compilers,
     "time": report.time,
+    "signed": report.signed,
 }
 
 

@@ -7,7 +7,7 @@ import statistics
 import tarfile
 from pathlib import Path
 
-from host_sim import sample
+from host_sim import sample, signing
 from host_sim.bench import code as code_figures
 from host_sim.bench import compilers as compiler_figures
 from host_sim.bench import endurance, traffic
@@ -243,6 +243,48 @@ def time(laboratory: Laboratory) -> Result:
     title = "Staging and installing files of 8 KB from memory"
     plot = svg(title, "size of the package, KB", "seconds", lines)
     return {"time": figures_table(rows)}, {"bench-size.svg": plot}
+
+
+def signed(laboratory: Laboratory) -> Result:
+    """What a signed manifest costs beside the same package without one."""
+    tree = sample.application()
+    whole = signing.sign(tree, 1, 7)
+    folder = laboratory.bundle(
+        "signed",
+        agent=laboratory.agent_tree(),
+        live={"/ota.key1": signing.modulus(1)},
+        package=sample.tar(tree),
+        signed=sample.tar(whole),
+        manifest=whole[signing.MANIFEST],
+        floor=on_flash(tree),
+    )
+    found = laboratory.measure("signed", folder, traffic.BLOCKS, ROUNDS)
+    plain, with_it, hashing = (min(column) / 1000 for column in zip(*found["times"], strict=True))
+    receive_us, receive_bytes, verify_us, verify_bytes = found["manifest"]
+    sizes = code_figures.sizes(laboratory)
+    code_bytes = sum(sizes[f"ota/{name}"] for name in ("signed", "manifest", "signature"))
+    rows = [
+        ("code as .mpy, loaded only for such a package", f"{code_bytes:,} bytes"),
+        (
+            f"manifest of {len(tree)} files",
+            f"{len(whole[signing.MANIFEST]):,} bytes on flash until the end of the trial",
+        ),
+        (
+            "to receive, check and verify it",
+            f"{receive_us / 1000:.1f} ms, {receive_bytes:,} bytes of garbage",
+        ),
+        (
+            "… of which the signature",
+            f"{verify_us / 1000:.1f} ms, {verify_bytes:,} bytes of garbage",
+        ),
+        ("SHA-256 of the payload, alone", f"{hashing:.1f} ms"),
+        ("staging and install, unsigned", f"{plain:.0f} ms"),
+        (
+            "staging and install, signed",
+            f"{with_it:.0f} ms: {(with_it - plain) / hashing:.1f} × SHA-256 of the payload more",
+        ),
+    ]
+    return {"signed": table(("what", "cost"), rows)}, {}
 
 
 def _rounds(

@@ -9,8 +9,7 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from host_sim import flash, node_process, sample
-from host_sim.powercut import signing
+from host_sim import flash, node_process, sample, signing
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree
 
 FUID = "fa8884d2"

@@ -156,12 +156,73 @@ def speed(folder, blocks, rounds):
         gc.collect()
         node = one_node.Node(bundles["agent"], bundles["live"], blocks)
         update = node.update(content)["us"]
-        for name in list(sys.modules):
-            if name.split(".")[0] == "ota":
-                del sys.modules[name]
+        _forget()
         result.append([update, floor, bare])
         del node
     print(json.dumps(result))
+
+
+def signed(folder, blocks, rounds):
+    """What a signature costs: `rounds` times [unsigned, signed, SHA-256 of the payload], in turns.
+
+    And of the manifest alone: [microseconds to receive and verify, bytes of garbage], and of the
+    signature alone.
+    """
+    import hashlib
+
+    bundles = _load(folder)
+    times = []
+    for _ in range(rounds):
+        row = []
+        for name in ("package", "signed"):
+            gc.collect()
+            node = one_node.Node(bundles["agent"], bundles["live"], blocks)
+            keys = {"keys": ["/ota.key1"], "require_signature": name == "signed"}
+            counts = node.update(bundles[name][""], one_node.config(keys))
+            if counts["end"] != "reset":
+                raise ValueError(counts["end"])
+            row.append(counts["us"])
+            _forget()
+            del node
+        began = time.ticks_us()
+        for path in bundles["floor"]:
+            hashlib.sha256(bundles["floor"][path]).digest()
+        row.append(time.ticks_diff(time.ticks_us(), began))
+        times.append(row)
+    one_node.Node(bundles["agent"], bundles["live"], blocks)  # its flash has the keys
+    result = {"times": times, "manifest": _receive(bundles["manifest"][""])}
+    print(json.dumps(result))
+
+
+def _receive(content):
+    from ota.manifest import receive
+    from ota.signature import verify
+
+    keys = ["/ota.key1"]
+    buffer = bytearray(512)
+    source = io.BytesIO(content)
+    figures = []
+    with open(keys[0], "rb") as file:
+        modulus = file.read()
+    for call in (
+        lambda: receive(source, len(content), "/manifest", keys, buffer, gc.isenabled),
+        lambda: verify(modulus, bytes(32), bytes(383) + b"\x02"),
+    ):
+        gc.collect()
+        gc.disable()
+        before = gc.mem_alloc()
+        began = time.ticks_us()
+        call()
+        figures.append(time.ticks_diff(time.ticks_us(), began))
+        figures.append(gc.mem_alloc() - before)
+        gc.enable()
+    return figures
+
+
+def _forget():
+    for name in list(sys.modules):
+        if name.split(".")[0] == "ota":
+            del sys.modules[name]
 
 
 def ram(names):

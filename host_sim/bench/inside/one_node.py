@@ -15,6 +15,13 @@ import vfs
 _IDS = {"device_id": "d", "device_key": "k", "control_channel": "c"}
 
 
+def config(more):
+    """A configuration with further keys."""
+    made = dict(_IDS)
+    made.update(more)
+    return made
+
+
 class Reset(BaseException):
     """The node has reset."""
 
@@ -95,14 +102,14 @@ class Node:
         # Costs that every package has, not this one: littlefs looks for free blocks at first use.
         os.statvfs("/")
 
-    def check(self, package=None, progress=None):
+    def check(self, package=None, progress=None, config=_IDS):
         """One check with this package waiting; "reset" where it ends in a reset."""
         import ota
         from ota.request import Request
         from ota.wire import Limits
 
         request = Request("fa8884d2", ".tar", len(package)) if package is not None else None
-        agent = ota.Agent(_IDS, progress or _silent, lambda url: Body(package))
+        agent = ota.Agent(config, progress or _silent, lambda url: Body(package))
 
         def approach():
             agent.limits = Limits(20000, 900000)
@@ -127,7 +134,7 @@ class Node:
         self.machine.cause = 2
         execfile("/boot.py")  # noqa: F821 - a builtin of MicroPython
 
-    def update(self, package):
+    def update(self, package, config=_IDS):
         """Stage, install, reset, confirm. {step: [bytes programmed, erases]} and other counts.
 
         `us`: from the moment at which the package is asked for to the end of the install.
@@ -152,12 +159,12 @@ class Node:
                 ended = time.ticks_us()
                 note("installed")
 
-        outcome = self.check(package, on_progress)
+        outcome = self.check(package, on_progress, config)
         counts["us"] = time.ticks_diff(ended or began, began)
         counts["end"] = outcome
         counts["journal"] = journal
         note("cycle")
-        if outcome == "reset":
+        if outcome == "reset" and config is _IDS:
             self.reboot()
             counts["end"] = self.check()
             note("cycle")

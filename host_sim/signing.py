@@ -1,4 +1,4 @@
-"""Signed packages for the campaign, made by hand: no code of the packager or of the agent."""
+"""Signed packages, made by hand: no code of the packager or of the agent."""
 
 from __future__ import annotations
 
