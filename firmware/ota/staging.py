@@ -84,12 +84,12 @@ class Staging:
             return  # as the twin of a new file
         if kind:
             raise Refused("can not apply", "brought and deleted: " + path)
-        if self._missing(path[: path.rfind("/")]):
-            return
         mode = _mode(path)
         if mode == _FOLDER:
             raise Refused("can not apply", "a folder is not deleted: " + path)
         if mode == _FILE:
+            # Its folder exists. This sees to it that no card is mounted there.
+            self._missing(path[: path.rfind("/")])
             self._retire(path)
 
     def finish(self):
