@@ -130,6 +130,8 @@ class Staging:
             self._journal.meet(path)
             if mode == _FILE and self._equal(path, new):
                 os.remove(new)
+                # Under this name, which may come once more.
+                self._journal.unchanged(path)
                 return
         self._number += 1
         self.staged += 1
