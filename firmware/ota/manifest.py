@@ -10,6 +10,7 @@ from binascii import a2b_base64, b2a_base64, hexlify, unhexlify
 from micropython import const
 
 from .errors import Refused
+from .space import enough_for, free_blocks
 from .tarfile_lite import _text
 from .vetting import clean_path
 
@@ -46,6 +47,9 @@ def receive(stream, size, path, keys, buffer, feed):
     """
     if size > _LONGEST:
         raise _refused("longer than %d bytes" % _LONGEST)
+    if not enough_for(size):
+        # A few bytes of gzip become half a megabyte, and nobody has signed anything yet.
+        raise Refused("not enough space", "%d blocks are free" % free_blocks())
     with open(path, "wb") as file:
         while size:
             n = stream.readinto(buffer, min(size, len(buffer)))
