@@ -15,7 +15,7 @@ import pytest
 from host_sim import sample
 from tests import signing
 from tests.hostile.raw import END, OLD_TREE, folder, member
-from tests.signed.node import BOARD, KEYLESS, LENIENT, follow, on_flash, refused
+from tests.signed.node import BOARD, FILES, KEYLESS, LENIENT, follow, on_flash, refused
 from tests.signed.packages import NAME, archive, by_hand, package
 
 A = {"data/t.csv": b"1,2\n" * 400, "lib/new.py": b"a = 1\n", "main.py": b"print('a')\n"}
@@ -145,6 +145,14 @@ def test_a_new_key_goes_with_the_package_that_brought_it(compiled: Path, tmp_pat
     rows = follow(compiled, tmp_path, steps)
     assert [row["end"] for row in rows] == ["reset", None, "rolled_back", "failed"]
     assert on_flash(rows[-1]) == {}
+
+
+def test_a_manifest_that_nobody_signed_does_not_fill_flash(compiled: Path, tmp_path: Path):
+    """A few bytes of gzip become half a megabyte; the application needs what is free meanwhile."""
+    long = b"insigh-ota-manifest 1\n" + bytes(500_000)
+    cases = [(gzip.compress(archive([(NAME, long)])), "not enough space: ")]
+    cases.append((archive([(NAME, long[:90_000])]), "manifest: malformed line 2"))
+    refused(compiled, tmp_path, cases)
 
 
 # -- for whom it is meant ----------------------------------------------------------------------
@@ -356,7 +364,7 @@ def test_deletions_are_rolled_back(compiled: Path, tmp_path: Path):
 REFUSED_DELETIONS = {
     "boot.py": "can not apply: nothing would start without /boot.py",
     "lib": "can not apply: a folder is not deleted: /lib",
-    "main.py/x": "can not apply: a folder where a file is: /main.py",
+    "boot_user.py": "can not apply: brought and deleted: /boot_user.py",
     "ota.json": "can not apply: protected path /ota.json",
     "ca.der": "can not apply: protected path /ca.der",
     "ota.sequence": "can not apply: protected path /ota.sequence",
@@ -371,11 +379,25 @@ REFUSED_DELETIONS = {
 
 def test_deletions_that_are_refused(compiled: Path, tmp_path: Path):
     files = {"lib/new.py": b"new = 1\n", "lib/driver.py": OLD_TREE["/lib/driver.py"]}
+    # It knows no recovery, so it is as good as a boot_user.py, and the node has it already.
+    files["boot.py"] = b"theirs = 1\n"
+    on_node = FILES | {"/boot_user.py": files["boot.py"]}
     cases = []
     for name, reason in REFUSED_DELETIONS.items():
         cases.append((by_hand(files, deleted=(name,)), reason))
         cases.append((by_hand(files, deleted=("lib/fast.mpy", name)), reason))
-    refused(compiled, tmp_path, cases, protected=["/data/log.csv"])
+    again = {"boot.py": files["boot.py"], "boot_user.py": b"other = 1\n"}
+    cases.append((by_hand(again), "can not apply: the same name twice: /boot_user.py"))
+    refused(compiled, tmp_path, cases, files=on_node, protected=["/data/log.csv"])
+
+
+def test_deletions_of_what_is_not_there_cost_nothing(compiled: Path, tmp_path: Path):
+    """What was removed since the first release may stand in a manifest, for nodes of any age."""
+    gone = [f"none{n}/a/{m}.py" for n in range(20) for m in range(2)] + ["main.py/x"]
+    content = package({"lib/new.py": b"new = 1\n"}, deleted=tuple(gone), sequence=3)
+    (row,) = follow(compiled, tmp_path, [("take", content)], blocks=44)
+    assert row["end"] == "confirmed", row["reason"]
+    assert on_flash(row) == {"/lib/new.py": b"new = 1\n", "/ota.sequence": b"3"}
 
 
 def test_a_package_of_deletions_only(compiled: Path, tmp_path: Path):

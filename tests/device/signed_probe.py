@@ -81,6 +81,7 @@ class Node(staging_probe.Node):
         outcome, reason, published = end
         row = {"end": outcome, "reason": reason, "published": published, "changes": changes}
         row.update({"steps": self._steps, "staged": self._staged, "outside": self.outside})
+        row["least_free"] = self.least_free
         return row
 
     def cut_the_confirm(self):
@@ -93,6 +94,7 @@ class Node(staging_probe.Node):
         end, cut = None, 0
         while not end:
             cut += 1
+            gc.collect()
             self._load(begin)
             self.boot()
             left = []
@@ -139,6 +141,7 @@ class Node(staging_probe.Node):
         ota.control.Control.published = []
         self._steps, self._staged = [], {}
         self.outside = True
+        self.least_free = staging_probe.free()
         self._here = ramflash.tree()
         agent = ota.agent.Agent(self._config, self._see, lambda url: staging_probe.Body(content))
         try:
@@ -155,6 +158,7 @@ class Node(staging_probe.Node):
             act()
 
     def _look(self):
+        self.least_free = min(self.least_free, staging_probe.free())
         if recovery.in_transaction():
             return
         if ramflash.tree() != self._here:

@@ -21,6 +21,8 @@ LENIENT = {"require_signature": False}
 KEYLESS = {"keys": [], "require_signature": False}
 #: Such a node has key 1, and a place for another.
 FILES = OLD_TREE | {"/a.pub": signing.key(1).modulus}
+# What the journal and the folders may have taken of the twelve blocks that staging keeps back.
+LEAST_FREE = 10
 _SCRIPT = """
 import signed_probe
 bundle = open(BUNDLE, "rb")
@@ -59,7 +61,7 @@ def follow(
         "STEPS": placed,
     }
     lines = "".join(f"{name} = {value!r}\n" for name, value in names.items())
-    result = run_code(lines + _SCRIPT + code, path=[agent, DEVICE], heap="2M", timeout_s=100)
+    result = run_code(lines + _SCRIPT + code, path=[agent, DEVICE], heap="4M", timeout_s=100)
     assert result.exit_code == 0, result.output[-2000:]
     return [json.loads(line) for line in result.output.split("\n") if line]
 
@@ -82,6 +84,7 @@ def refused(
         assert [json.loads(payload) for payload in row["published"]] == [report]
         assert row["outside"], (number, "something outside /.ota was written")
         assert row["changes"] == {}, number
+        assert row["least_free"] >= LEAST_FREE, number
         if "manifest" in row["staged"] or options.get("require_signature", True):
             only_what_is_listed(row["staged"])
     return rows
