@@ -42,6 +42,7 @@ agent = ota.Agent(ota.load_config(), look)
 outcome = agent.check()
 print("@ end", outcome, agent.reason)
 """
+_FLOOR = "/ota.sequence"
 _IDS = ("device_id", "device_key", "control_channel")
 
 
@@ -50,7 +51,8 @@ class Cost:
     """What the whole update took, from the request to the confirm.
 
     `heap` is in bytes, beyond what was in use before; `seconds` are this machine's;
-    `blocks_before` and `blocks_after` are free blocks of 4096 bytes.
+    `blocks_before` and `blocks_after` are free blocks of 4096 bytes, `floor_before` and
+    `floor_after` the sequence numbers below which the node takes nothing.
     """
 
     prog_bytes: int
@@ -59,6 +61,8 @@ class Cost:
     seconds: float
     blocks_before: int
     blocks_after: int
+    floor_before: str
+    floor_after: str
     changed: bool
 
 
@@ -93,7 +97,7 @@ def attempt(package: bytes, image: Path) -> Cost:
         seconds = time.monotonic() - begin
         reports = [report.as_json() for report in console.reports(ids[0])]
         _judge(run, reports)
-        return _cost(run, seconds, Node(copy))
+        return _cost(run, seconds, Node(copy), tree.get(_FLOOR, b"0"))
 
 
 def _config(tree: dict[str, bytes], image: Path) -> dict:
@@ -124,7 +128,7 @@ def _judge(run: Run, reports: list[dict]) -> None:
     raise PackageError(f"the virtual node did not take it: {reason or 'no end'}{error}")
 
 
-def _cost(run: Run, seconds: float, node: Node) -> Cost:
+def _cost(run: Run, seconds: float, node: Node, floor: bytes) -> Cost:
     free = [int(number) for number in re.findall(r"^@ space (\d+)$", run.output, re.MULTILINE)]
     heap = max(int(number) for number in re.findall(r"^@ heap (\d+)$", run.output, re.MULTILINE))
     after = node.exec("import os\nprint('@ free', os.statvfs('/')[3])")
@@ -135,5 +139,7 @@ def _cost(run: Run, seconds: float, node: Node) -> Cost:
         seconds=seconds,
         blocks_before=free[0],
         blocks_after=int(re.search(r"@ free (\d+)", after.output)[1]),
+        floor_before=floor.decode(),
+        floor_after=flash.read_tree(node.image).get(_FLOOR, b"0").decode(),
         changed="reset" in run.names(),
     )

@@ -10,7 +10,7 @@ from tools.package.errors import PackageError
 #: The manifest's own name, the first member of a package.
 MANIFEST = ".ota-manifest"
 #: No node lets a package touch these.
-PROTECTED = (".ota", "ota.json")
+PROTECTED = (".ota", "ota.json", "ota.sequence")
 #: Longest line of a manifest but the signature's, in bytes, without the line feed.
 LONGEST_LINE = 400
 _LONGEST_PART = 255

@@ -50,3 +50,8 @@ def cost(terminal: Console, found: Cost) -> None:
         f"heap: {found.heap / 1024:.1f} KB at most (words of 64 bits); {found.seconds:.1f} s on "
         "this machine"
     )
+    if found.floor_before != found.floor_after:
+        terminal.print(
+            f"the node took sequence {found.floor_before} or higher before, {found.floor_after} "
+            "or higher after"
+        )
