@@ -242,7 +242,30 @@ def time(laboratory: Laboratory) -> Result:
             lines[name].append((kilobytes, statistics.median(r[column] for r in rounds) / 1e6))
     title = "Staging and installing files of 8 KB from memory"
     plot = svg(title, "size of the package, KB", "seconds", lines)
-    return {"time": figures_table(rows)}, {"bench-size.svg": plot}
+    tables = {"time": figures_table(rows), "reads": _reads(laboratory, tree)}
+    return tables, {"bench-size.svg": plot}
+
+
+def _reads(laboratory: Laboratory, tree: sample.Tree) -> str:
+    """Which calls read flash while a package is staged and installed."""
+    folder = laboratory.bundle(
+        "profile",
+        agent=laboratory.agent_tree(),
+        live={},
+        package=sample.tar(tree),
+        floor=on_flash(tree),
+    )
+    found = laboratory.measure("profile", folder, traffic.BLOCKS)
+    rows = sorted(found["rows"], key=lambda row: -row[-1])
+    shown = [
+        (f"{step}: {call} in {where}", calls, f"{reads:,}")
+        for step, call, where, calls, reads in rows[:8]
+    ]
+    rest = found["all"] - sum(row[-1] for row in rows[:8])
+    shown.append(("all else: content, closing files, loading code", "–", f"{rest:,}"))
+    shown.append(("**staging and install**", "–", f"{found['all']:,}"))
+    shown.append(("the floor", "–", f"{found['floor']:,}"))
+    return table(("what reads flash", "calls", "reads"), shown)
 
 
 def signed(laboratory: Laboratory) -> Result:

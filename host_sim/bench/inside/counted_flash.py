@@ -14,12 +14,14 @@ class Flash:
         self.blocks = blocks
         self.programmed = 0
         self.operations = 0
+        self.reads = 0
         self.erased = [0] * blocks
         self._view = memoryview(bytearray(blocks * BLOCK))
         self._blank = b"\xff" * BLOCK
 
     def readblocks(self, block, buffer, offset=0):
         """What VfsLfs2 asks of a block device."""
+        self.reads += 1
         start = block * BLOCK + offset
         buffer[:] = self._view[start : start + len(buffer)]
 

@@ -225,6 +225,65 @@ def _forget():
             del sys.modules[name]
 
 
+class _Profiling(_Counting):
+    """A file system that adds up the reads of flash that each kind of call takes."""
+
+    def __init__(self, filesystem, flash, step):
+        super().__init__(filesystem)
+        self._flash = flash
+        self._step = step
+        self.reads = {}
+
+    def __getattr__(self, name):
+        method = getattr(self._filesystem, name)
+
+        def call(*args):
+            before = self._flash.reads
+            try:
+                return method(*args)
+            finally:
+                where = "/.ota" if str(args[0] if args else "").startswith("/.ota") else "the tree"
+                row = self.reads.setdefault((self._step[0], name, where), [0, 0])
+                row[0] += 1
+                row[1] += self._flash.reads - before
+
+        return call
+
+
+def profile(folder, blocks):
+    """Reads of flash: of the floor, of an update in all, and of the latter by kind of call.
+
+    Only from the moment at which the package is asked for to the end of the install. What is not
+    in the list is reading, writing and closing open files, and loading code.
+    """
+    import vfs
+
+    bundles = _load(folder)
+    floor = one_node.floor(bundles["floor"], blocks, bundles["live"])["reads"]
+    node = one_node.Node(bundles["agent"], bundles["live"], blocks)
+    step = [None]
+    vfs.umount("/")
+    counting = _Profiling(vfs.VfsLfs2(node.flash), node.flash, step)
+    vfs.mount(counting, "/")
+    os.chdir("/")
+    marks = []
+
+    def on_progress(name, value):
+        if name == "download":
+            step[0] = "stage"
+        elif name == "commit":
+            step[0] = "install"
+        elif name == "install":
+            step[0] = None
+        else:
+            return
+        marks.append(node.flash.reads)
+
+    node.check(bundles["package"][""], on_progress)
+    rows = [list(key) + counting.reads[key] for key in counting.reads if key[0]]
+    print(json.dumps({"floor": floor, "all": marks[-1] - marks[0], "rows": rows}))
+
+
 def ram(names):
     """{module: bytes of heap} that importing each module of the agent takes, one after another."""
     result = {}

@@ -178,6 +178,7 @@ def floor(files, blocks, base):
         counted_flash.write(path, base[path])
     os.statvfs("/")
     before = flash.counts()
+    reads = flash.reads
     began = time.ticks_us()
     known = set()
     for path in files:
@@ -190,7 +191,8 @@ def floor(files, blocks, base):
             known.add(folder)
     us = time.ticks_diff(time.ticks_us(), began)
     now = flash.counts()
-    return {"cycle": [now[0] - before[0], now[1] - before[1]], "us": us}
+    cycle = [now[0] - before[0], now[1] - before[1]]
+    return {"cycle": cycle, "us": us, "reads": flash.reads - reads}
 
 
 def _silent(step, value):
