@@ -228,7 +228,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
     newer = {
         name: source + b"# newer\n"
         for name, source in _sources().items()
-        if name in ("boot.py", "ota/__init__.py", "ota/recovery.py") or len(source) < 2600
+        if name in ("boot.py", "ota/__init__.py", "ota/recovery.py") or len(source) < 1500
     }
     few = dict(list(package_40.items())[:12])
     short = {"trial_deadline_s": 60}
