@@ -177,6 +177,12 @@ def test_an_older_sequence_is_refused(compiled: Path, tmp_path: Path):
     for row in (rows[1], rows[2], rows[6]):
         assert set(row["staged"]) == {"attempts", "manifest"}
     assert on_flash(rows[-2]) == root(A) | {"/ota.sequence": b"10"}
+    # Who need not sign has to count all the same.
+    steps = [("take", package(A, sequence=2)), ("take", package(B, None))]
+    rows = follow(compiled, tmp_path, [*steps, ("take", package(B, None, sequence=2))], **LENIENT)
+    ends = ["confirmed", "manifest: sequence 1 is older than 2", "confirmed"]
+    assert [row["reason"] or row["end"] for row in rows] == ends
+    assert floor(rows[2]) == b"2"
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"7x", b"\xff\xfe", b"0x10", b"1.5", b"7 8"])
