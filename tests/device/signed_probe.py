@@ -90,41 +90,70 @@ class Node(staging_probe.Node):
         Prints, for each cut, what /ota.sequence holds and whether the trial is open just after it,
         and both after that next wake. Prints how it ends without a cut last.
         """
+        for end in self._cuts(self._arm_and_wake):
+            if end:
+                print(json.dumps(end[0]))
+                return
+            now = _text("/ota.sequence"), recovery.in_transaction()
+            woken = self.wake()
+            then = _text("/ota.sequence"), recovery.in_transaction()
+            print(json.dumps([now, woken[0], then, self.row(woken)["changes"]]))
+
+    def cut_the_install(self, content):
+        """Let power fail at each operation from the commit on; what waits then is damaged.
+
+        Prints, for each cut, how many members were waiting, of which the last is damaged, and the
+        row of the wake behind the boot. Prints how it ends without a cut last.
+        """
+        for end in self._cuts(lambda arm: self.request(content, "commit", arm)):
+            if end:
+                print(json.dumps(end[0]))
+                return
+            waiting = []
+            for line in (_text("/.ota/journal") or "").split("\n"):
+                if line.startswith("h ") and recovery.exists("/.ota/" + line.split(" ")[1]):
+                    waiting.append("/.ota/" + line.split(" ")[1])
+            if waiting:
+                with open(waiting[-1], "rb") as file:
+                    damaged = bytearray(file.read())
+                damaged[-1] ^= 1
+                ramflash.write(waiting[-1], damaged)
+            print(json.dumps([len(waiting), self.row(self.wake())]))
+
+    def _arm_and_wake(self, arm):
+        self.boot()
+        arm()
+        return self._check(b"", b"")
+
+    def _cuts(self, run):
+        """Yield None for each cut, with flash as it is then; at last what run returned.
+
+        run: called with a function that it has to call where the operations begin to count. What
+        it does after a cut is forgotten. What a cut tears is another test's.
+        """
         begin = bytes(self._device._data)
-        end, cut = None, 0
-        while not end:
+        device, left = self._device, [None]
+
+        def look(operation):
+            if operation == cut:
+                left[0] = bytes(device._data)
+
+        def arm():
+            device.operations, device.fail = 0, look
+
+        cut = 0
+        while True:
             cut += 1
+            left[0] = None
             gc.collect()
             self._load(begin)
-            self.boot()
-            left = []
-            end = self._wake_until(cut, left)
-            if left:
-                # Whatever is still open there may be closed one day: on another device.
-                self._device = ramflash.mount(len(begin) // 4096)
-                self._load(left[0])
-                now = _text("/ota.sequence"), recovery.in_transaction()
-                woken = self.wake()
-                then = _text("/ota.sequence"), recovery.in_transaction()
-                print(json.dumps([now, woken[0], then, self.row(woken)["changes"]]))
-        print(json.dumps(end))
-
-    def _wake_until(self, cut, left):
-        """Check without a request until the operation `cut`; what flash is then goes to left."""
-        device = self._device
-
-        def fail(operation):
-            if operation == cut:
-                left.append(bytes(device._data))
-                raise Cut
-
-        device.operations, device.fail = 0, fail
-        try:
-            return self._check(b"", b"")[0]
-        except Cut:
-            return None
-        finally:
+            end = run(arm)
             device.fail = None
+            if not left[0]:
+                yield end
+                return
+            self._load(left[0])
+            yield None
 
     def read_in_large_pieces(self):
         """Let littlefs call the device less often, which takes most of the time."""
@@ -166,61 +195,6 @@ class Node(staging_probe.Node):
         if recovery.exists("/.ota"):
             found = ramflash.tree("/.ota", None)
             self._staged = {k[6:]: _hex(found[k]) for k in found if found[k] is not None}
-
-
-def flips(node, bundle, size, bits):
-    """Flip each of these bits of a package, one at a time, and let the agent stage it.
-
-    Prints, for each, a digit: 0 refused, 1 staged as the sound package is, 2 otherwise.
-    """
-    _remember_verified()
-    node.read_in_large_pieces()
-    recovery.save("attempts", "fa8884d2 1")
-    content = bytearray(bundle.read(size))
-    sound = node.stage(content)
-    found = ""
-    for _ in _flipped(content, bits):
-        staged = node.stage(content)
-        found += "2" if staged and staged != sound else "1" if staged else "0"
-    print(json.dumps([len(sound), found]))
-
-
-def whole_flips(node, bundle, size, bits):
-    """As flips(), through a whole check. A digit more: 3 refused, but something was staged."""
-    content = bytearray(bundle.read(size))
-    found = ""
-    for _ in _flipped(content, bits):
-        row = node.row(node.take(content))
-        refused = row["end"] == "failed" and "commit" not in row["steps"]
-        clean = row["outside"] and not row["changes"] and set(row["staged"]) <= _UNREAD
-        found += "2" if not refused else "0" if clean else "3"
-        if not refused:
-            node.restore()
-    print(json.dumps([0, found]))
-
-
-# What is in /.ota before the first member of a package with a manifest is looked at.
-_UNREAD = {"attempts", "manifest"}
-
-
-def _flipped(content, bits):
-    """Yield once for each bit, while it is flipped in content."""
-    for bit in bits:
-        content[bit >> 3] ^= 1 << (bit & 7)
-        yield bit
-        content[bit >> 3] ^= 1 << (bit & 7)
-
-
-def _remember_verified():
-    """Verify each signature once: it takes half the time, and the manifest does not change."""
-    verify, known = ota.signature.verify, {}
-
-    def remembered(*arguments):
-        if arguments not in known:
-            known[arguments] = verify(*arguments)
-        return known[arguments]
-
-    ota.signature.verify = remembered
 
 
 def _hex(content):
@@ -271,6 +245,9 @@ def run(node, bundle, steps):
             node.boot(rest[0])
         elif what == "cut_the_confirm":
             node.cut_the_confirm()
+            continue
+        elif what == "cut_the_install":
+            node.cut_the_install(read(rest[0]))
             continue
         elif what == "put":
             ramflash.write(rest[0], rest[1])

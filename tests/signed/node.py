@@ -24,6 +24,7 @@ FILES = OLD_TREE | {"/a.pub": signing.key(1).modulus}
 # What the journal and the folders may have taken of the twelve blocks that staging keeps back.
 LEAST_FREE = 10
 _SCRIPT = """
+import signed_flips
 import signed_probe
 bundle = open(BUNDLE, "rb")
 node = signed_probe.Node(FILES, CONFIG, BLOCKS)

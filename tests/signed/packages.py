@@ -13,6 +13,10 @@ from tools.package.sources import Selection
 
 NAME = b".ota-manifest"
 
+#: Two versions of an application.
+A = {"data/t.csv": b"1,2\n" * 400, "lib/new.py": b"a = 1\n", "main.py": b"print('a')\n"}
+B = {"data/t.csv": b"3,4\n" * 400, "lib/new.py": b"b = 2\n", "main.py": b"print('b')\n"}
+
 Members = list[tuple[bytes, bytes]]
 
 
@@ -50,3 +54,8 @@ def by_hand(
 def archive(members: Members) -> bytes:
     """A tar archive of these members."""
     return b"".join(member(name, content) for name, content in members) + END
+
+
+def root(tree: Tree) -> Tree:
+    """A tree by absolute paths."""
+    return {"/" + name: content for name, content in tree.items()}
