@@ -96,3 +96,13 @@ def test_what_that_node_does_not_take(tried):
     }
     for reason, told in reasons.items():
         assert reason in told, told
+
+
+@pytest.mark.parametrize("path", ["lib/x.py", "lib"])
+def test_a_file_and_a_folder_do_not_change_places(tried, path: str):
+    """As `git diff` would have it; the node would refuse it as well."""
+    tree, gone = {path + "/new.py": b""}, path
+    if path == "lib":
+        tree, gone = {"lib": b""}, "lib/x.py"
+    told = tried(tree, "--sequence", 4, "--delete", gone)
+    assert f"{gone} is deleted where a file becomes a folder, or a folder a file" in told

@@ -37,6 +37,12 @@ def test_deletions_that_are_refused(compiled: Path, tmp_path: Path):
     for name, reason in REFUSED_DELETIONS.items():
         cases.append((by_hand(files, deleted=(name,)), reason))
         cases.append((by_hand(files, deleted=("lib/fast.mpy", name)), reason))
+    # What was a file can not become a folder at once, nor the other way round.
+    inside, outside = {"lib/driver.py/x": b"x"}, {"lib": b"x"}
+    reason = "can not apply: a folder where a file is: /lib/driver.py"
+    cases.append((by_hand(inside, deleted=("lib/driver.py",)), reason))
+    reason = "can not apply: a file where a folder is: /lib"
+    cases.append((by_hand(outside, deleted=("lib/driver.py", "lib/fast.mpy")), reason))
     again = {"boot.py": files["boot.py"], "boot_user.py": b"other = 1\n"}
     cases.append((by_hand(again), "can not apply: the same name twice: /boot_user.py"))
     refused(compiled, tmp_path, cases, files=on_node, protected=["/data/log.csv"])

@@ -55,6 +55,11 @@ def _check_names(files: dict[str, bytes], deleted: list[str]) -> None:
             raise PackageError(f"{path} is brought and deleted: drop one of the two")
         if path == "boot.py":
             raise PackageError("boot.py can not be deleted: nothing would finish an update")
+        if path in folders or any(path.startswith(name + "/") for name in files):
+            raise PackageError(
+                f"{path} is deleted where a file becomes a folder, or a folder a file: no node "
+                "does both at once, make two packages"
+            )
         if paths.twin(path) in files:
             raise PackageError(
                 f"{path} need not be deleted, {paths.twin(path)} takes its place: drop --delete"
