@@ -178,6 +178,16 @@ def test_an_older_sequence_is_refused(compiled: Path, tmp_path: Path):
     assert floor(rows[2]) == b"2"
 
 
+def test_a_folder_where_a_file_belongs_is_no_failure_of_flash(compiled: Path, tmp_path: Path):
+    """That would be a reset, and another try."""
+    steps = [("put", "/ota.sequence/x", b""), ("take", package(A, sequence=3))]
+    rows = follow(compiled, tmp_path, steps)
+    assert rows[1]["reason"] == "manifest: /ota.sequence is no number"
+    keys = ["/lib", "/main.py/key"]
+    rows = follow(compiled, tmp_path, [("take", package(A, sequence=3))], keys=keys)
+    assert rows[0]["reason"].endswith(", no key in /lib, no key in /main.py/key")
+
+
 @pytest.mark.parametrize("content", [b"", b"x", b"7x", b"\xff\xfe", b"0x10", b"1.5", b"7 8"])
 def test_a_damaged_sequence_is_not_zero(compiled: Path, tmp_path: Path, content: bytes):
     """Whoever could damage it would else get an older package in."""

@@ -6,8 +6,6 @@ import hashlib
 import re
 from pathlib import Path
 
-import pytest
-
 from tools.package.manifest import parse
 
 ROOT = Path(__file__).parents[1]
@@ -35,14 +33,7 @@ def missing(text: str) -> list[str]:
 
 def test_every_test_that_is_named_exists():
     assert SECURITY.count("::test_") > 40
-    later = "test_signed_updates.py"
-    if not (ROOT / "tests" / later).exists():
-        pytest.skip(f"{later} is not written yet: its names were not looked for")
     assert not missing(SECURITY)
-
-
-def test_every_other_test_that_is_named_exists():
-    assert not [name for name in missing(SECURITY) if not name.startswith("test_signed_updates")]
 
 
 def test_a_test_that_does_not_exist_is_seen():

@@ -224,7 +224,7 @@ def _verify(key, keys, digest, signature):
             with open(path, "rb") as file:
                 modulus = file.read(385)
         except OSError as error:
-            if error.args[0] != 2:  # ENOENT
+            if error.args[0] not in (2, 20, 21):  # ENOENT, ENOTDIR, EISDIR
                 raise
             modulus = b""
         if not is_key(modulus):

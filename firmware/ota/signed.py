@@ -93,9 +93,10 @@ def floor():
         with open(_FLOOR) as file:
             return int(file.read())
     except ValueError:
-        # Nothing of ours writes such a file: whoever did may want an older package to be taken.
-        raise Refused("manifest", _FLOOR + " is no number")
+        pass  # nothing of ours writes such a file: whoever did may want an older package taken
     except OSError as error:
-        if error.args[0] != 2:  # ENOENT
+        if error.args[0] == 2:  # ENOENT
+            return 0
+        if error.args[0] != 21:  # EISDIR
             raise
-        return 0
+    raise Refused("manifest", _FLOOR + " is no number")
