@@ -24,7 +24,6 @@ REFUSED_DELETIONS = {
     "data/log.csv": "can not apply: protected path /data/log.csv",
     "lib/new.py": "can not apply: brought and deleted: /lib/new.py",
     "lib/driver.py": "can not apply: brought and deleted: /lib/driver.py",
-    "main.mpy": "can not apply: nothing runs /main.mpy",
 }
 
 

@@ -110,16 +110,22 @@ class Agent:
 
         The count survives deep sleep in the RTC's memory, unless the application uses that.
         """
-        from .backoff import pause_ms
+        try:
+            from .backoff import pause_ms
 
-        return pause_ms(self.config["retry_s"])
+            return pause_ms(self.config["retry_s"])
+        except MemoryError:
+            return self.config["retry_s"] * 1000
 
     # -- for the other modules of this package -------------------------------------------------
 
     def contact(self):
         """check() without leaving the control channel."""
         self.pending = False
-        self.approach()
+        try:
+            self.approach()
+        except MemoryError:  # its code is loaded anew each time
+            return self.later("out of memory")
         outcome = self.act(True)
         # A newer request may have come while the older one was brought to its end.
         self.pending = outcome != "later" and bool(self.control and self.control.pending())

@@ -51,7 +51,10 @@ def install(agent, request, staged, sequence):
         recovery.keep_sequence()
         # Nothing differs from what runs: no trial, and no reset.
         return "installed" if _end(agent, "1 " + request.file_id) else "later"
-    # All that tells the end, now: after the install, flash has the new version's.
+    # All that tells the end, now: after the install, flash has the new version's. A builtin module
+    # as well: a file of its name comes before it at each import.
+    import machine
+
     from . import report as _report  # noqa: F401
     from . import request as _request  # noqa: F401
 
@@ -83,8 +86,6 @@ def install(agent, request, staged, sequence):
         # Whatever happened, flash errors included: the modules in memory are no longer those on
         # flash, and only a boot can go on.
         if recovery.in_transaction():
-            import machine
-
             agent.leave()
             machine.reset()
     return "later"

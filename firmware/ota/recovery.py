@@ -121,14 +121,15 @@ def _leave_copy():
             _read(source, copy.write)
 
 
-def _read(path, take):
-    """Call take with each piece of a file."""
+def _read(path, take, moved=None):
+    """Call take with each piece of a file, and moved after each."""
     buffer = bytearray(512)
     n = 512
     with open(path, "rb") as file:
         while n:
             n = file.readinto(buffer)
             take(memoryview(buffer)[:n])
+            moved and moved()
 
 
 def install(moved=None):
@@ -136,7 +137,7 @@ def install(moved=None):
 
     Rolls back instead, which ends the transaction, when a member of a package with a manifest is
     no longer what was staged.
-    moved: called after each file that was moved.
+    moved: called after each file that was moved, and each piece that was read.
     When this raises OSError the node has to be reset at once, before anything is written: after an
     error littlefs is wrong in RAM (it believes, say, that a failed rename still goes on), and its
     next write may remove files. After a reset it knows better, and boot() tries again.
@@ -310,7 +311,7 @@ def _damaged(moved):
             import hashlib
 
             found = hashlib.sha256()
-            _read(staged, found.update)
+            _read(staged, found.update, moved)
             if binascii.hexlify(found.digest()).decode() != digest:
                 return True
     return False
@@ -364,6 +365,10 @@ def _move_out():
 
 def _empty(folder, moved):
     for entry in os.ilistdir(folder):
-        os.remove(folder + "/" + entry[0])
+        path = folder + "/" + entry[0]
+        if entry[1] == _IS_FOLDER:
+            _empty(path, moved)  # not ours; but it would pass for flash that fails, for ever
+        else:
+            os.remove(path)
         moved and moved()
     os.rmdir(folder)

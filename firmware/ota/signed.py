@@ -13,6 +13,7 @@ from .vetting import clean_path
 _MANIFEST = const("/.ota/manifest")
 _FLOOR = const("/ota.sequence")
 _BUFFER = const(512)
+_KEY_SIZE = const(384)
 
 
 class SignedReader:
@@ -42,6 +43,8 @@ class SignedReader:
         self._reader = reader
         self._left = 0
         self._hash = None
+        # Other packages do not reach them at all.
+        self._keys = [clean_path(key) for key in keys] if self.signed else ()
         self._lines = Lines(_MANIFEST)
 
     def next(self):
@@ -58,6 +61,9 @@ class SignedReader:
         if not listed or clean_path(self.name) != listed[0] or self._reader.size != listed[1]:
             raise Refused("manifest", self.name + " is not what comes next")
         self.size = self._left = listed[1]
+        if listed[0] in self._keys and self.size != _KEY_SIZE:
+            # With the last key the node would lose whoever could mend it, and not notice on trial.
+            raise Refused("manifest", listed[0] + " would hold no key")
         self.digest = hexlify(listed[2]).decode()
         self._hash = hashlib.sha256()
         if not self.size:
@@ -76,7 +82,10 @@ class SignedReader:
 
     def deletions(self):
         """Iterate over the paths to delete; not before next() has returned False."""
-        return self._lines.deletions()
+        for path in self._lines.deletions():
+            if path in self._keys:
+                raise Refused("manifest", path + " is a key: bring another in its place")
+            yield path
 
     def close(self):
         """Close the manifest."""

@@ -10,7 +10,14 @@ from micropython import const
 from .errors import Refused
 from .journal import Journal
 from .space import BLOCK, RESERVE, free_blocks
-from .vetting import check_content, check_path, clean_path, on_boot_path, starts_recovery
+from .vetting import (
+    check_content,
+    check_path,
+    check_runs,
+    clean_path,
+    on_boot_path,
+    starts_recovery,
+)
 
 _DIR = const("/.ota")
 _CHUNK = const(1024)
@@ -68,6 +75,7 @@ class Staging:
             if member.is_folder:
                 return
             raise Refused("can not apply", "a file without a name")
+        check_runs(path)
         check_path(path, self._protected, member.is_folder)
         if member.is_folder:
             self._add_folder(path)
@@ -76,6 +84,7 @@ class Staging:
 
     def delete(self, path):
         """Delete a file of the old tree with the install. Nothing when there is none."""
+        self._feed()
         check_path(path, self._protected)
         if path == "/boot.py":
             raise Refused("can not apply", "nothing would start without " + path)

@@ -45,13 +45,16 @@ def check_path(path, more, is_folder=False):
 
     more: list of further protected paths.
     """
-    if path in ("/boot.mpy", "/main.mpy", "/boot_user.mpy"):
-        # It would retire the source, which is what MicroPython starts.
-        raise Refused("can not apply", "nothing runs " + path)
     for protected in list(_PROTECTED) + more:
         below = path.startswith(protected + "/")
         if path == protected or below or (not is_folder and protected.startswith(path + "/")):
             raise Refused("can not apply", "protected path " + path)
+
+
+def check_runs(path):
+    """Raise Refused for what would retire the source that MicroPython starts."""
+    if path in ("/boot.mpy", "/main.mpy", "/boot_user.mpy"):
+        raise Refused("can not apply", "nothing runs " + path)
 
 
 def on_boot_path(path):
