@@ -9,6 +9,7 @@ from tests import signing
 from tests.signed.node import FILES, LENIENT, follow, on_flash, refused
 from tests.signed.packages import A, by_hand, package, root
 
+
 def test_a_key_is_replaced_by_a_key_only(agent: Path, tmp_path: Path):
     """Nobody could ever mend a node that has lost its last one, and no trial would tell."""
     pem = b"-----BEGIN PUBLIC KEY-----\n" * 10
