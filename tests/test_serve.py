@@ -421,3 +421,32 @@ def test_serve_is_for_a_client_of_ours(make_site: MakeSite):
     code = "import ota\nota.Agent(ota.load_config(), client=object()).serve()\n"
     run = site.node.exec(code)
     assert run.error == "OtaError: bad call: serve() is for the agent's own client: call poll()"
+
+
+WITHDRAWN = """
+import time
+import ota
+from ota import backoff
+
+# As an application that waits for its battery.
+agent = ota.Agent(ota.load_config(), progress=lambda *_: None, policy=lambda _: "later")
+while backoff._failures < 2:
+    agent.poll()
+    time.sleep_ms(20)
+print("withdraw it")
+while backoff._failures:
+    agent.poll()
+    time.sleep_ms(20)
+print("forgotten")
+"""
+
+
+def test_failures_of_a_request_that_is_withdrawn_are_forgotten(make_site: MakeSite):
+    """Else the node would come back late after an outage, however long ago that request was."""
+    main = WITHDRAWN.encode() + serving(1)
+    site = make_site({"main.py": main}, config=QUICK)
+    site.ask(package(2))
+    with Serving(site) as node:
+        node.wait_for("withdraw it")
+        site.console.clear(DEVICE_ID)
+        node.wait_for("forgotten")

@@ -41,7 +41,13 @@ def step(agent, wait_ms=0):
     if agent.settled_at is not None and not _until_ms(agent.settled_at):
         agent.settled_at = None
         agent.remember("idle")
-    if not agent.control.pending() or _left_ms(agent):
+    if not agent.control.pending():
+        if agent.retry_at is not None:
+            # What has failed was withdrawn, and the connection may last from here on.
+            agent.retry_at = None
+            _begin_to_settle(agent)
+        return None
+    if _left_ms(agent):
         return None
     return _after(agent, agent.act())
 
@@ -58,10 +64,7 @@ def _until_ms(ticks):
 def _after(agent, outcome):
     agent.retry_at = None
     if outcome == "idle" and agent.control:
-        # A broker that lets a whole fleet in only to drop it must meet pauses that grow, so the
-        # failures before are forgotten when the connection has lasted.
-        lasting_s = min(agent.config["retry_s"], _LONGEST_S)
-        agent.settled_at = time.ticks_add(time.ticks_ms(), lasting_s * 1000)
+        _begin_to_settle(agent)
     elif not agent.client:  # else check() has done it
         agent.settled_at = None
         agent.remember(outcome)
@@ -70,6 +73,13 @@ def _after(agent, outcome):
     if agent.control and not agent.control.link:
         agent.leave()
     return outcome
+
+
+def _begin_to_settle(agent):
+    # A broker that lets a whole fleet in only to drop it must meet pauses that grow, so the
+    # failures before are forgotten when the connection has lasted.
+    lasting_s = min(agent.config["retry_s"], _LONGEST_S)
+    agent.settled_at = time.ticks_add(time.ticks_ms(), lasting_s * 1000)
 
 
 def listen(control, wait_ms):
