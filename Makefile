@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test powercut badlink archives fuzz board provision deploy ca status \
+.PHONY: help setup demo test slow powercut badlink archives fuzz board provision deploy ca status \
 	undeploy dist package bench scripts fleet lint format lock clean
 
 help: ## list what can be made
@@ -29,7 +29,10 @@ demo: $(READY) ## a node updates itself from v1 to v2, live
 	@$(BIN)/python -m host_sim demo
 
 test: $(READY) lint ## lint and all tests
-	@$(BIN)/python -m pytest -q -n 3
+	@$(BIN)/python -m pytest -q -n 4
+
+slow: $(READY) ## the tests that take too long for make test
+	@$(BIN)/python -m pytest -q -n 4 -m slow
 
 powercut: $(READY) ## cut the power at every flash operation (S=scenario for one of them)
 	@$(BIN)/python -m host_sim powercut $(if $(S),--scenario $(S))

@@ -33,7 +33,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-@pytest.fixture(params=["py", "mpy"])
+@pytest.fixture(params=[pytest.param("py", marks=pytest.mark.slow), "mpy"])
 def agent(request: pytest.FixtureRequest, compiled: Path) -> Path:
     """A folder to import the agent from: its source, then itself compiled."""
     return FIRMWARE if request.param == "py" else compiled

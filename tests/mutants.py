@@ -24,6 +24,8 @@ class Mutant:
     edits: tuple[tuple[str, str, str], ...]
     uncut: bool = False
     near: float = 0.86
+    slow: bool = False
+    """Found only after many cuts: not in `make test`."""
 
     def plant(self, folder: Path) -> Path:
         """A copy of the firmware with this fault in it."""
@@ -107,6 +109,7 @@ MUTANTS = [
             # Without the copy at the commit that moment would even be survived.
             (RECOVERY, "    _leave_copy()\n", ""),
         ),
+        slow=True,
     ),
     Mutant(
         "state written in place",
@@ -117,6 +120,7 @@ MUTANTS = [
             (RECOVERY, '    os.rename(path + "~", path)\n', ""),
         ),
         near=0.77,
+        slow=True,
     ),
     Mutant(
         "count kept in RAM",
@@ -204,6 +208,7 @@ MUTANTS = [
                 "    _move_out()\n",
             ),
         ),
+        slow=True,
     ),
     Mutant(
         "replay from the beginning",
@@ -245,6 +250,7 @@ MUTANTS = [
             ),
         ),
         near=0.92,
+        slow=True,
     ),
     Mutant(
         "renamed out of the root",
@@ -252,6 +258,7 @@ MUTANTS = [
         "forty",
         ((STAGING, '    return path.rfind("/") == 0\n', "    return False\n"),),
         near=0.69,
+        slow=True,
     ),
     Mutant(
         "stale source stays beside a new .mpy",
@@ -279,6 +286,7 @@ MUTANTS = [
             ),
         ),
         near=0.96,
+        slow=True,
     ),
     Mutant(
         "roll back that can not be repeated",
@@ -292,6 +300,7 @@ MUTANTS = [
             ),
         ),
         near=0.955,
+        slow=True,
     ),
     Mutant(
         "floor moved by the install",

@@ -123,6 +123,7 @@ def test_flipped_bits_of_gzip(compiled: Path):
     assert len(stream) < len(data)
 
 
+@pytest.mark.slow
 def test_flipped_bits_of_gzip_with_tables_of_codes(compiled: Path):
     """As before, but for bits of the tables that belong to codes which no symbol uses.
 
@@ -150,6 +151,7 @@ def test_flipped_bits_of_zlib(compiled: Path):
     assert refused + len(installed) == 8 * len(data)
 
 
+@pytest.mark.slow
 def test_flipped_bits_of_microfreezer(compiled: Path):
     """Its outer check sum covers every bit of its stream."""
     *installed, refused = try_all(compiled, "microfreezer", THROUGH_FLASH % "flips")
@@ -157,6 +159,7 @@ def test_flipped_bits_of_microfreezer(compiled: Path):
     assert refused == 8 * len(SHAPES["microfreezer"])
 
 
+@pytest.mark.slow
 def test_flipped_bits_of_a_plain_archive(compiled: Path):
     """tar has a check sum of each header and none of the content: nothing can see a flip there."""
     read = try_all(compiled, "tar", THROUGH_THE_READER % "flips")

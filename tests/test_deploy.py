@@ -409,7 +409,7 @@ def survivors(image: Path, boots: set[bytes]) -> Tree:
 
 
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("when", ["copying", "renaming"])
+@pytest.mark.parametrize("when", [pytest.param("copying", marks=pytest.mark.slow), "renaming"])
 def test_power_fails_while_deploying(desk: Desk, when: str) -> None:
     """At many operations: the board boots, and the same command again ends right."""
     before = {f"ota/{name}.py": b"old = 1\n" * 200 for name in (*FEW, "gone")}

@@ -73,7 +73,9 @@ def test_one_error_at_sampled_operations(make_site: MakeSite, error: str):
 
 
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
-@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize(
+    "part", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 5))]
+)
 def test_errors_that_last_a_while(make_site: MakeSite, error: str, part: int):
     """From some operation on flash takes nothing any more, until the node is powered up again."""
     site, fuid, start = updatable(make_site)

@@ -36,7 +36,9 @@ LEAST_OUTCOMES = {
 }
 
 
-@pytest.mark.parametrize(("form", "cases"), [("mpy", 16_000), ("py", 6_000)])
+@pytest.mark.parametrize(
+    ("form", "cases"), [("mpy", 16_000), pytest.param("py", 6_000, marks=pytest.mark.slow)]
+)
 def test_a_short_run(form: str, cases: int):
     """Both forms of the agent; other cases for each."""
     with Fuzzer(compiled=form == "mpy") as fuzzer:
@@ -241,6 +243,7 @@ SILENT = [
 @pytest.mark.parametrize(
     ("name", "edits", "what", "shown"), SILENT, ids=[row[0] for row in SILENT]
 )
+@pytest.mark.slow
 def test_silence_is_a_failure_too(name: str, edits: tuple, what: str, shown: str, tmp_path: Path):
     mutant = Mutant(name, name, "sequences", edits)
     with Fuzzer(mutant.plant(tmp_path), limit_s=3) as fuzzer:

@@ -40,8 +40,8 @@ def try_on_node(agent: Path, scratch: Path, bodies: list[tuple]) -> list[dict]:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(form, marks=pytest.mark.xdist_group(f"hostile-{form}"))
-        for form in ("py", "mpy")
+        pytest.param("py", marks=[pytest.mark.xdist_group("hostile-py"), pytest.mark.slow]),
+        pytest.param("mpy", marks=pytest.mark.xdist_group("hostile-mpy")),
     ],
 )
 def seen(

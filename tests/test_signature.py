@@ -327,6 +327,7 @@ def test_what_is_no_key_verifies_nothing(compiled: Path, tmp_path: Path):
         assert accepted(compiled, good, tmp_path, modulus=modulus) == set()
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_refused(compiled: Path, tmp_path: Path):
     """All 3072 of them, none left out."""
     file = write(tmp_path / "vector", [signing.forger().sign(MESSAGE)])

@@ -40,6 +40,7 @@ def flip(compiled: Path, scratch: Path, content: bytes, bits: list[int], how: st
     return found
 
 
+@pytest.mark.slow
 def test_flips_of_files_are_never_staged(compiled: Path, tmp_path: Path):
     """5,000 bits of what a package brings, down from the download to what waits for the commit."""
     content = package(FILES)

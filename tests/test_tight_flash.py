@@ -35,7 +35,13 @@ def test_there_are_kinds_of_packages():
     assert len(KINDS) >= 10
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.slow] if n % 3 else [])
+        for n, kind in enumerate(KINDS)
+    ],
+)
 def test_refused_before_the_commit_or_installed(kind: str, compiled: Path):
     # The agent's largest form is what the commit leaves a copy of.
     recovery = (FIRMWARE / "ota" / "recovery.py").read_bytes()
