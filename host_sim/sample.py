@@ -169,6 +169,15 @@ def tar_gz(tree: Tree, level: int = 9) -> bytes:
     return gzip.compress(tar(tree), level, mtime=0)
 
 
+def tar_gz_window(tree: Tree, window: int) -> bytes:
+    """The same with a window of 2^window bytes, told as tools.package does (docs/signing.md)."""
+    data = tar(tree)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -window)
+    head = b"\x1f\x8b\x08\x04" + bytes(6) + b"\x05\x00OW\x01\x00" + bytes([window])
+    end = zlib.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
+    return head + packer.compress(data) + packer.flush() + end
+
+
 def microfreezer(tree: Tree) -> bytes:
     """The archive as microfreezer compresses it; see docs/protocol.md."""
     stream = zlib.compress(tar(tree), 1)

@@ -157,6 +157,15 @@ def heap(laboratory: Laboratory) -> Result:
                 site = bench.site("only_check", call, old)
                 least = heap_figures.least(bench.completes(site, fuid), 40, 200)
                 rows.append(at_most(name, limit, least, "KB"))
+        _, tree = sample.next_version(old)
+        del tree["main.py"]
+        package = sample.tar_gz_window(tree, 13)
+        fuid = bench.console.add_package(package, "p.tar.gz").fuid
+        site = bench.site("only_check", "check()", old)
+        least = heap_figures.least(bench.completes(site, fuid), 40, 200)
+        rows.append(
+            Figure("… with a window of 8 KB, as tools.package makes it", "–", f"{least} KB")
+        )
     return {"heap": figures_table(rows)}, {}
 
 
