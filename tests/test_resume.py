@@ -159,7 +159,7 @@ def test_never_other_bytes(downloader: Downloader, name: str):
     assert downloader.fetch("anew").wrong == ()
 
 
-@pytest.mark.parametrize("etag", ["", 'W/"weak"', "bare", '"two words"', '"a"b"', '"'])
+@pytest.mark.parametrize("etag", ["", 'W/"weak"', "bare", '"two words"', '"a"b"', '"', '"\x7f"'])
 def test_without_a_strong_etag_nothing_is_resumed(downloader: Downloader, etag: str):
     console = downloader.console
     console.faults = in_turn(Faults(cut_at=[CUT], etag=etag))

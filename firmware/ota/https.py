@@ -110,7 +110,9 @@ def _read_headers(response):
             # A weak one (W/"…") says "as good as", which is not "the same bytes". It is sent back:
             # only what RFC 9110 (8.8.3) has in a tag, a CR could pass for the end of our line.
             inner = value[1:-1]
-            strong = value == b'"' + inner + b'"' and not any(c < 33 or c == 34 for c in inner)
+            strong = value == b'"' + inner + b'"' and not any(
+                c < 33 or c in (34, 127) for c in inner
+            )
             response.etag = value if strong else b""
         elif name == b"content-range":
             response.content_range = value

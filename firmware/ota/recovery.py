@@ -93,9 +93,7 @@ def in_transaction():
 def read_state():
     """The open transaction as a list of str, [phase, file id, boots, …, reason], or None."""
     fields = (load("state") or "").split(" ", 9)
-    if len(fields) == 10 and fields[0] == _VERSION:
-        return fields[1:]
-    return None
+    return fields[1:] if len(fields) == 10 and fields[0] == _VERSION else None
 
 
 def _write_state(state):
@@ -109,8 +107,7 @@ def commit(file_id, boots, wakes, deadline_s, when):
     `confirmed`, what `e:1` waits for. The journal and all that it names are complete and closed.
     """
     _leave_copy()
-    limits = str(boots), str(wakes), str(deadline_s)
-    _write_state(("commit", file_id, "0", "0") + limits + (when, ""))
+    _write_state(("commit", file_id, "0", "0", str(boots), str(wakes), str(deadline_s), when, ""))
 
 
 def _leave_copy():
@@ -136,8 +133,7 @@ def install(moved=None):
     """Finish the committed transaction and begin its trial; the node has to be reset after it.
 
     Rolls back instead, which ends the transaction, when a member of a package with a manifest is
-    no longer what was staged.
-    moved: called after each file that was moved, and each piece that was read.
+    no longer what was staged. moved: called after each file that was moved, and each piece read.
     When this raises OSError the node has to be reset at once, before anything is written: after an
     error littlefs is wrong in RAM (it believes, say, that a failed rename still goes on), and its
     next write may remove files. After a reset it knows better, and boot() tries again.

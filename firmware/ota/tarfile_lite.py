@@ -67,7 +67,7 @@ class TarReader:
                 self._global.update(self._pax(size))
                 override.update(self._global)
             elif kind == "L":
-                override["path"] = _text(_until_nul(self._extension(size)))
+                override["path"] = utf8(_until_nul(self._extension(size)))
             elif kind == "K":
                 self._extension(size)  # the target of a link, which will be refused anyway
             elif kind in "0\x007":
@@ -188,7 +188,7 @@ class TarReader:
                 if b"\0" in value:
                     raise _bad("damaged PAX header")
                 # An empty value takes back a global one: the header's own holds again.
-                found["path"] = _text(value) or None
+                found["path"] = utf8(value) or None
             elif key == b"size":
                 found["size"] = _decimal(value) if value else None
             elif key.startswith(b"GNU.sparse."):
@@ -233,10 +233,10 @@ def _decimal(text):
 
 
 def _name(header):
-    name = _text(_until_nul(bytes(header[:100])))
+    name = utf8(_until_nul(bytes(header[:100])))
     # "ustar\0" is POSIX, with a prefix; "ustar  \0" is GNU, which keeps other things there.
     if header[257:263] == b"ustar\0" and header[345]:
-        name = _text(_until_nul(bytes(header[345:500]))) + "/" + name
+        name = utf8(_until_nul(bytes(header[345:500]))) + "/" + name
     return name
 
 
@@ -244,7 +244,8 @@ def _until_nul(raw):
     return raw.split(b"\0", 1)[0]
 
 
-def _text(raw):
+def utf8(raw):
+    """The text of bytes that are UTF-8 and nothing else. Raises Refused."""
     try:
         text = str(raw, "utf-8")
     except UnicodeError:

@@ -243,26 +243,6 @@ def sweep(flash, package, more):
         free += step if installed < more else 20
 
 
-def need(flash, package):
-    """How many free blocks the install takes at least, from the commit on, and the way back too.
-
-    Staged with ample room, then filled up. Returns blocks; staging's promise for comparison.
-    """
-    flash.load(flash._image)
-    staging = stage(package)
-    image = flash.save()
-    new = expected(flash.old, package)
-    spare = 0
-    while True:
-        flash.load(image)
-        flash.fill(spare)
-        try:
-            finish(flash, new)
-            return spare, getattr(staging, "_promised", None)
-        except OSError:
-            spare += 1
-
-
 def finish(flash, new):
     """Commit, install, and both ends of the trial. Raises OSError, or ValueError for a tree."""
     recovery.commit("fa8884d2", 3, 24, 0, "installed")
