@@ -190,7 +190,7 @@ MUTANTS = [
                 RECOVERY,
                 '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n',
                 '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n'
-                '    _empty(_DIR + "/0")\n',
+                '    os.remove(_DIR + "/0~")\n',
             ),
         ),
         uncut=True,
@@ -217,10 +217,8 @@ MUTANTS = [
         (
             (
                 RECOVERY,
-                "            _done(os.rename, staged, path)\n    for kind, staged, _, path in _lines(moved):\n"
-                "        # A cut",
-                "            os.rename(staged, path)\n    for kind, staged, _, path in _lines(moved):\n"
-                "        # A cut",
+                '        if kind in "at" and exists(staged):',
+                '        if kind in "at":',
             ),
         ),
     ),
@@ -243,10 +241,10 @@ MUTANTS = [
             ),
             (
                 RECOVERY,
-                '        if kind == "m":\n            _make(path + "/", depth)\n',
+                '        if kind in "at" and',
                 '        if kind == "r" and not exists(staged + "~"):\n            os.rename(path, staged + "~")\n'
                 '        if kind in "rb":\n            _done(os.rename, staged, path)\n'
-                '        if kind == "m":\n            _make(path + "/", depth)\n',
+                '        if kind in "at" and',
             ),
         ),
         near=0.92,
@@ -274,12 +272,6 @@ MUTANTS = [
         (
             (ADMISSION, "    recovery.discard(agent.feed)\n    count = 1\n", "    count = 1\n"),
             (
-                STAGING,
-                '            os.mkdir("%s/%d" % (_DIR, self._groups))\n',
-                '            if _mode("%s/%d" % (_DIR, self._groups)) == _NOTHING:\n'
-                '                os.mkdir("%s/%d" % (_DIR, self._groups))\n',
-            ),
-            (
                 ENDING,
                 "    recovery.discard(agent.feed)\n    if not agent.control.request:",
                 "    if not agent.control.request:",
@@ -295,8 +287,8 @@ MUTANTS = [
         (
             (
                 RECOVERY,
-                '        if kind == "a":\n            _done(os.remove, path)\n',
-                '        if kind == "a":\n            os.remove(path)\n',
+                '        if kind in "an":\n            _done(os.remove, path)\n',
+                '        if kind in "an":\n            os.remove(path)\n',
             ),
         ),
         near=0.955,

@@ -46,7 +46,7 @@ def test_one_byte_costs_little_more_than_its_file(laboratory: Laboratory):
     small, blocks = traffic.one_byte(laboratory, "main.py")
     assert blocks == 1
     assert small.programmed <= 3 * traffic.BLOCK
-    assert small.erases <= 8
+    assert small.erases <= 5
 
 
 def test_a_member_costs_the_same_among_many(laboratory: Laboratory):
@@ -61,7 +61,7 @@ def test_a_member_costs_the_same_among_many(laboratory: Laboratory):
 
 def test_code_sizes(laboratory: Laboratory):
     sizes = code.sizes(laboratory)
-    assert sum(sizes.values()) <= 50 * KB
+    assert sum(sizes.values()) <= 51 * KB
     assert sum(sizes[name] for name in code.BOOT_PATH) <= 4 * KB
     assert max(sizes.values()) <= 4 * KB
 
@@ -81,7 +81,7 @@ def test_heaps(laboratory: Laboratory):
         assert bench.idles(44, heap.PIECES)
         assert not bench.idles(20)  # else this measures nothing
         old, packages = heap.packages()
-        for form, least in ("tar", 78), ("tar.gz", 124):
+        for form, least in ("tar", 87), ("tar.gz", 126):
             site = bench.site("only_check", "check()", old)
             fuid = bench.console.add_package(packages[form], f"p.{form}").fuid
             assert bench.completes(site, fuid)(least), form

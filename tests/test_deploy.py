@@ -509,7 +509,7 @@ def test_the_key_is_no_argument_of_any_process(
 def test_undeploy(desk: Desk) -> None:
     """Nothing of ours stays, nothing of others goes."""
     others = {"main.py": MAIN, "lib/ota/update.py": b"x", "ota/notes.txt": b"mine"}
-    ours = relative(expected()) | {"ca.der": b"x", ".ota/report": b"1 x", ".ota/0/0": b"x"}
+    ours = relative(expected()) | {"ca.der": b"x", ".ota/report": b"1 x", ".ota/0": b"x"}
     image = desk.flash(others | ours)
     with desk.board(image) as board:
         desk.type("undeploy", board.port)

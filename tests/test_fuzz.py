@@ -166,7 +166,7 @@ FAULTS = [
             "what lies in a protected folder",
             "only the protected path itself is refused",
             "names",
-            ((VETTING, 'path.startswith(protected + "/")', "False"),),
+            ((VETTING, "inside.startswith(protected)", "inside == protected"),),
         ),
         "a protected path",
     ),

@@ -100,8 +100,8 @@ def test_a_transaction_of_an_unknown_version_is_left_alone(make_site: MakeSite):
         extra={
             ".ota/state": b"2 commit fa8884d2 of some other shape",
             ".ota/journal": b"r 0 0 /main.py\n",
-            ".ota/0/0": sample.main_py(3),
-            ".ota/0/0~": sample.main_py(1),
+            ".ota/0": sample.main_py(3),
+            ".ota/0~": sample.main_py(1),
             ".ota/attempts": b"fa8884d2 1",
         }
     )

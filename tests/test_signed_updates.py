@@ -313,11 +313,11 @@ def test_what_was_staged_is_checked_again_at_the_install(agent: Path, tmp_path: 
         tmp_path,
         [
             # The agent itself installs.
-            ("tamper", good, "commit", "/.ota/0/0", bytes(new)),
-            ("tamper", good, "commit", "/.ota/0/1", b"print('evil!')\n"),
+            ("tamper", good, "commit", "/.ota/0", bytes(new)),
+            ("tamper", good, "commit", "/.ota/1", b"print('evil!')\n"),
             # The power fails, and boot.py does.
             ("cut", good, "commit"),
-            ("put", "/.ota/0/0", bytes(new)),
+            ("put", "/.ota/0", bytes(new)),
             ("boot", 1),
             ("wake",),
             ("cut", good, "commit"),

@@ -174,5 +174,6 @@ def _room_for_window(request):
 
 
 def _forget_staging():
-    drop("admission", "download", "https", "body", "archive", "inflate", "tarfile_lite")
-    drop("staging", "journal", "space", "vetting", "signed", "manifest", "signature")
+    names = "admission download https body archive inflate tarfile_lite staging journal places"
+    names += " space vetting signed manifest signature"
+    drop(*names.split(" "))

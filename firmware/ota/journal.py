@@ -14,8 +14,9 @@ class Journal:
 
     A name twice, or one as file and as folder, would make it ambiguous. Remembering all names
     takes memory that grows with the package, so a filter of fixed size remembers that a name *may*
-    have been seen, and then the journal itself is asked. Kinds of names are "f", a file, and "m",
-    a folder. Raises OSError when flash fails. Call close() in any case.
+    have been seen, and then the journal itself is asked. Kinds of names are "f", a file, "m", a
+    folder, and "t", one that is staged as such. Raises OSError when flash fails. Call close() in
+    any case.
     """
 
     def __init__(self, path):
@@ -54,7 +55,10 @@ class Journal:
         return True
 
     def knows(self, path, kind):
-        """The kind of its line (or of one inside it) when it was marked and written, or None."""
+        """The kind of its line (or of one inside it) when it was marked and written, or None.
+
+        Of kind "t", a folder that is staged as such, where it waits.
+        """
         if not self.may_know(path, kind):
             return None
         self._file.flush()
@@ -62,14 +66,17 @@ class Journal:
         inside = path + "/"
         with open(self._path) as file:
             for line in file:
-                line_kind, _, _, name = line[:-1].split(" ", 3)
-                if kind == "m":
-                    if name.startswith(inside) or (line_kind == "m" and name == path):
+                line_kind, place, _, name = line[:-1].split(" ", 3)
+                if kind == "t":
+                    if line_kind == kind and name == path:
+                        return place
+                elif kind == "m":
+                    if name.startswith(inside) or (line_kind in "mt" and name == path):
                         return line_kind
                 elif line_kind == "u":
                     if name == unchanged:
                         return line_kind
-                elif line_kind != "m" and name == path:
+                elif line_kind not in "mt" and name == path:
                     return line_kind
         return None
 

@@ -19,13 +19,14 @@ State, one line of fields with single spaces between; the version is state's and
     back     the return to the old tree may have begun and must be finished; <boots> counts the
              boots that tried, <reason> says why
 
-Journal line: `<kind> <place> <depth> <path>`; <place> is `<folder>/<n>`, in /.ota; <depth> is how
+Journal line: `<kind> <place> <depth> <path>`; <place> is `<n>` or `<folder>/<n>`; <depth> is how
 many folders above <path> (for m: and <path> itself) the old tree does not have.
 
-    a   add: there is no file of this name          r   replace
-    b   replace what the next boot itself needs     m   make a folder
+    a   add: there is no file of this name          t   the same of a folder with all that is in it
+    n   a file in such a folder, which waits in     m   a folder in such a folder, or the folder
+    r   replace                                     b   replace what the next boot itself needs
     d   delete (x.py of a new x.mpy, too)           x   delete, but the old file was copied aside
-    u   unchanged; <path> is a check sum of it      h   <path> is the SHA-256 of what is in <place>
+    u   unchanged; <path> is a check sum of it      h   <path> is the SHA-256 of the line above's
 """
 
 import os
@@ -194,12 +195,13 @@ def discard(moved=None):
         return
     if exists(_DIR):
         for entry in os.ilistdir(_DIR):
+            path = _DIR + "/" + entry[0]
             if entry[1] == _IS_FOLDER:
-                _empty(_DIR + "/" + entry[0], moved)
-    for name in "journal manifest verified recovery.py recovery.mpy".split(" "):
-        forget(name)
-    for name in "state", "report", "attempts", "verified":
-        forget(name + "~")
+                _empty(path, moved)
+            elif entry[0] not in ("report", "attempts"):
+                os.remove(path)
+                moved and moved()
+        _done(os.rmdir, _DIR)
 
 
 def boot():
@@ -286,7 +288,7 @@ def _folders(path, depth):
 
 
 def _done(call, *paths):
-    """Call it; False when there was nothing to do it to, or when it is a folder still in use.
+    """Call it; not True when there was nothing to do it to, or when it is a folder still in use.
 
     Any other error is flash's, and must not be passed over: see install().
     """
@@ -296,32 +298,31 @@ def _done(call, *paths):
     except OSError as error:
         if error.args[0] not in (_ENOENT, _ENOTEMPTY):
             raise
-        return False
 
 
 def _damaged(moved):
     """True when what waits is not what the manifest said: flash lost it, or somebody was there."""
-    for kind, staged, _, digest in _lines(moved):
+    staged = damaged = None
+    for kind, place, depth, path in _lines(moved):  # to its end, which closes it
         if kind == "h" and exists(staged):
             import binascii
             import hashlib
 
             found = hashlib.sha256()
             _read(staged, found.update, moved)
-            if binascii.hexlify(found.digest()).decode() != digest:
-                return True
-    return False
+            damaged = damaged or binascii.hexlify(found.digest()).decode() != path
+        staged = place
+        if kind == "n":  # below a folder that waits there
+            staged += path[len(list(_folders(path, depth))[-1]) :]
+    return damaged
 
 
 def _move_in(moved):
     # Added files first, then replaced ones, stale twins last: whenever the power fails in between,
     # what a replaced module of the boot path imports is there, and of x.py and x.mpy at least one.
-    for kind, staged, depth, path in _lines(moved):
-        if kind == "m":
-            _make(path + "/", depth)
-        elif kind == "a" and not _done(os.rename, staged, path):
-            _make(path, depth)  # the folder was missing; or the file was moved before a cut
-            _done(os.rename, staged, path)
+    for kind, staged, _, path in _lines(moved):
+        if kind in "at" and exists(staged):  # not moved before a cut
+            os.rename(staged, path)
     for kind, staged, _, path in _lines(moved):
         # A cut between these two renames leaves no file at path: staged~ exists then, and only the
         # second one remains. For b there is no such moment: the old file was copied aside.
@@ -336,35 +337,34 @@ def _move_in(moved):
             _done(os.remove, path)
 
 
-def _make(path, depth):
-    for folder in reversed(list(_folders(path, depth))):
-        try:
-            os.mkdir(folder)
-        except OSError as error:
-            if error.args[0] != 17:  # EEXIST: made before a cut, or by an earlier line
-                raise
-
-
 def _move_out():
     # The other way round: what was there returns before what was added goes.
     for kind, staged, _, path in _lines():
         if kind in "rbdx" and not _done(os.rename, staged + "~", path) and exists(staged + "~"):
-            _make(path, path.count("/") - 1)  # the new code has removed the folder
+            for folder in reversed(list(_folders(path, path.count("/") - 1))):
+                exists(folder) or os.mkdir(folder)  # the new code has removed it
             os.rename(staged + "~", path)
     for kind, _, depth, path in _lines():
-        if kind == "a":
+        if kind in "an":
             _done(os.remove, path)
         for folder in _folders(path + "/" if kind == "m" else path, depth):
             if not _done(os.rmdir, folder):
                 break  # a later line is in it, or something the new code wrote itself
 
 
-def _empty(folder, moved):
-    for entry in os.ilistdir(folder):
-        path = folder + "/" + entry[0]
-        if entry[1] == _IS_FOLDER:
-            _empty(path, moved)  # not ours; but it would pass for flash that fails, for ever
-        else:
-            os.remove(path)
-        moved and moved()
-    os.rmdir(folder)
+def _empty(path, moved):
+    # Not by recursion: a package may have folders in folders deeper than the stack of a node.
+    above = path.count("/")
+    while path.count("/") >= above:
+        below = None
+        for entry in os.ilistdir(path):
+            inside = path + "/" + entry[0]
+            if entry[1] == _IS_FOLDER:
+                below = inside
+            else:
+                os.remove(inside)
+            moved and moved()
+        if not below:
+            os.rmdir(path)
+            below = path[: path.rfind("/")]
+        path = below

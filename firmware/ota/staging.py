@@ -9,7 +9,8 @@ from micropython import const
 
 from .errors import Refused
 from .journal import Journal
-from .space import BLOCK, RESERVE, free_blocks
+from .places import Places, found
+from .space import Space
 from .vetting import (
     check_content,
     check_path,
@@ -21,21 +22,6 @@ from .vetting import (
 
 _DIR = const("/.ota")
 _CHUNK = const(1024)
-_FOLDER_BLOCKS = const(2)
-# What a rename costs littlefs grows with what is in the folder that the file leaves: it reads the
-# folder's log several times over. Members and what they replace wait in folders of so many, as
-# long as there is flash for more folders: one for so many free blocks.
-_GROUP = const(8)
-_BLOCKS_A_GROUP = const(32)
-# What the install adds to folders by moving entries there: a block for so many bytes of them. A
-# staged member is called `7`; it takes the space for its own name only when it gets it.
-_GROWTH = const(768)
-_INLINE = const(128)
-_ENTRY = const(40)
-# What stands at a path.
-_NOTHING = const(0)
-_FILE = const(1)
-_FOLDER = const(2)
 
 
 class Staging:
@@ -53,20 +39,13 @@ class Staging:
         self._progress = progress
         self._protected = protected
         self._feed = feed
-        self._number = 0
-        self._groups = 0
-        self._last_folder = ""
-        self._last_missing = 0
         self._buffer = bytearray(_CHUNK)
         self._live_buffer = bytearray(_CHUNK)
-        self._promised = 0  # blocks that only the install will use
-        self._growth = 0
-        self._ask()
-        if _mode(_DIR) == _NOTHING:
+        self._space = Space()
+        if not found(_DIR):
             os.mkdir(_DIR)
         self._journal = Journal(_DIR + "/journal")
-        self._free = free_blocks()
-        self._most_groups = self._free // _BLOCKS_A_GROUP + 1
+        self._places = Places(self._space, self._journal)
 
     def add(self, member, digest=None):
         """Stage one member of a TarReader. digest: its SHA-256 as hex digits, for the install."""
@@ -93,39 +72,50 @@ class Staging:
             return  # as the twin of a new file
         if kind:
             raise Refused("can not apply", "brought and deleted: " + path)
-        mode = _mode(path)
-        if mode == _FOLDER:
+        kind = found(path)
+        if kind == "m":
             raise Refused("can not apply", "a folder is not deleted: " + path)
-        if mode == _FILE:
+        if kind:
             # Its folder exists. This sees to it that no card is mounted there.
-            self._missing(path[: path.rfind("/")])
+            self._places.missing(path[: path.rfind("/")])
             self._retire(path)
 
     def finish(self):
         """All members are staged and verified: close what the commit relies on."""
         self._journal.close()
-        self._ask()
+        self._space.check()
 
     def close(self):
         """Close files, in whatever state. Leaves the litter to recovery.discard()."""
         self._journal.close()
 
     def _add_folder(self, path):
-        depth = self._missing(path)
+        depth = self._places.missing(path)
         if depth:
+            self._places.make(path)
+            self._space.file(0)  # what the journal takes of it
             self._journal.line("m", "0", depth, path)
             self.staged += 1
 
     def _add_file(self, path, member, digest):
-        depth = self._missing(path[: path.rfind("/")])
-        mode = _NOTHING if depth else _mode(path)
-        if mode == _FOLDER:
+        folder = path[: path.rfind("/")]
+        places = self._places
+        depth = places.missing(folder)
+        old = not depth and found(path)
+        if old == "m":
             raise Refused("can not apply", "a file where a folder is: " + path)
         self._journal.meet(path)
         self._retire_twin(path, depth)
-        place = self._place()
+        if depth:
+            places.make(folder)
+            new = places.inside(path)
+            self._copy(member, path, new, False)
+            check_content(path, new)
+            self._note("n", places.tree, depth, path, digest)
+            return
+        place = places.next()
         new = _DIR + "/" + place
-        same = mode == _FILE and os.stat(path)[6] == member.size
+        same = old and os.stat(path)[6] == member.size
         if self._copy(member, path, new, same):
             self._journal.unchanged(path)
             return
@@ -135,29 +125,32 @@ class Staging:
             # place at the front, so our boot.py stays and runs theirs last.
             path = "/boot_user.py"
             check_path(path, self._protected)
-            mode = _mode(path)
+            old = found(path)
             self._journal.meet(path)
-            if mode == _FILE and self._equal(path, new):
+            if old and self._equal(path, new):
                 os.remove(new)
                 # Under this name, which may come once more.
                 self._journal.unchanged(path)
                 return
-        self._number += 1
-        self.staged += 1
-        self._grow(path if mode == _NOTHING else "", member.size)
-        if mode == _NOTHING:
-            self._journal.line("a", place, depth, path)
+        places.number += 1
+        self._space.promise_entry("" if old else path, member.size)
+        kind = "r"
+        if not old:
+            kind = "a"
         elif on_boot_path(path) or _in_root(path):
             # There must be no moment without this file, so the old one can not be moved away
             # first: it is copied, now, while nothing depends on it. In the root this holds for
             # every file: after a cut inside a rename out of a folder, littlefs also hides the next
             # entry there until something is written, and that could be boot.py or .ota.
             self._copy_aside(path, new + "~")
-            self._journal.line("b", place, 0, path)
-        else:
-            self._journal.line("r", place, 0, path)
+            kind = "b"
+        self._note(kind, place, 0, path, digest)
+
+    def _note(self, kind, place, depth, path, digest):
+        self.staged += 1
+        self._journal.line(kind, place, depth, path)
         if digest:
-            self._journal.line("h", place, 0, digest)
+            self._journal.line("h", "0", 0, digest)
         self._progress("file", path)
 
     def _retire_twin(self, path, depth):
@@ -170,20 +163,20 @@ class Staging:
             return
         if self._journal.knows(twin, "f"):
             raise Refused("can not apply", "both source and .mpy of " + path)
-        if not depth and _mode(twin) == _FILE:
+        if not depth and found(twin) == "f":
             check_path(twin, self._protected)
             self._retire(twin)
 
     def _retire(self, path):
         self._journal.mark(path, "f")
-        place = self._place()
+        place = self._places.next()
         if _in_root(path):
             self._copy_aside(path, _DIR + "/" + place + "~")
             self._journal.line("x", place, 0, path)
         else:
-            self._make_group()
+            self._places.make_group()
             self._journal.line("d", place, 0, path)
-        self._number += 1
+        self._places.number += 1
         self.staged += 1
 
     def _copy(self, member, path, new, same):
@@ -269,88 +262,15 @@ class Staging:
         with open(path, "rb") as source, self._create(old, size) as out:
             self._copy_bytes(source, out, size)
 
-    def _place(self):
-        """Where the next one waits, in /.ota: `<folder>/<n>`."""
-        return "%d/%d" % (self._group(), self._number)
-
-    def _group(self):
-        return self._number // _GROUP % self._most_groups
-
-    def _make_group(self):
-        if self._group() == self._groups:
-            self._take(2 * _FOLDER_BLOCKS)  # as statvfs counts it
-            os.mkdir("%s/%d" % (_DIR, self._groups))
-            self._groups += 1
-
     def _create(self, path, size):
-        self._make_group()
-        # littlefs keeps some pointers in each block; one more for the journal and the folders.
-        self._take(size // (BLOCK - 16) + 1)
-        return open(path, "wb")
-
-    def _take(self, blocks):
-        """Count blocks as used. Raises Refused when that would eat the reserve."""
-        if self._free - blocks < RESERVE:
-            # The running count is pessimistic (littlefs keeps tiny files inside their folder);
-            # asking walks all of flash, so only when it matters.
-            self._free = free_blocks() - self._promised
-            if self._free - blocks < RESERVE:
-                raise Refused("not enough space", "%d blocks are free" % max(0, self._free))
-        self._free -= blocks
-
-    def _ask(self):
-        """Count what is free anew. Raises Refused as _take() does."""
-        self._free = 0
-        self._take(0)
-
-    def _grow(self, path, size):
-        """Count what an entry adds to its folder when it is moved there."""
-        self._growth += len(path.encode()) - path.rfind("/") + min(size, _INLINE) + _ENTRY
-        blocks = self._growth // _GROWTH
-        self._growth %= _GROWTH
-        self._take(blocks)
-        self._promised += blocks
-
-    def _missing(self, folder):
-        """How many of folder ("" for the root) and the folders above it do not exist yet."""
-        if folder == self._last_folder:
-            return self._last_missing
+        self._space.file(size)
         try:
-            # Neither exists. No rename reaches what is mounted (a card), nor does boot.py.
-            os.rename(_DIR + "/~", folder + "/~")
+            return open(path, "wb")
         except OSError as error:
-            if error.args[0] == 1:  # EPERM
-                raise Refused("can not apply", "another filesystem: " + folder)
-        last = self._last_folder + "/"
-        missing = new = 0
-        path = folder
-        while path:
-            mode = _mode(path)
-            if mode == _FOLDER:
-                break
-            if mode == _FILE or self._journal.knows(path, "f"):
-                raise Refused("can not apply", "a folder where a file is: " + path)
-            missing += 1
-            # The filter alone: asking the journal writes it to flash, which costs a block each
-            # time. When it errs, two blocks are not counted, which the reserve is good for.
-            if not last.startswith(path + "/") and not self._journal.may_know(path, "m"):
-                self._journal.mark(path, "m")
-                new += 1
-                self._grow(path, 0)
-            path = path[: path.rfind("/")]
-        if new:
-            # The install will make them; it must not find flash full.
-            self._take(_FOLDER_BLOCKS * new)
-            self._promised += _FOLDER_BLOCKS * new
-        self._last_folder, self._last_missing = folder, missing
-        return missing
-
-
-def _mode(path):
-    try:
-        return _FOLDER if os.stat(path)[0] & 0x4000 else _FILE
-    except OSError:
-        return _NOTHING
+            if error.args[0] != 2:  # ENOENT
+                raise
+        self._places.make_group()
+        return open(path, "wb")
 
 
 def _in_root(path):

@@ -217,13 +217,10 @@ def _number(header, start, end):
         if first != 0x80:
             raise _bad("negative or huge number")
         return value
-    text = bytes(header[start:end]).split(b"\0", 1)[0].strip()
-    value = 0
-    for digit in text:
-        if not 48 <= digit <= 55:
-            raise _bad("number is not octal")
-        value = value * 8 + digit - 48
-    return value
+    text = _until_nul(bytes(header[start:end])).strip()
+    if text.strip(b"01234567"):
+        raise _bad("number is not octal")
+    return int(text or b"0", 8)
 
 
 def _decimal(text):
@@ -250,6 +247,8 @@ def utf8(raw):
         text = str(raw, "utf-8")
     except UnicodeError:
         raise _bad("name is not UTF-8")
+    if max(raw or b" ") < 128:
+        return text
     # MicroPython lets overlong forms, surrogates and what is beyond Unicode pass. Bytes are looked
     # at, not characters: each of those would be kept in RAM for good.
     for i in range(len(raw)):

@@ -26,13 +26,11 @@ def clean_path(name):
             continue
         if part == "..":
             raise Refused("can not apply", "a path leaves the root")
-        # Bytes, not characters: MicroPython would keep each of those in RAM for good.
         raw = part.encode()
         if len(raw) > 255:
             raise Refused("can not apply", "a name is longer than 255 bytes")
-        for c in raw:
-            if c == 92 or c < 32 or c == 127:
-                raise Refused("can not apply", "a name has a character not allowed in it")
+        if min(raw) < 32 or b"\\" in raw or b"\x7f" in raw:
+            raise Refused("can not apply", "a name has a character not allowed in it")
         parts.append(part)
     path = "/" + "/".join(parts)
     if len(path.encode()) > _LONGEST_PATH:
@@ -45,10 +43,12 @@ def check_path(path, more, is_folder=False):
 
     more: list of further protected paths.
     """
-    for protected in list(_PROTECTED) + more:
-        below = path.startswith(protected + "/")
-        if path == protected or below or (not is_folder and protected.startswith(path + "/")):
-            raise Refused("can not apply", "protected path " + path)
+    inside = path + "/"
+    for paths in _PROTECTED, more:
+        for protected in paths:
+            protected += "/"
+            if inside.startswith(protected) or (not is_folder and protected.startswith(inside)):
+                raise Refused("can not apply", "protected path " + path)
 
 
 def check_runs(path):

@@ -110,9 +110,16 @@ class Node(staging_probe.Node):
                 print(json.dumps(end[0]))
                 return
             waiting = []
+            place = ""
             for line in (_text("/.ota/journal") or "").split("\n"):
-                if line.startswith("h ") and recovery.exists("/.ota/" + line.split(" ")[1]):
-                    waiting.append("/.ota/" + line.split(" ")[1])
+                if line.startswith("h ") and recovery.exists(place):
+                    waiting.append(place)
+                elif line:
+                    kind, place, depth, path = line.split(" ", 3)
+                    place = "/.ota/" + place
+                    if kind == "n":
+                        parts = path.split("/")
+                        place += path[len("/".join(parts[: len(parts) - int(depth)])) :]
             if waiting:
                 with open(waiting[-1], "rb") as file:
                     damaged = bytearray(file.read())

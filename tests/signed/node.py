@@ -97,18 +97,27 @@ def only_what_is_listed(staged: dict[str, str]) -> None:
     staged: files in /.ota by name, their content in hex digits.
     """
     content = {name: bytes.fromhex(text) for name, text in staged.items()}
-    assert {name for name in content if "/" not in name} <= {"attempts", "journal", "manifest"}
+    members = {name for name in content if name[0].isdigit() and name[-1] != "~"}
+    kept = {name for name in content if name[-1] == "~"}
+    assert content.keys() - members - kept <= {"attempts", "journal", "manifest"}
     listed = re.findall(rb"^file (\w{64}) ", content.get("manifest", b""), re.MULTILINE)
     lines = content.get("journal", b"").decode().splitlines()
-    waiting = [line.split(" ")[1] for line in lines if line[0] in "abr"]
-    hashed = dict(line.split(" ")[1::2] for line in lines if line[0] == "h")
-    assert list(hashed) == waiting
-    for place, digest in hashed.items():
+    waiting = set()
+    for number, line in enumerate(lines):
+        if line[0] not in "abrn":
+            continue
+        kind, place, depth, path = line.split(" ", 3)
+        if kind == "n":  # in a folder that the old tree does not have, as which it waits
+            top = "/".join(path.split("/")[: -int(depth)])
+            place += path.removeprefix(top)
+        waiting.add(place)
+        mark, _, _, digest = lines[number + 1].split(" ")
+        assert mark == "h"
         assert hashlib.sha256(content[place]).hexdigest() == digest
         assert digest.encode() in listed
+    assert sum(line[0] == "h" for line in lines) == len(waiting)
     # One may lie there that was refused before it had a line; its last bytes are missing.
-    members = {name for name in content if "/" in name and name[-1] != "~"}
-    assert len(members - set(waiting)) <= 1
+    assert len(members - waiting) <= 1
 
 
 def on_flash(row: Row) -> Tree:
