@@ -1,5 +1,6 @@
 """Stage, commit, install, confirm and roll back, on littlefs in RAM."""
 
+import gc
 import os
 import sys
 
@@ -52,8 +53,8 @@ NEW = {
 }
 
 
-def old_tree():
-    device = ramflash.mount()
+def old_tree(blocks=64):
+    device = ramflash.mount(blocks)
     for path in OLD:
         ramflash.write(path, OLD[path])
     return device, ramflash.tree()
@@ -62,9 +63,10 @@ def old_tree():
 def stage(package):
     recovery.discard()
     staging = Staging(lambda step, value: None, [], lambda: None)
+    members = package if type(package) is list else [(path, package[path]) for path in package]
     try:
-        for path in package:
-            staging.add(Member("." + path, package[path]))
+        for path, content in members:
+            staging.add(Member("." + path, content))
         staging.finish()
     finally:
         staging.close()
@@ -388,6 +390,85 @@ def test_refused_members():
 def test_folders_named_often_are_no_mistake():
     old_tree()
     stage({"/n": None, "/n/a": b"", "/./n": None, "/n/b/c": b"", "/lib": None, "/": None})
+
+
+def test_conflicts_inside_new_folders():
+    a, b, other = ("/t/a", b"1"), ("/t/a/b", b"2"), ("/u/v/w", b"3")
+    folder = ("/t/a", None)
+    in_the_way, twice = "a folder where a file is", "same name twice"
+    for package, text in (
+        ([a, b], in_the_way),
+        ([a, folder], in_the_way),
+        ([a, other, b], in_the_way),
+        ([a, other, folder], in_the_way),
+        ([b, a], twice),
+        ([b, other, a], twice),
+        ([folder, a], twice),
+        ([folder, other, a], twice),
+        ([a, other, a], twice),
+        ([other, a, ("/u/v", b"")], twice),
+        ([other, a, ("/u", b"")], twice),
+        ([("/u", b""), a, other], in_the_way),
+    ):
+        _, before = old_tree()
+        check.raises(Refused, text, stage, package)
+        recovery.discard()
+        check.equal(ramflash.tree(skip=None), before)
+
+
+def test_new_folders_move_whole_however_members_are_ordered():
+    tree = [("/n%d/d%d/f%d" % (n % 3, n % 5, n), b"%d" % n * n) for n in range(60)]
+    tree += [("/lib/new%d.py" % n, b"x") for n in range(20)]
+    _, before = old_tree(256)
+    stage(tree)
+    check.equal(ramflash.tree(), before)
+    recovery.commit("fa8884d2", 3, 24, 0, "installed")
+    renamed, rename_for_real = [], os.rename
+
+    class Watching:
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        def rename(self, old, new):
+            if not new.startswith("/.ota"):
+                renamed.append(new)
+            rename_for_real(old, new)
+
+    recovery.os = Watching()
+    try:
+        recovery.install()
+    finally:
+        recovery.os = os
+    check.equal(
+        sorted(renamed),
+        ["/lib/new%d.py" % n for n in sorted(range(20), key=str)] + ["/n0", "/n1", "/n2"],
+    )
+    new = ramflash.tree()
+    for path, content in tree:
+        check.equal(new[path], content)
+    check.equal(len(new), len(before) + 60 + 20 + 3 + 15)
+    recovery.roll_back("rolled back: a test")
+    check.equal(ramflash.tree(), before)
+
+
+def test_folders_deeper_than_the_stack():
+    gc.collect()
+    ramflash.mount(1000)
+    path = "/d" * 400
+    before = ramflash.tree()
+    for confirmed in False, True:
+        stage([(path + "/file", b"deep"), (path + "/folder", None)])
+        recovery.commit("fa8884d2", 3, 24, 0, "installed")
+        if not confirmed:  # what waits is litter, and has not moved
+            os.remove("/.ota/state")
+            recovery.discard()
+            check.equal(ramflash.tree(skip=None), before)
+            continue
+        recovery.install()
+        with open(path + "/file") as file:
+            check.equal(file.read(), "deep")
+        recovery.roll_back("rolled back: a test")
+        check.equal(ramflash.tree(), before)
 
 
 def test_a_full_flash_is_refused_with_a_reserve_left():
