@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console as Terminal
 
-from host_sim.bench import report
+from host_sim.bench import report, speed
 from host_sim.bench.laboratory import Laboratory
 from host_sim.errors import SimError
 
@@ -33,7 +33,7 @@ PARTS: dict[str, Callable[[Laboratory], tuple[dict[str, str], dict[str, str]]]] 
     "peaks": report.peaks,
     "wear": report.wear,
     "compilers": report.compilers,
-    "time": report.time,
+    "time": speed.time,
     "signed": report.signed,
 }
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-import statistics
 import tarfile
 from pathlib import Path
 
 from host_sim import sample, signing
 from host_sim.bench import code as code_figures
 from host_sim.bench import compilers as compiler_figures
-from host_sim.bench import endurance, traffic
+from host_sim.bench import endurance, speed, traffic
 from host_sim.bench import heap as heap_figures
 from host_sim.bench.figures import Figure, at_most, figures_table, table
 from host_sim.bench.laboratory import Laboratory, on_flash
@@ -18,8 +17,6 @@ from host_sim.bench.plot import svg
 
 KB = 1024
 Result = tuple[dict[str, str], dict[str, str]]
-#: How many rounds of update, floor and inflating the time is the median of.
-ROUNDS = 7
 
 
 def flash(laboratory: Laboratory) -> Result:
@@ -233,50 +230,6 @@ def compilers(laboratory: Laboratory) -> Result:
     return {"compilers": table(("release", "compiles", "has been run"), rows)}, {}
 
 
-def time(laboratory: Laboratory) -> Result:
-    """Staging and installing beside the bare loops, in turns; the median of the ratios."""
-    tree = sample.application()
-    rows, lines = [], {".tar": [], "floor": []}
-    for form, package in (("tar", sample.tar(tree)), ("tar.gz", sample.tar_gz(tree))):
-        rounds = _rounds(laboratory, tree, package, ROUNDS)
-        ratio = statistics.median(update / (floor + bare) for update, floor, bare in rounds)
-        least = [min(column) / 1e6 for column in zip(*rounds, strict=True)]
-        floor = f"{least[1] + least[2]:.2f} s (best of {ROUNDS}; update {least[0]:.2f} s)"
-        what = f"staging and installing a .{form} from memory"
-        rows.append(at_most(what, 1.30, ratio, floor=floor, of="floor"))
-    for kilobytes in (16, 64, 256, 512, 1024):
-        part = {f"d/{n}": random.Random(n).randbytes(8 * KB) for n in range(kilobytes // 8)}
-        rounds = _rounds(laboratory, part, sample.tar(part), 3)
-        for name, column in ((".tar", 0), ("floor", 1)):
-            lines[name].append((kilobytes, statistics.median(r[column] for r in rounds) / 1e6))
-    title = "Staging and installing files of 8 KB from memory"
-    plot = svg(title, "size of the package, KB", "seconds", lines)
-    tables = {"time": figures_table(rows), "reads": _reads(laboratory, tree)}
-    return tables, {"bench-size.svg": plot}
-
-
-def _reads(laboratory: Laboratory, tree: sample.Tree) -> str:
-    """Which calls read flash while a package is staged and installed."""
-    folder = laboratory.bundle(
-        "profile",
-        agent=laboratory.agent_tree(),
-        live={},
-        package=sample.tar(tree),
-        floor=on_flash(tree),
-    )
-    found = laboratory.measure("profile", folder, traffic.BLOCKS)
-    rows = sorted(found["rows"], key=lambda row: -row[-1])
-    shown = [
-        (f"{step}: {call} in {where}", calls, f"{reads:,}")
-        for step, call, where, calls, reads in rows[:8]
-    ]
-    rest = found["all"] - sum(row[-1] for row in rows[:8])
-    shown.append(("all else: content, closing files, loading code", "–", f"{rest:,}"))
-    shown.append(("**staging and install**", "–", f"{found['all']:,}"))
-    shown.append(("the floor", "–", f"{found['floor']:,}"))
-    return table(("what reads flash", "calls", "reads"), shown)
-
-
 def signed(laboratory: Laboratory) -> Result:
     """What a signed manifest costs beside the same package without one."""
     tree = sample.application()
@@ -290,7 +243,7 @@ def signed(laboratory: Laboratory) -> Result:
         manifest=whole[signing.MANIFEST],
         floor=on_flash(tree),
     )
-    found = laboratory.measure("signed", folder, traffic.BLOCKS, ROUNDS)
+    found = laboratory.measure("signed", folder, traffic.BLOCKS, speed.ROUNDS)
     plain, with_it, hashing = (min(column) / 1000 for column in zip(*found["times"], strict=True))
     receive_us, receive_bytes, verify_us, verify_bytes = found["manifest"]
     sizes = code_figures.sizes(laboratory)
@@ -317,17 +270,3 @@ def signed(laboratory: Laboratory) -> Result:
         ),
     ]
     return {"signed": table(("what", "cost"), rows)}, {}
-
-
-def _rounds(
-    laboratory: Laboratory, tree: sample.Tree, package: bytes, rounds: int
-) -> list[list[int]]:
-    """Microseconds of [update, floor, bare inflating], in turns."""
-    folder = laboratory.bundle(
-        "time",
-        agent=laboratory.agent_tree(),
-        live={},
-        package=package,
-        floor=on_flash(tree),
-    )
-    return laboratory.measure("speed", folder, traffic.BLOCKS, rounds)

@@ -7,11 +7,16 @@ import os
 import sys
 import time
 
+import counted_flash
 import one_node
 
 
 def _load(folder):
     """{absolute path: bytes} of a bundle made by the host, and of the agent beside it."""
+    return counted_flash.behind(lambda: _read(folder))
+
+
+def _read(folder):
     with open(folder + "/index.json") as file:
         index = json.load(file)
     found = {}
@@ -160,6 +165,58 @@ def speed(folder, blocks, rounds):
         result.append([update, floor, bare])
         del node
     print(json.dumps(result))
+
+
+def stretches(folder, blocks, rounds):
+    """Microseconds and reads of flash of each stretch of an update, the best of so many rounds.
+
+    Between the steps that an agent tells: {"download-file": [us, reads], …}, where "file" is the
+    first and "bytes" the last; "floor", and "archive": reading the package without any flash.
+    """
+    bundles = _load(folder)
+    content = bundles["package"][""]
+    best = {}
+
+    def note(name, us, reads):
+        if name not in best or us < best[name][0]:
+            best[name] = [us, reads]
+
+    for _ in range(rounds):
+        gc.collect()
+        floor = one_node.floor(bundles["floor"], blocks, bundles["live"])
+        note("floor", floor["us"], floor["reads"])
+        gc.collect()
+        node = one_node.Node(bundles["agent"], bundles["live"], blocks)
+        marks = {}
+
+        def on_progress(step, value, node=node, marks=marks):
+            if step != "file" or step not in marks:
+                marks[step] = time.ticks_us(), node.flash.reads
+
+        node.check(content, on_progress)
+        steps = ("download", "file", "bytes", "commit", "install")
+        for n, first in enumerate(steps[:-1]):
+            second = steps[n + 1]
+            us = time.ticks_diff(marks[second][0], marks[first][0])
+            note(first + "-" + second, us, marks[second][1] - marks[first][1])
+        note("archive", _read_archive(content), 0)
+        _forget()
+        del node
+    print(json.dumps(best))
+
+
+def _read_archive(content):
+    from ota.archive import open_archive
+    from ota.tarfile_lite import TarReader
+
+    gc.collect()
+    buffer = bytearray(1024)
+    began = time.ticks_us()
+    reader = TarReader(open_archive(io.BytesIO(content)))
+    while reader.next():
+        while reader.readinto(buffer, 1024):
+            pass
+    return time.ticks_diff(time.ticks_us(), began)
 
 
 def signed(folder, blocks, rounds):
