@@ -148,7 +148,7 @@ FAULTS = [
             "early end of the deflate data",
             "DeflateIO's EOFError goes up",
             "compressed",
-            ((INFLATE, "except EOFError:", "except KeyError:"),),
+            ((INFLATE, "except (EOFError, OSError) as error", "except OSError as error"),),
         ),
         "EOFError",
     ),

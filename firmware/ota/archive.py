@@ -4,13 +4,18 @@ The content decides, not the request's `t`. What unpacks is imported when it is 
 """
 
 import binascii
+import io
 
 from micropython import const
 
 from .errors import Refused
 from .tarfile_lite import looks_like_header
 
-_AHEAD = const(1024)
+_PART = const(256)  # asked of the source at a time
+# What has to lie ahead before DeflateIO makes 32 bytes: two for each of them and 289 for the code
+# tables of a block; or, when each was flushed by itself, in every way that zlib has, 17 for each.
+_ENOUGH = const(640)
+_AHEAD = const(896)  # the sum of both
 
 
 def bad(detail):
@@ -21,80 +26,88 @@ def bad(detail):
 class ReadAhead:
     """A source with a look at what comes next.
 
-    DeflateIO asks for one byte at a time, so `readinto` first hands out what is buffered. It also
-    keeps the CRC-32 of what went through, for the one format whose check sum is of its input.
+    DeflateIO asks for one byte at a time. A call into Python for each would take more time than
+    all else, so it gets `stream`, a BytesIO, and fill() is called between its reads, when `stream`
+    is beyond `until`. BytesIO can not be cut off: behind `_end` lies what was there earlier.
+
+    It also keeps the CRC-32 of what went through, for the one format whose check sum is of its
+    input.
     """
 
     def __init__(self, source):
-        self._source = source
-        self._buffer = bytearray(_AHEAD)
-        self._view = memoryview(self._buffer)
-        self._start = 0
+        self.source = source  # None at its end
+        self.buffer = bytearray(_PART)
+        self.stream = io.BytesIO(_AHEAD)
+        self.until = 0
         self._end = 0
         self._crc = None
         self._crc_from = 0
 
-    def readinto(self, buffer, n=0):
-        """Read at most n (without n: len(buffer)) bytes; 0 at the end of the source."""
-        n = n or len(buffer)
-        start = self._start
-        if start == self._end:
-            if n >= _AHEAD and self._crc is None:
-                return self._source.readinto(buffer, n)
-            if not self._fill():
-                return 0
-            start = 0
-        if n == 1:
-            buffer[0] = self._buffer[start]
-        else:
-            n = min(n, self._end - start)
-            buffer[:n] = self._view[start : start + n]
-        self._start = start + n
-        return n
+    def readinto(self, buffer, n):
+        """Read at most n bytes as they are; 0 at the end of the source."""
+        if self.stream:
+            left = self._end - self.stream.tell()
+            if left:
+                return self.stream.readinto(buffer, min(n, left))
+            self.stream = None  # plain tar needs no more looks
+        return self.source.readinto(buffer, n)
+
+    def fill(self, least=_ENOUGH):
+        """See to it that so many bytes (at most _ENOUGH) lie ahead, or all that the source has.
+
+        Returns how many do; less than 0 when more were taken than there were.
+        """
+        stream, buffer = self.stream, self.buffer
+        start = stream.tell()
+        left = self._end - start
+        if not 0 <= left < least or not self.source:
+            return left
+        self._crc = self.end_crc()
+        self._crc_from = end = 0
+        while end < left:  # to the front; a slice would be garbage
+            stream.seek(start + end)
+            n = stream.readinto(buffer, left - end)
+            stream.seek(end)
+            end += stream.write(buffer, n)
+        stream.seek(end)
+        while end < least:
+            n = self.source.readinto(buffer, _PART)
+            if not n:
+                self.source = None
+                break
+            end += stream.write(buffer, n)
+        stream.seek(0)
+        self._end = end
+        self.until = end - _ENOUGH if self.source else end
+        return end
 
     def peek(self, n):
         """The next n bytes (fewer only at the source's end) without consuming them."""
-        while self._end - self._start < n:
-            if self._start:
-                self._count_crc()
-                left = self._end - self._start
-                self._buffer[:left] = self._buffer[self._start : self._end]
-                self._start, self._end, self._crc_from = 0, left, 0
-            more = self._source.readinto(self._view[self._end :], _AHEAD - self._end)
-            if not more:
-                break
-            self._end += more
-        return self._view[self._start : min(self._start + n, self._end)]
+        n = min(n, self.fill(n))
+        start = self.stream.tell()
+        found = self.stream.read(n)
+        self.stream.seek(start)
+        return found
 
     def take(self, n):
-        """The next n bytes, consumed. n: at most 8."""
-        taken = bytearray(n)
-        for i in range(n):
-            if not self.readinto(memoryview(taken)[i:], 1):
-                raise bad("compressed stream ends early")
-        return taken
+        """The next n bytes, consumed."""
+        if self.fill(n) < n:
+            raise bad("compressed stream ends early")
+        return self.stream.read(n)
 
     def begin_crc(self):
         """Start the CRC-32 of everything consumed from here on."""
         self._crc = 0
-        self._crc_from = self._start
+        self._crc_from = self.stream.tell()
 
     def end_crc(self):
         """The CRC-32 since begin_crc(), int."""
-        self._count_crc()
         crc, self._crc = self._crc, None
+        if crc is not None:
+            passed = self.stream.tell() - self._crc_from
+            self.stream.seek(self._crc_from)
+            crc = binascii.crc32(self.stream.read(passed), crc)
         return crc
-
-    def _count_crc(self):
-        if self._crc is not None:
-            self._crc = binascii.crc32(self._view[self._crc_from : self._start], self._crc)
-            self._crc_from = self._start
-
-    def _fill(self):
-        self._count_crc()
-        self._start = self._crc_from = 0
-        self._end = self._source.readinto(self._buffer, _AHEAD)
-        return self._end
 
 
 def open_archive(source):

@@ -6,54 +6,48 @@ stream, and a big-endian CRC-32 of that stream.
 
 import binascii
 import gc
+import struct
 
+import deflate
 from micropython import const
 
 from .archive import bad
 from .errors import Transient
 
 _GZIP_HEADER_LIMIT = const(1024)
-
-
-def _deflate(ahead, format_name, window_bits):
-    """A DeflateIO over ahead. Its window is allocated at the first read."""
-    import io
-
-    import deflate
-
-    class Stream(io.IOBase):
-        def readinto(self, buffer):
-            return ahead.readinto(buffer)
-
-    return deflate.DeflateIO(Stream(), getattr(deflate, format_name), window_bits)
+_PIECE = const(32)  # what _ENOUGH in archive.py is enough for
 
 
 class _Inflated:
-    def __init__(self, ahead, format_name, window_bits):
+    def __init__(self, ahead, format, window_bits):
         self._ahead = ahead
-        self._format_name = format_name
+        self._format = format
         self._window_bits = window_bits
         self._begin()
 
     def _begin(self):
-        self._deflate = _deflate(self._ahead, self._format_name, self._window_bits)
+        # Now, because the window is allocated at the first read: nothing else may take its room.
+        self._ahead.fill()
+        self._deflate = deflate.DeflateIO(self._ahead.stream, self._format, self._window_bits)
 
     def readinto(self, buffer, n):
         """Read at most n bytes of the archive; 0 only at its verified end."""
         while self._deflate:
             try:
-                got = self._deflate.readinto(buffer, n)
-            except EOFError:
-                raise bad("compressed stream ends early")
+                got = self._fill(buffer, n)
             except MemoryError:
                 raise Transient(
                     "can not apply",
                     "no memory for a window of %d bytes" % (1 << self._window_bits),
                 )
-            except OSError as error:
-                if error.args[0] != 22:  # EINVAL is DeflateIO's; others are the source's own
-                    raise
-                raise bad("compressed stream is damaged")
+            except (EOFError, OSError) as error:
+                if error.args and error.args[0] != 22:  # EINVAL is DeflateIO's
+                    raise  # the source's own
+                if not isinstance(error, EOFError) and self._ahead.fill(0) >= 0:
+                    raise bad("compressed stream is damaged")
+                if self._ahead.source:
+                    raise bad("compressed stream is mostly empty blocks")
+                raise bad("compressed stream ends early")
             if got:
                 self._account(buffer, got)
                 return got
@@ -61,12 +55,29 @@ class _Inflated:
             self._finish()
         return 0
 
+    def _fill(self, buffer, n):
+        """Fill buffer with n bytes, fewer only at the end of the compressed stream."""
+        ahead = self._ahead
+        done = 0
+        while done < n:
+            got = self._deflate.readinto(ahead.buffer, min(n - done, _PIECE))
+            if got == _PIECE:  # without a slice, which would be garbage
+                struct.pack_into(b"32s", buffer, done, ahead.buffer)
+            else:
+                buffer[done : done + got] = memoryview(ahead.buffer)[:got]
+            if ahead.stream.tell() > ahead.until and ahead.fill() < 0:
+                raise EOFError  # the piece is made of what lay there earlier
+            if not got:
+                break
+            done += got
+        return done
+
 
 class Gzip(_Inflated):
     """gzip members one after the other, CRC-32 and length of each verified."""
 
     def __init__(self, ahead):
-        super().__init__(ahead, "RAW", 15)
+        super().__init__(ahead, deflate.RAW, 15)
 
     def _begin(self):
         self._skip_header(self._ahead)
@@ -137,7 +148,7 @@ class Zlib(_Inflated):
         self._wrapped = wrapped
         if wrapped:
             ahead.begin_crc()
-        super().__init__(ahead, "ZLIB", (ahead.peek(1)[0] >> 4) + 8)
+        super().__init__(ahead, deflate.ZLIB, (ahead.peek(1)[0] >> 4) + 8)
 
     def _account(self, buffer, n):
         pass
