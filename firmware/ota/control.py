@@ -31,14 +31,14 @@ class Control:
         self.echo = None  # the last report, which this node hears as well
         self.topic = topic_of(config)
         self._config = config
-        self._limits = limits
-        self._heard = False
+        self.limits = limits
+        self.heard = False
         self.keepalive_ms = config["mqtt"]["keepalive"] * 1000
         self.ping_at = None  # when a node that stays has to ping; ticks_ms, None for never
 
     def connect(self):
         """Connect, subscribe, and learn what is retained in the same round trip."""
-        self._open()
+        self.open()
         if self.keepalive_ms:
             self.ping_at = time.ticks_add(time.ticks_ms(), self.keepalive_ms // 2)
         # A broker sends what is retained before it answers a ping that follows the subscription:
@@ -86,7 +86,7 @@ class Control:
         link, self.link = self.link, None
         if link:
             link.wire.close()
-        self._limits.step()
+        self.limits.step()
 
     def close(self):
         """Leave the control channel."""
@@ -98,7 +98,8 @@ class Control:
                 pass
             link.wire.close()
 
-    def _open(self):
+    def open(self):
+        """Get a client and a connected link. Raises Transient."""
         import umqtt.simple as umqtt
 
         gc.collect()  # as Agent.approach() does
@@ -112,8 +113,8 @@ class Control:
             context = trust(config["ca"], "can not connect")
         user, key = config["device_id"].encode(), config["device_key"].encode()
         client = umqtt.MQTTClient(user, host, port, user, key, mqtt["keepalive"])
-        link = Link(self._limits)
-        self._prepare(client, client.wait_msg)
+        link = Link(self.limits)
+        self.prepare(client, client.wait_msg)
         link.wire.open(host, port, context)
         self.link = link
         sockets = umqtt.socket
@@ -125,24 +126,26 @@ class Control:
         finally:
             umqtt.socket = sockets
 
-    def _prepare(self, client, wait_msg):
+    def prepare(self, client, wait_msg):
+        """Listen to client, whose packets wait_msg() reads."""
         self.client = client
-        client.set_callback(self._on_message)
+        client.set_callback(self.on_message)
 
         def counting_pongs():
             # umqtt.simple also waits in subscribe() and publish(): a PINGRESP that comes there
             # would be lost, and waiting for it later would never end.
-            self._heard = False
+            self.heard = False
             kind = wait_msg()
             # None for a PINGRESP, and on old releases for a message as well.
-            if kind is None and not self._heard:
+            if kind is None and not self.heard:
                 self.pings -= 1
             return kind
 
         client.wait_msg = counting_pongs
 
-    def _on_message(self, topic, payload):
-        self._heard = True
+    def on_message(self, topic, payload):
+        """What the client calls with each message, both bytes."""
+        self.heard = True
         skipped, self.link.skipped = self.link.skipped, 0
         if topic == self.topic and payload != self.echo:
             self.request = self.bad = None
@@ -156,7 +159,7 @@ class Control:
             self.hear()
 
     def _listen_on(self, wait_ms):
-        end = time.ticks_add(time.ticks_ms(), min(wait_ms, self._limits.next_ms()))
+        end = time.ticks_add(time.ticks_ms(), min(wait_ms, self.limits.next_ms()))
         while not self.pending():
             # An application's messages may come in between.
             if not self.link.readable(max(0, time.ticks_diff(end, time.ticks_ms()))):

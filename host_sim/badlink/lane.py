@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_sim import flash, sample
+from host_sim.agent_code import compile_agent
 from host_sim.console import Console
 from host_sim.console.journal import Report
 from host_sim.flash import FIRMWARE
 from host_sim.link import Link
 from host_sim.node import Event, Node, Run
-from host_sim.node_process import compile_mpy
 
 OLD = {"main.py": sample.main_py(1), "data/kept.bin": b"kept" * 200}
 
@@ -30,7 +30,7 @@ def compile_firmware(folder: Path, firmware: Path = FIRMWARE) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / name)
         else:
-            compile_mpy(source, (folder / name).with_suffix(".mpy"), str(name))
+            compile_agent(source, (folder / name).with_suffix(".mpy"), str(name))
     return folder
 
 

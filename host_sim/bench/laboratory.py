@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from host_sim import stock
+from host_sim.agent_code import compile_agent
 from host_sim.errors import SimError
 from host_sim.flash import FIRMWARE
 from host_sim.node import CodeResult, run_code
@@ -32,7 +33,7 @@ class Laboratory:
         self.inside = self.folder / "inside"
         for source in sorted((firmware / "ota").glob("*.py")):
             name = f"ota/{source.stem}"
-            compile_mpy(source, self.agent / f"{name}.mpy", f"{name}.py")
+            compile_agent(source, self.agent / f"{name}.mpy", f"{name}.py")
         for source in sorted(INSIDE.glob("*.py")):
             compile_mpy(source, self.inside / f"{source.stem}.mpy", source.name)
         # Stock firmware has it frozen.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_sim import flash
+from host_sim.agent_code import compile_agent
 from host_sim.errors import SimError
 from host_sim.fuzz import corpus
 from host_sim.fuzz.device import TARGETS, Device, Failure, Tally
@@ -52,7 +53,7 @@ class Fuzzer:
             compile_mpy(source, folder / "inside" / f"{source.stem}.mpy", source.name)
         if compiled:
             for source in sorted((firmware / "ota").glob("*.py")):
-                compile_mpy(source, folder / "ota" / f"{source.stem}.mpy", source.name)
+                compile_agent(source, folder / "ota" / f"{source.stem}.mpy", source.name)
         self.corpus_crc = corpus.write(folder)
 
     def close(self) -> None:

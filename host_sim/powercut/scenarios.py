@@ -9,7 +9,8 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from host_sim import flash, node_process, sample, signing
+from host_sim import flash, sample, signing
+from host_sim.agent_code import compile_agent
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree
 
 FUID = "fa8884d2"
@@ -169,7 +170,7 @@ def _compiled(scratch: Path) -> Tree:
         if name != "boot.py" and ("recovery" in name or len(source) < 5000):
             file, out = scratch / "m.py", scratch / "m.mpy"
             file.write_bytes(source)
-            node_process.compile_mpy(file, out, name)
+            compile_agent(file, out, name)
             tree[name.removesuffix(".py") + ".mpy"] = out.read_bytes()
     tree["app.mpy"] = tree["ota/errors.mpy"]
     return tree

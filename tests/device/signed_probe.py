@@ -11,6 +11,7 @@ import vfs
 from staging_probe import Reset, ota
 
 recovery = ota.recovery
+stage = None  # what stages, which the host finds
 
 
 class Cut(BaseException):
@@ -65,7 +66,7 @@ class Node(staging_probe.Node):
         agent = ota.agent.Agent(self._config, _silent, lambda url: staging_probe.Body(content))
         agent.approach()
         try:
-            ota.cycle._stage(agent, ota.request.Request("fa8884d2", ".tar", len(content)))
+            stage(agent, ota.request.Request("fa8884d2", ".tar", len(content)))
             return ramflash.tree("/.ota", None)
         except ota.errors.Refused:
             return None

@@ -11,6 +11,7 @@ from host_sim.node import run_code
 from host_sim.sample import Tree
 from tests import signing
 from tests.hostile.raw import OLD_TREE
+from tests.private_names import private
 
 DEVICE = Path(__file__).parents[1] / "device"
 KEYS = ["/a.pub", "/b.pub"]
@@ -27,6 +28,7 @@ _SCRIPT = """
 import signed_flips
 import signed_probe
 bundle = open(BUNDLE, "rb")
+signed_probe.stage = getattr(signed_probe.ota.cycle, STAGE)
 node = signed_probe.Node(FILES, CONFIG, BLOCKS)
 """
 
@@ -60,6 +62,7 @@ def follow(
         "CONFIG": CONFIG | config,
         "BLOCKS": blocks,
         "STEPS": placed,
+        "STAGE": private(agent, "cycle", "_stage"),
     }
     lines = "".join(f"{name} = {value!r}\n" for name, value in names.items())
     result = run_code(lines + _SCRIPT + code, path=[agent, DEVICE], heap="4M", timeout_s=100)

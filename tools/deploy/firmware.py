@@ -8,8 +8,8 @@ import re
 import tempfile
 from pathlib import Path
 
+from host_sim.agent_code import compile_agent
 from host_sim.errors import SimError
-from host_sim.node_process import compile_mpy
 from tools.deploy.errors import DeployError
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def _compiled(name: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="deploy-") as scratch:
         target = Path(scratch) / "out.mpy"
         try:
-            compile_mpy(FIRMWARE / f"ota/{name}.py", target, f"ota/{name}.py")
+            compile_agent(FIRMWARE / f"ota/{name}.py", target, f"ota/{name}.py")
         except SimError as error:
             raise DeployError(str(error)) from error
         return target.read_bytes()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from host_sim.agent_code import compile_agent
 from host_sim.errors import SimError
+from host_sim.flash import FIRMWARE
 from host_sim.node_process import compile_mpy
 from tools.package import paths
 from tools.package.errors import PackageError
@@ -72,10 +74,16 @@ def _compile(path: str, source: bytes) -> bytes:
         given, made = Path(scratch) / "in.py", Path(scratch) / "out.mpy"
         given.write_bytes(source)
         try:
-            compile_mpy(given, made, path)
+            (compile_agent if _is_agents(path, source) else compile_mpy)(given, made, path)
         except SimError as error:
             raise PackageError(" ".join(str(error).split())) from error
         return made.read_bytes()
+
+
+def _is_agents(path: str, source: bytes) -> bool:
+    """Whether it is a module of this checkout's agent; of any other its names are not ours."""
+    ours = FIRMWARE / "ota" / PurePosixPath(path).name
+    return ours.is_file() and ours.read_bytes() == source
 
 
 def _minify(path: str, source: bytes) -> bytes:

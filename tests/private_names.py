@@ -1,0 +1,15 @@
+"""Private names of the agent, for the tests that have to reach behind its public ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from host_sim.agent_code import short_names
+from host_sim.flash import FIRMWARE
+
+
+def private(agent: Path, module: str, name: str) -> str:
+    """What a name of a module is called in this folder: the sources', or the compiled agent's."""
+    if agent == FIRMWARE:
+        return name
+    return short_names((FIRMWARE / f"ota/{module}.py").read_bytes(), module)[name]
