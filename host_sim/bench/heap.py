@@ -78,11 +78,11 @@ class Bench:
     def __exit__(self, *what: object) -> None:
         self.console.__exit__(*what)
 
-    def idles(self, heap: int, pieces: int = 0) -> bool:
+    def idles(self, heap: int, pieces: int = 0, module: str = "only_check") -> bool:
         """True when an idle check completes in the bare interpreter in so many KB."""
         call = f"check_in_pieces({pieces}, 0, " if pieces else "check("
         call += f"{str(self._config)!r})"
-        return "check: idle" in self.laboratory.bare("only_check", call, f"{heap}K").output
+        return "check: idle" in self.laboratory.bare(module, call, f"{heap}K").output
 
     def idle_use(self) -> list[int]:
         """Heap in use at the start, after `import ota`, after an idle check, in bytes."""
@@ -93,12 +93,21 @@ class Bench:
             raise SimError(f"bench: no idle check: {output[-400:]}")
         return [int(group) for group in match.groups()]
 
+    def bare_use(self) -> list[int]:
+        """Heap in use at the start, and after a bare idle check, in bytes."""
+        call = f"use({str(self._config)!r})"
+        output = self.laboratory.bare("bare_minimum", call, "256K").output
+        match = re.search(r"figures: \[(\d+), (\d+)\]", output)
+        if not match:
+            raise SimError(f"bench: no bare check: {output[-400:]}")
+        return [int(group) for group in match.groups()]
+
     def site(self, module: str, call: str, tree: Tree | None = None, blocks: int = 1024) -> Site:
         """A node that calls a function of a module of `inside/` at each boot."""
         self._sites += 1
         inside = {
             f"lib/{name}.mpy": (self.laboratory.inside / f"{name}.mpy").read_bytes()
-            for name in ("only_check", "heap_user", "pieces")
+            for name in ("only_check", "bare_minimum", "heap_user", "pieces")
         }
         main = {"main.py": (_MAIN % (module, f"{module}.{call}")).encode()}
         tree = (tree or {}) | self.laboratory.agent_tree() | inside | main
@@ -115,6 +124,21 @@ class Bench:
         if "check: confirmed" not in run.output:
             raise SimError(f"bench: the watched cycle failed: {run.output[-400:]}")
         return samples(run.output)
+
+    def least_cycles(
+        self, package: bytes, live: Tree, window: int, cut: tuple[int, int] | None = None
+    ) -> list[int]:
+        """The least heap, in KB, of the whole cycle, and of the bare minimum with such a package.
+
+        window: bits of its gzip, 0 for .tar; cut: arguments of `cut` of inside/pieces.py.
+        """
+        fuid = self.console.add_package(package, "p.tar.gz" if window else "p.tar").fuid
+        call = f"check_in_pieces({cut[0]}, {cut[1]}, %s)" if cut else "check(%s)"
+        sites = (
+            self.site("only_check", call % "", live),
+            self.site("bare_minimum", call % f"window_bits={window}", live),
+        )
+        return [least(self.completes(site, fuid), 4, 200) for site in sites]
 
     def completes(self, site: Site, fuid: str) -> Callable[[int], bool]:
         """Whether a whole cycle does in a heap of so many KB beside the simulator's part."""

@@ -125,44 +125,33 @@ def _loops(laboratory: Laboratory) -> str:
 
 
 def heap(laboratory: Laboratory) -> Result:
-    """The least heaps, and what is in use after an import and after an idle check."""
-    whole = {
-        "idle check, bare interpreter": 28,
-        "whole cycle, .tar": 56,
-        "whole cycle, .tar.gz": 92,
-    }
-    limits = iter(whole.items())
-    rows = []
+    """The least heaps and what is in use after a check, each beside the bare minimum's."""
     with heap_figures.Bench(laboratory) as bench:
         start, imported, after = bench.idle_use()
-        rows.append(at_most("in use after `import ota`", 2 * KB, imported - start, "bytes"))
-        rows.append(at_most("in use after an idle check", 16 * KB, after - start, "bytes"))
-        what, limit = next(limits)
-        pieces = heap_figures.PIECES
+        bare_start, bare_after = bench.bare_use()
+        bare = f"{bare_after - bare_start:,} bytes"
+        rows = [
+            at_most("in use after `import ota`", 2 * KB, imported - start, "bytes", "0 bytes"),
+            at_most("in use after an idle check", 16 * KB, after - start, "bytes", bare),
+        ]
+        what, pieces = "idle check, bare interpreter", heap_figures.PIECES
         for name, cut in ((what, 0), (f"{what}, in pieces", pieces)):
-            least = heap_figures.least(lambda kb, cut=cut: bench.idles(kb, cut), 10, 100)
-            rows.append(at_most(name, limit, least, "KB"))
+            least, floor = (
+                heap_figures.least(lambda kb, by=by, cut=cut: bench.idles(kb, cut, by), 4, 100)
+                for by in ("only_check", "bare_minimum")
+            )
+            rows.append(at_most(name, 28, least, "KB", f"{floor} KB"))
         old, packages = heap_figures.packages()
-        for form, package in packages.items():
-            what, limit = next(limits)
-            kept = heap_figures.WHOLE if form == "tar.gz" else 0
-            fuid = bench.console.add_package(package, f"p.{form}").fuid
-            for name, call in (
-                (what, "check()"),
-                (f"{what}, in pieces", f"check_in_pieces({pieces}, {kept})"),
-            ):
-                site = bench.site("only_check", call, old)
-                least = heap_figures.least(bench.completes(site, fuid), 40, 200)
-                rows.append(at_most(name, limit, least, "KB"))
+        for form, limit, window in ("tar", 56, 0), ("tar.gz", 92, 15):
+            what, kept = f"whole cycle, .{form}", heap_figures.WHOLE if window else 0
+            for name, cut in ((what, None), (f"{what}, in pieces", (pieces, kept))):
+                least, floor = bench.least_cycles(packages[form], old, window, cut)
+                rows.append(at_most(name, limit, least, "KB", f"{floor} KB"))
         _, tree = sample.next_version(old)
         del tree["main.py"]
-        package = sample.tar_gz_window(tree, 13)
-        fuid = bench.console.add_package(package, "p.tar.gz").fuid
-        site = bench.site("only_check", "check()", old)
-        least = heap_figures.least(bench.completes(site, fuid), 40, 200)
-        rows.append(
-            Figure("… with a window of 8 KB, as tools.package makes it", "–", f"{least} KB")
-        )
+        least, floor = bench.least_cycles(sample.tar_gz_window(tree, 13), old, 13)
+        name = "… with a window of 8 KB, as tools.package makes it"
+        rows.append(Figure(name, "–", f"{least} KB", f"{floor} KB"))
     return {"heap": figures_table(rows)}, {}
 
 
