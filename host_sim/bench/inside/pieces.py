@@ -9,13 +9,18 @@ def cut(pieces, whole=0):
     Returns what holds them apart.
     """
     gc.collect()
-    # A little less: what is free is in pieces already.
-    size = (gc.mem_free() - whole) // pieces * 7 // 8
+    size = (gc.mem_free() - whole) // pieces
     spare, pins = [None] * pieces, [None] * pieces
-    for n in range(pieces):
-        spare[n] = bytearray(size)
-        pins[n] = bytearray(32)
-    for n in range(pieces):
-        spare[n] = None
+    n = 0
+    while n < pieces:
+        try:
+            spare[n] = bytearray(size)
+            pins[n] = bytearray(32)
+            n += 1
+        except MemoryError:  # what is free is in pieces already
+            size = size * 31 // 32
+            spare[:], pins[:], n = [None] * pieces, [None] * pieces, 0
+            gc.collect()
+    spare = None
     gc.collect()
     return pins
