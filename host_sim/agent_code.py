@@ -1,7 +1,8 @@
 """The agent compiled, its private names shortened: a node keeps every name in RAM for good.
 
-The private name that a module has most often becomes `_a`, the next one `_b`, and so on, so that a
-node has the same ones from all modules. Lines stay where they are: a traceback's are the source's.
+The private name that a module has most often becomes `_0`, the next `_1`, and so on, so that a
+node has the same ones from all modules, and no application's subclass of Agent has one of them.
+Lines stay where they are: a traceback's are the source's.
 """
 
 from __future__ import annotations
@@ -11,10 +12,8 @@ import io
 import tempfile
 import tokenize
 from collections import Counter
-from collections.abc import Iterator
-from itertools import count, product
+from itertools import count
 from pathlib import Path
-from string import ascii_letters
 
 from host_sim.errors import SimError
 from host_sim.node_process import compile_mpy
@@ -62,7 +61,7 @@ def short_names(source: bytes, name: str) -> dict[str, str]:
     kept = _kept(tree)
     used = [token.string for token in _names(source)]
     often = Counter(name for name in used if name in bound - kept)
-    fresh = (short for short in _short_names() if short not in kept.union(used))
+    fresh = (short for short in map("_{}".format, count()) if short not in kept.union(used))
     by_use = sorted(often, key=lambda name: (-often[name], name))
     return dict(zip(by_use, fresh, strict=False))
 
@@ -70,11 +69,6 @@ def short_names(source: bytes, name: str) -> dict[str, str]:
 def _names(source: bytes) -> list[tokenize.TokenInfo]:
     tokens = tokenize.tokenize(io.BytesIO(source).readline)
     return [token for token in tokens if token.type == tokenize.NAME]
-
-
-def _short_names() -> Iterator[str]:
-    for length in count(1):
-        yield from ("_" + "".join(letters) for letters in product(ascii_letters, repeat=length))
 
 
 def _is_private(name: str) -> bool:

@@ -9,7 +9,7 @@ from host_sim.flash import FIRMWARE
 
 
 def private(agent: Path, module: str, name: str) -> str:
-    """What a name of a module is called in this folder: the sources', or the compiled agent's."""
-    if agent == FIRMWARE:
+    """What a name of a module is called by the agent in this folder, be it source or compiled."""
+    if (agent / f"ota/{module}.py").exists():
         return name
     return short_names((FIRMWARE / f"ota/{module}.py").read_bytes(), module)[name]

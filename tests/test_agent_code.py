@@ -26,7 +26,7 @@ from micropython import const
 from .errors import _name_of
 
 _GONE = const(7)
-_c = 0
+_1 = 0
 
 
 class _Private:
@@ -38,7 +38,7 @@ class _Private:
 
 
 def make(*_):
-    return _name_of(_Private(_given=_c))
+    return _name_of(_Private(_given=_1))
 '''
 SHORT = '''\
 """A module: `_value` in words stays, as `_GONE` does, which no .mpy has."""
@@ -47,19 +47,19 @@ from micropython import const
 from .errors import _name_of
 
 _GONE = const(7)
-_d = 0
+_2 = 0
 
 
-class _b:
+class _3:
     def __init__(self, value, _given=None):
-        self._a = value  # _value
+        self._0 = value  # _value
         self._spelled = getattr(self, "_spelled", _given)
 
-    def _e(self): return "ä", self._a + self._a, __name__, self._e
+    def _4(self): return "ä", self._0 + self._0, __name__, self._4
 
 
 def make(*_):
-    return _name_of(_b(_given=_d))
+    return _name_of(_3(_given=_2))
 '''
 FAMILY = "from .control import Control\n\nclass Borrowed(Control):\n    _open = 1\n"
 
@@ -139,7 +139,7 @@ def test_modules_share_their_short_names():
     short = {name for names in shorter for name in names.values()}
     assert len(long) > 150
     assert len(short) < 50
-    assert max(map(len, short)) == 2
+    assert max(map(len, short)) == 3
 
 
 def test_public_names_are_the_same(compiled: Path):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from host_sim.node import run_code
 from tests.archives.wrapping import Damaged, Wrapped, unwrap
+from tests.private_names import private
 
 _SCRIPT = Path(__file__).with_name("on_device.py")
 #: Where members would go; it must not exist, so that no link there changes what the filter says.
@@ -51,6 +52,8 @@ def read_on_device(
             for noise, data in zip(noises or range(len(archives)), archives, strict=True):
                 file.write(len(data).to_bytes(4, "big") + noise.to_bytes(4, "big") + data)
         script = f"PACK = {str(pack)!r}\n" + _SCRIPT.read_text()
+        for name in ("_add_file", "_add_folder", "_protected"):
+            script = script.replace(name, private(agent, "staging", name))
         result = run_code(script, path=[agent], heap="1M", timeout_s=600)
     if result.exit_code:
         raise RuntimeError("the device's reader ended: " + result.output[-2000:])
