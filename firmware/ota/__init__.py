@@ -23,7 +23,7 @@ _HOME = {
     "Agent": "agent",
     "load_config": "config",
     "confirm": "recovery",
-    "status": "agent",
+    "status": "ending",
 }
 
 

@@ -45,7 +45,7 @@ class Agent:
         self.control = None
         self.client = client
         self._hook = progress or _print
-        self._watchdog = watchdog
+        self.watchdog = watchdog
         # For an application's client: the first poll() has to look. ticks_ms, or None.
         self.retry_at = time.ticks_ms() if client else None
         self.settled_at = None  # when serve() takes a connection for one that lasts
@@ -133,28 +133,10 @@ class Agent:
 
     def approach(self):
         """Make a control channel, not connected yet, and the limits for what goes on there."""
-        from .wire import Limits
+        gc.collect()  # loading leaves garbage, which is to be reused before the heap grows
+        from .control import approach
 
-        config = self.config
-        wait_s, watchdog_s = config["timeout_s"], config["watchdog_s"]
-        if watchdog_s:
-            # No wait may come near what the watchdog takes for a crash.
-            wait_s = min(wait_s, watchdog_s / 2)
-            if not self._watchdog:
-                import machine
-
-                self._watchdog = machine.WDT(timeout=watchdog_s * 1000)
-        self.limits = Limits(int(wait_s * 1000), config["cycle_s"] * 1000, self.feed)
-        if self.client:
-            from .borrowed import Borrowed
-
-            self.control = Borrowed(config, self.limits, self.client)
-        else:
-            gc.collect()  # loading leaves garbage, which is to be reused before the heap grows
-            from .control import Control
-
-            gc.collect()
-            self.control = Control(config, self.limits)
+        approach(self)
 
     def act(self, connect=False):
         """Do whatever waits to be done on the control channel, which connect makes first."""
@@ -209,8 +191,8 @@ class Agent:
 
     def feed(self):
         """Tell the watchdog that something has moved."""
-        if self._watchdog:
-            self._watchdog.feed()
+        if self.watchdog:
+            self.watchdog.feed()
 
     def reset_after_flash_error(self):
         """Write nothing more before a reset, for the reason that recovery.install() gives.
@@ -241,24 +223,6 @@ class Agent:
             remember(outcome == "later")
         except MemoryError:
             pass  # the next pause is shorter than it should be; the outcome is what it is
-
-
-def status():
-    """{"state", "file_id", "boots", "undelivered"} for people and for the application.
-
-    state: "idle", "staged", "commit", "trial" or "back"; boots: as the state counts them;
-    undelivered: the waiting report, or None.
-    """
-    from . import recovery
-
-    state = recovery.read_state()
-    staged = recovery.exists("/.ota/journal")
-    return {
-        "state": state[0] if state else "staged" if staged else "idle",
-        "file_id": state[1] if state else None,
-        "boots": int(state[2]) if state else 0,
-        "undelivered": recovery.load("report"),
-    }
 
 
 def _print(step, value):

@@ -52,7 +52,7 @@ class Borrowed(Control):
                     link.flush()
                 except OSError:
                     pass  # the application will meet it as well
-                link.wire.release()
+                self._socket.setblocking(True)
 
     def open(self):
         """As Control's."""

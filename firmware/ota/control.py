@@ -11,8 +11,30 @@ from micropython import const
 
 from .errors import Transient, name_of
 from .link import ECONNRESET, Link
+from .wire import Limits
 
 _PINGREQ = const(b"\xc0\x00")
+
+
+def approach(agent):
+    """What Agent.approach() says."""
+    config = agent.config
+    wait_s, watchdog_s = config["timeout_s"], config["watchdog_s"]
+    if watchdog_s:
+        # No wait may come near what the watchdog takes for a crash.
+        wait_s = min(wait_s, watchdog_s / 2)
+        if not agent.watchdog:
+            import machine
+
+            agent.watchdog = machine.WDT(timeout=watchdog_s * 1000)
+    gc.collect()
+    agent.limits = Limits(int(wait_s * 1000), config["cycle_s"] * 1000, agent.feed)
+    if agent.client:
+        from .borrowed import Borrowed
+
+        agent.control = Borrowed(config, agent.limits, agent.client)
+    else:
+        agent.control = Control(config, agent.limits)
 
 
 class Control:
@@ -121,7 +143,7 @@ class Control:
         try:
             # umqtt.simple opens its socket itself, without a time limit on every release before
             # 1.25, and knows no verified TLS on some. So it is handed one that is open already.
-            umqtt.socket = _Opened(link)
+            umqtt.socket = link
             self.ask("connect")
         finally:
             umqtt.socket = sockets
@@ -171,19 +193,6 @@ class Control:
         if self.client.sock is not self.link:
             raise OSError(ECONNRESET)  # a callback has connected it anew: no limits there
         self.client.wait_msg()
-
-
-class _Opened:
-    """Stands where umqtt.simple looks for the socket module while it connects."""
-
-    def __init__(self, link):
-        self._link = link
-
-    def socket(self, *_):
-        return self._link
-
-    def getaddrinfo(self, host, port, *_):
-        return ((0, 0, 0, "", (host, port)),)
 
 
 def topic_of(config):

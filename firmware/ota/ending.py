@@ -135,3 +135,21 @@ def _send(agent, owed, kept=True):
     event, file_id, text = (owed + "  ").split(" ", 2)
     text = text.strip() or None
     finish(agent.control, int(event), file_id, text, agent.progress, kept)
+
+
+def status():
+    """{"state", "file_id", "boots", "undelivered"} for people and for the application.
+
+    state: "idle", "staged", "commit", "trial" or "back"; boots: as the state counts them;
+    undelivered: the waiting report, or None.
+    """
+    from . import recovery
+
+    state = recovery.read_state()
+    staged = recovery.exists("/.ota/journal")
+    return {
+        "state": state[0] if state else "staged" if staged else "idle",
+        "file_id": state[1] if state else None,
+        "boots": int(state[2]) if state else 0,
+        "undelivered": recovery.load("report"),
+    }

@@ -105,14 +105,20 @@ class Link:
             self.wire.wait(select.POLLIN, left_ms)
         return True
 
-    def connect(self, address):
-        """umqtt.simple calls this on its new socket: this one is connected already."""
+    def connect(self, *_):
+        """What umqtt.simple asks of a new socket: this one is connected, and its limits stay."""
 
-    def setblocking(self, flag):
-        """umqtt.simple calls this to wait without limit: the limit stays."""
+    setblocking = settimeout = connect
 
-    def settimeout(self, timeout_s):
-        """umqtt.simple calls this to wait without limit: the limit stays."""
+    # In place of the socket module.
+
+    def socket(self, *_):
+        """What umqtt.simple opens is this connection."""
+        return self
+
+    def getaddrinfo(self, *_):
+        """An address for connect(), which needs none."""
+        return ((None,),)
 
     def close(self):
         """Send what is queued and close."""

@@ -119,12 +119,6 @@ class Wire(io.IOBase):
         self._poller = select.poll()
         self._poller.register(sock, select.POLLIN)
 
-    def release(self):
-        """Give the socket of adopt() back as it was."""
-        sock, self._sock, self._stream = self._sock, None, None
-        sock.setblocking(True)
-        return sock
-
     def receive(self, buffer):
         """Read into buffer as soon as something is there; 0 at the end. Raises OSError."""
         while True:

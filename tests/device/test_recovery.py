@@ -7,7 +7,7 @@ import sys
 import check
 import ramflash
 from ota import recovery
-from ota.agent import status
+from ota.ending import status
 from ota.errors import Refused
 from ota.staging import Staging
 from ota.vetting import clean_path
