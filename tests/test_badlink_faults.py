@@ -18,7 +18,8 @@ from tests.mutants import Mutant
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "bad-links.md"
 CUT = 30_000
-DOWNLOAD, ENDING, WIRE = "ota/download.py", "ota/ending.py", "ota/wire.py"
+DOWNLOAD, FETCH = "ota/download.py", "ota/fetch.py"
+ENDING, WIRE = "ota/ending.py", "ota/wire.py"
 Try = Callable[[Path], tuple[str, ...]]
 
 
@@ -90,7 +91,7 @@ PLANTED = [
         "a range that begins a byte further",
         (
             (
-                DOWNLOAD,
+                FETCH,
                 "if response.content_range != b",
                 "if False and response.content_range != b",
             ),
@@ -102,7 +103,7 @@ PLANTED = [
         "any package will do",
         "the entity tag is not compared",
         "a package that has changed",
-        ((DOWNLOAD, "if response.etag != self._etag:", "if False:"),),
+        ((FETCH, "if response.etag != download.etag:", "if False:"),),
         resumed(Faults(etag='"other"')),
         _CHANGED,
     ),
@@ -118,14 +119,14 @@ PLANTED = [
         "twice the beginning",
         "a server that sends all again is read from its first byte",
         "a server that does not know ranges",
-        ((DOWNLOAD, "self._skip()\n            return", "return"),),
+        ((FETCH, "_skip(download)\n        return", "return"),),
         resumed(Faults(range_taken_as="")),
     ),
     Planted(
         "all again",
         "the rest is asked for from the beginning",
         "a cut",
-        ((DOWNLOAD, "self._ask(self._done)", "self._ask(0)"),),
+        ((FETCH, "least, download.done, download.etag)", "least, 0, download.etag)"),),
         cut_once,
     ),
     Planted(
@@ -162,7 +163,7 @@ PLANTED = [
         (
             (WIRE, "the watchdog.\n        self._limits.step()", "the watchdog."),
             (WIRE, 'is not known")\n        self._limits.step()', 'is not known")'),
-            (DOWNLOAD, "            self._limits.step()\n", ""),
+            (DOWNLOAD, "            self.limits.step()\n", ""),
         ),
         silent_at("body-drop.watchdog"),
     ),

@@ -97,9 +97,9 @@ PLANTED = {
     ),
     551: mutant(
         "the rest of another package",
-        "ota/download.py",
-        "        if response.etag != self._etag:\n",
-        "        if False:\n",
+        "ota/fetch.py",
+        "    if response.etag != download.etag:\n",
+        "    if False:\n",
     ),
 }
 

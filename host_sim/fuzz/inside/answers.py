@@ -2,6 +2,7 @@
 """HTTP answers, mutated, sound and broken off, given to the agent by a connection of our own."""
 
 import ota.download as download
+import ota.fetch as fetch
 import ota.https as https
 import ota.trust as trust
 from ota.request import Request
@@ -120,7 +121,9 @@ def answer_reader(corpus):
     """The reader of answers: it has them come through the agent's own `get` and `Download`."""
     trust.trust = _trust
     download.time = _Time()
-    download.drop = _keep  # or these modules would be loaded anew, as they were written
+    download.drop = fetch.drop = (
+        _keep  # or these modules would be loaded anew, as they were written
+    )
 
     def read_answer(data, chance):
         wires = https.Wire = _Wires(data, chance, corpus)

@@ -1,0 +1,101 @@
+"""Asking the platform for a package, or for the rest of one, and what its answers mean.
+
+Only loaded for that: while the bytes come, download.py is all that they need.
+"""
+
+from micropython import const
+
+from . import drop
+from .errors import Refused, Transient, name_of
+
+_REASON = const("can not download")
+
+
+def fetch(download):
+    """Give the Download a response, at the byte behind the last that came. Raises as it does."""
+    download.response = response = _ask(download)
+    size = download.request.size
+    if download.etag is None:
+        _check_status(response, 200)
+        length = getattr(response, "length", None)
+        if length is not None and length != size:
+            raise Refused(_REASON, "%d bytes announced, the server has %d" % (size, length))
+        download.etag = getattr(response, "etag", b"")
+        return
+    status = response.status_code
+    if status != 200:
+        # A server in trouble sends no entity tag: that says nothing about the package.
+        _check_status(response, 206)
+    if response.etag != download.etag:
+        download.etag = b""
+        raise Transient(_REASON, "the server has changed the package meanwhile")
+    if status == 200 and response.length in (None, size):
+        # The same bytes from the beginning: it does not know Range.
+        _skip(download)
+        return
+    _check_status(response, 206)
+    if response.content_range != b"bytes %d-%d/%d" % (download.done, size - 1, size):
+        download.etag = b""
+        raise Transient(_REASON, "Content-Range makes no sense")
+
+
+def _ask(download):
+    config = download.config
+    url = "https://%s/mf-rproxy/packages/download?fuid=%s&did=%s&dk=%s&cid=%s" % (
+        config["server"],
+        download.request.file_id,
+        _quote(config["device_id"]),
+        _quote(config["device_key"]),
+        _quote(config["control_channel"]),
+    )
+    try:
+        if download.open_stream:
+            return download.open_stream(url)
+        from .https import get
+
+        limits = download.limits
+        least = config["min_rate"] * limits.wait_ms // 1000
+        try:
+            return get(url, config["ca"], limits, least, download.done, download.etag)
+        finally:
+            del get
+            drop("https", "trust")  # the body needs neither
+    except (Refused, Transient, MemoryError):
+        raise
+    except Exception as error:  # a foreign transport's; its text may quote the URL
+        raise Transient(_REASON, name_of(error))
+
+
+def _check_status(response, expected):
+    status = response.status_code
+    if status != expected:
+        known = {
+            401: "id or key refused",
+            403: "not this node's channel",
+            404: "no such package",
+        }
+        detail = "%d %s" % (status, known.get(status, "from the server"))
+        if status >= 500 or status in (408, 416, 429):
+            raise Transient(_REASON, detail)
+        raise Refused(_REASON, detail)
+
+
+def _skip(download):
+    """Pass over what has come already."""
+    scratch = bytearray(512)
+    left = download.done
+    while left:
+        got = download.read(scratch, min(left, 512))
+        if not got:
+            raise Transient(_REASON, "the body ended early")
+        left -= got
+
+
+def _quote(text):
+    """Percent-encode for a URL's query (RFC 3986)."""
+    quoted = ""
+    for byte in text.encode():
+        c = chr(byte)
+        unreserved = "a" <= c <= "z" or "A" <= c <= "Z" or "0" <= c <= "9" or c in "-._~"
+        quoted += c if unreserved else "%%%02X" % byte
+    return quoted
