@@ -76,12 +76,12 @@ def test_heaps(laboratory: Laboratory):
     with heap.Bench(laboratory) as bench:
         start, imported, after = bench.idle_use()
         assert imported - start <= 2 * KB
-        assert after - start <= 17 * KB
+        assert after - start <= 16 * KB
         assert bench.idles(34)
-        assert bench.idles(44, heap.PIECES)
+        assert bench.idles(36, heap.PIECES)
         assert not bench.idles(20)  # else this measures nothing
         old, packages = heap.packages()
-        for form, least in ("tar", 87), ("tar.gz", 126):
+        for form, least in ("tar", 78), ("tar.gz", 118):
             site = bench.site("only_check", "check()", old)
             fuid = bench.console.add_package(packages[form], f"p.{form}").fuid
             assert bench.completes(site, fuid)(least), form

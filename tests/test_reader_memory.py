@@ -243,7 +243,7 @@ def test_a_reader_that_remembers_is_seen(bench: Path, tmp_path: Path):
     firmware = mutant.plant(tmp_path)
     folder = tmp_path / "mpy"
     for source in sorted((firmware / "ota").glob("*.py")):
-        compile_agent(source, folder / "ota" / f"{source.stem}.mpy", source.name)
+        compile_agent(source, folder / f"ota/{source.stem}.mpy", f"ota/{source.name}")
     assert peak(bench, folder, "many", "tar") - peak(bench, folder, "two", "tar") > 8 * NOISE
     least = smallest_heap(reads_in(bench, folder, "one", "tar"))
     assert not reads_in(bench, folder, "many", "tar")(least + 8)

@@ -53,7 +53,7 @@ class Fuzzer:
             compile_mpy(source, folder / "inside" / f"{source.stem}.mpy", source.name)
         if compiled:
             for source in sorted((firmware / "ota").glob("*.py")):
-                compile_agent(source, folder / "ota" / f"{source.stem}.mpy", source.name)
+                compile_agent(source, folder / f"ota/{source.stem}.mpy", f"ota/{source.name}")
         self.corpus_crc = corpus.write(folder)
 
     def close(self) -> None:
