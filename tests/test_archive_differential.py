@@ -133,7 +133,7 @@ FAULTS = {
     "gzip members": ("inflate", "if len(following) and following[0] == 0x1F", "if False"),
     "window": ("inflate", ">> 4) + 8", ">> 4) + 7"),
     "dots": ("vetting", 'if part == "..":', 'if part == "...":'),
-    "backslash": ("vetting", "c == 92 or ", ""),
+    "backslash": ("vetting", 'b"\\\\" in raw or ', ""),
 }
 
 

@@ -1,23 +1,10 @@
 """Flash in RAM that counts: what is programmed, and how often each block is erased."""
 
-import gc
 import os
 
 import vfs
 
 BLOCK = 4096
-# MicroPython looks for free memory from the start of the heap on. Megabytes that no node has there
-# must not stand in front: each allocation would pass over them.
-_LEFT_FREE = 16 << 20
-
-
-def behind(make):
-    """What make() returns, and allocates, behind a large free piece of the heap."""
-    ahead = bytearray(_LEFT_FREE)
-    made = make()
-    del ahead
-    gc.collect()
-    return made
 
 
 class Flash:
@@ -29,7 +16,7 @@ class Flash:
         self.operations = 0
         self.reads = 0
         self.erased = [0] * blocks
-        self._view = memoryview(behind(lambda: bytearray(blocks * BLOCK)))
+        self._view = memoryview(bytearray(blocks * BLOCK))
         self._blank = b"\xff" * BLOCK
 
     def readblocks(self, block, buffer, offset=0):

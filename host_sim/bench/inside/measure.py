@@ -7,16 +7,11 @@ import os
 import sys
 import time
 
-import counted_flash
 import one_node
 
 
 def _load(folder):
     """{absolute path: bytes} of a bundle made by the host, and of the agent beside it."""
-    return counted_flash.behind(lambda: _read(folder))
-
-
-def _read(folder):
     with open(folder + "/index.json") as file:
         index = json.load(file)
     found = {}
@@ -147,7 +142,10 @@ def _inflate(deflate, content):
 
 
 def speed(folder, blocks, rounds):
-    """Microseconds of [update, floor, bare inflating], `rounds` times in turns."""
+    """Microseconds of [update, floor, bare inflating, collecting], `rounds` times in turns.
+
+    The last is part of the first.
+    """
     import deflate
 
     bundles = _load(folder)
@@ -160,9 +158,9 @@ def speed(folder, blocks, rounds):
         bare = _inflate(deflate, content) if packed else 0
         gc.collect()
         node = one_node.Node(bundles["agent"], bundles["live"], blocks)
-        update = node.update(content)["us"]
+        counts = node.update(content)
         _forget()
-        result.append([update, floor, bare])
+        result.append([counts["us"], floor, bare, counts["collecting"]])
         del node
     print(json.dumps(result))
 

@@ -137,9 +137,14 @@ class Node:
     def update(self, package, config=_IDS):
         """Stage, install, reset, confirm. {step: [bytes programmed, erases]} and other counts.
 
-        `us`: from the moment at which the package is asked for to the end of the install.
+        `us`: from the moment at which the package is asked for to the end of the install; of that
+        `collecting` for collections, each of which walks through flash, as it is in this heap.
         """
+        import ota
+
         counts = {}
+        collecting = 0
+        drop = ota.drop
         before = self.flash.counts()
         began = ended = 0
         journal = 0
@@ -159,7 +164,16 @@ class Node:
                 ended = time.ticks_us()
                 note("installed")
 
+        def timed_drop(*names):
+            nonlocal collecting
+            start = time.ticks_us()
+            drop(*names)
+            if began and not ended:
+                collecting += time.ticks_diff(time.ticks_us(), start)
+
+        ota.drop = timed_drop
         outcome = self.check(package, on_progress, config)
+        counts["collecting"] = collecting
         counts["us"] = time.ticks_diff(ended or began, began)
         counts["end"] = outcome
         counts["journal"] = journal
