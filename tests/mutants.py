@@ -295,6 +295,13 @@ MUTANTS = [
         slow=True,
     ),
     Mutant(
+        "new folders left behind",
+        "a roll back removes added files, but not those that came with their folder",
+        "boots",
+        ((RECOVERY, '        if kind in "an":\n', '        if kind == "a":\n'),),
+        uncut=True,
+    ),
+    Mutant(
         "floor moved by the install",
         "the package's number counts before anything has confirmed it",
         "undeleted",
