@@ -66,6 +66,8 @@ def test_one_error_at_sampled_operations(make_site: MakeSite, error: str):
             output += run.output
             # boot.py may say that it could not count a boot; from check() nothing escapes.
             assert "main.py" not in output and run.exit_code == 0, output
+            # Nothing is written between an error and the reset: littlefs would get it wrong.
+            assert run.nor_violations == 0, output
             end = settled(site, before)
             if end:
                 break

@@ -80,6 +80,14 @@ def test_sampled_second_and_third_cuts(examiner: Examiner):
         assert tally.failures == []
 
 
+def test_nothing_is_written_after_an_error_while_staging(examiner: Examiner):
+    """littlefs would program over what the failed operation has left."""
+    ops = cycle(examiner, "gzip")
+    tally = examiner.sweep_errors("gzip", range(ops // 4, ops // 3), False)
+    assert tally.cuts >= 20
+    assert tally.failures == []
+
+
 def test_a_replay_meets_the_same_flash(examiner: Examiner):
     """What the sweep works out from one probe is what a real cut of that kind leaves."""
     bench = examiner.bench

@@ -49,6 +49,7 @@ class Agent:
         # For an application's client: the first poll() has to look. ticks_ms, or None.
         self.retry_at = time.ticks_ms() if client else None
         self.settled_at = None  # when serve() takes a connection for one that lasts
+        self.unclosed = None  # a file that must not be closed, see Staging.leave_open()
 
     def check(self):
         """One cycle: deliver what is owed, confirm a trial, act on a waiting request.

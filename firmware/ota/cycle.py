@@ -155,6 +155,11 @@ def _stage(agent, request):
         download.end()
         staging.finish()
         return staging.staged, signed and signed.sequence
+    except OSError:
+        if staging:
+            agent.unclosed = staging.leave_open()
+            staging = None
+        raise
     finally:
         if signed:
             signed.close()

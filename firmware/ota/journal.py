@@ -16,17 +16,17 @@ class Journal:
     takes memory that grows with the package, so a filter of fixed size remembers that a name *may*
     have been seen, and then the journal itself is asked. Kinds of names are "f", a file, "m", a
     folder, and "t", one that is staged as such. Raises OSError when flash fails. Call close() in
-    any case.
+    any case. `file` is open until then.
     """
 
     def __init__(self, path):
         self._path = path
         self._seen = bytearray(_FILTER)
-        self._file = open(path, "w")
+        self.file = open(path, "w")
 
     def line(self, kind, place, depth, path):
         """Write a line."""
-        self._file.write("%s %s %d %s\n" % (kind, place, depth, path))
+        self.file.write("%s %s %d %s\n" % (kind, place, depth, path))
 
     def unchanged(self, path):
         """Write that path has been seen and needs nothing, in few bytes."""
@@ -34,7 +34,7 @@ class Journal:
 
     def close(self):
         """Close the file, in whatever state."""
-        self._file.close()
+        self.file.close()
 
     def meet(self, path):
         """Remember a file. Raises Refused when the name was there already."""
@@ -61,7 +61,7 @@ class Journal:
         """
         if not self.may_know(path, kind):
             return None
-        self._file.flush()
+        self.file.flush()
         unchanged = _sum(path)
         inside = path + "/"
         with open(self._path) as file:

@@ -89,6 +89,14 @@ class Staging:
         """Close files, in whatever state. Leaves the litter to recovery.discard()."""
         self._journal.close()
 
+    def leave_open(self):
+        """In place of close() after an error of flash: what has to be kept until the reset.
+
+        Closing the journal would write, and so would a collection that finds it (see
+        recovery.install()).
+        """
+        return self._journal.file
+
     def _add_folder(self, path):
         depth = self._places.missing(path)
         if depth:
