@@ -141,8 +141,14 @@ def write_tree(tree: Tree, folder: Path) -> Path:
     return folder
 
 
-def tar(tree: Tree, *, tar_format: int = tarfile.PAX_FORMAT, prefix: str = "") -> bytes:
-    """A tar archive with folder entries, as Python's `tarfile` makes it.
+def tar(
+    tree: Tree,
+    *,
+    tar_format: int = tarfile.PAX_FORMAT,
+    prefix: str = "",
+    with_folders: bool = True,
+) -> bytes:
+    """A tar archive with folder entries, as Python's `tarfile` makes it, or without.
 
     Times are fractional, so that the PAX format has an extended header before every member, as
     microfreezer's packages have.
@@ -153,7 +159,7 @@ def tar(tree: Tree, *, tar_format: int = tarfile.PAX_FORMAT, prefix: str = "") -
         for name, content in tree.items():
             parents = [p.as_posix() for p in reversed(Path(name).parents)][1:]
             for folder in parents:
-                if folder not in folders:
+                if with_folders and folder not in folders:
                     folders.add(folder)
                     entry = tarfile.TarInfo(prefix + folder)
                     entry.type, entry.mode, entry.mtime = tarfile.DIRTYPE, 0o755, 1.5

@@ -213,12 +213,12 @@ MUTANTS = [
     Mutant(
         "replay from the beginning",
         "a finished install does not see which files have been moved already",
-        "forty",
+        "moved",
         (
             (
                 RECOVERY,
-                '        if kind in "at" and exists(staged):',
-                '        if kind in "at":',
+                '            if kind != "m" and exists(staged):  # not moved before a cut\n',
+                '            if kind != "m":\n',
             ),
         ),
     ),
@@ -241,10 +241,10 @@ MUTANTS = [
             ),
             (
                 RECOVERY,
-                '        if kind in "at" and',
+                '        if kind == "t" and',
                 '        if kind == "r" and not exists(staged + "~"):\n            os.rename(path, staged + "~")\n'
                 '        if kind in "rb":\n            _done(os.rename, staged, path)\n'
-                '        if kind in "at" and',
+                '        if kind == "t" and',
             ),
         ),
         near=0.92,
@@ -293,6 +293,19 @@ MUTANTS = [
         ),
         near=0.955,
         slow=True,
+    ),
+    Mutant(
+        "outer folders left behind",
+        "a roll back that was cut takes a folder that is gone for one that has to stay",
+        "boots",
+        (
+            (
+                RECOVERY,
+                "if not _done(os.rmdir, folder) and exists(folder):",
+                "if not _done(os.rmdir, folder):",
+            ),
+        ),
+        near=0.94,
     ),
     Mutant(
         "new folders left behind",

@@ -73,7 +73,7 @@ class Places:
                 os.rename(_DIR + "/~", path + "/~")
             except OSError as error:
                 if error.args[0] == 1:  # EPERM
-                    raise Refused("can not apply", "another filesystem: " + path)
+                    raise _not_ours(path)
             if missing:
                 self._begin_tree(top)
         self._folder, self._missing = folder, missing
@@ -96,6 +96,9 @@ class Places:
             if kind == "f":
                 raise _in_the_way(path)
             if not kind:
+                if found(path):
+                    # Below a folder that does not exist: a card is mounted there.
+                    raise _not_ours(path)
                 self._make(staged)
                 self._journal.mark(path, "m")
         self._made = folder
@@ -135,6 +138,10 @@ def found(path):
         return "m" if os.stat(path)[0] & 0x4000 else "f"
     except OSError:
         return None
+
+
+def _not_ours(path):
+    return Refused("can not apply", "another filesystem: " + path)
 
 
 def _in_the_way(path):

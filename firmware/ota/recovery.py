@@ -37,19 +37,18 @@ from micropython import const
 _DIR = const("/.ota")
 _STATE = const("/.ota/state")
 _JOURNAL = const("/.ota/journal")
-# It leaves /.ota for another folder, and a cut in the middle of that would also hide the name that
-# comes next in there (docs/design.md). So it has to come last: the next one must not be `state`.
+# A cut while it leaves /.ota would also hide the name that comes next there (docs/design.md): that
+# must not be `state`, so it comes last.
 _SEQUENCE = const("/.ota/verified")
 _VERSION = const("1")
 # A flash that fails at every boot must not be worn by resets for ever.
 _MOST_TRIES = const(20)
-_ENOENT = const(2)
-_ENOTEMPTY = const(39)
+# ENOENT, ENOTDIR (new code has put a file in a folder's place), ENOTEMPTY.
+_NOTHING_THERE = const((2, 20, 39))
 _IS_FOLDER = const(0x4000)
 
 _timer = None  # of the trial deadline, which must not be collected
-# Among the modules once this boot has been counted: a package's own boot.py may call boot() again,
-# and then of another copy of this module.
+# A module of this boot once it has been counted: a package's own boot.py may call boot() again.
 _COUNTED = const("ota.counted")
 
 
@@ -135,9 +134,8 @@ def install(moved=None):
 
     Rolls back instead, which ends the transaction, when a member of a package with a manifest is
     no longer what was staged. moved: called after each file that was moved, and each piece read.
-    When this raises OSError the node has to be reset at once, before anything is written: after an
-    error littlefs is wrong in RAM (it believes, say, that a failed rename still goes on), and its
-    next write may remove files. After a reset it knows better, and boot() tries again.
+    After OSError the node has to be reset before anything is written: littlefs is wrong in RAM (it
+    believes, say, that a failed rename still goes on), and its next write may remove files.
     """
     state = read_state()
     if _damaged(moved):
@@ -175,9 +173,7 @@ def roll_back(reason):
     """Return to the old tree and owe `e:2` with reason (str). What install() says holds here."""
     state = read_state()
     if state[0] != "back":
-        state[0] = "back"
-        state[2] = "0"
-        state[8] = reason
+        state[0], state[2], state[8] = "back", "0", reason
         _write_state(state)
     _move_out()
     save("report", "2 %s %s" % (state[1], state[8]))
@@ -186,9 +182,8 @@ def roll_back(reason):
 
 
 def discard(moved=None):
-    """Remove what no transaction needs: staged members, kept old files, the journal.
+    """Remove what no transaction needs; nothing while one is open, of whatever version.
 
-    Does nothing while a transaction is open, even one in a state that this version can not read.
     moved: called after each file.
     """
     if in_transaction():
@@ -276,6 +271,10 @@ def _lines(moved=None):
     with open(_JOURNAL) as file:
         for line in file:
             kind, place, depth, path = line[:-1].split(" ", 3)
+            at = len(path)
+            for _ in range(int(depth) if kind == "n" else 0):
+                at = path.rfind("/", 0, at)
+            place += path[at:]  # for n, its name in the folder that waits at place
             yield kind, _DIR + "/" + place, int(depth), path
             moved and moved()
 
@@ -288,22 +287,19 @@ def _folders(path, depth):
 
 
 def _done(call, *paths):
-    """Call it; not True when there was nothing to do it to, or when it is a folder still in use.
-
-    Any other error is flash's, and must not be passed over: see install().
-    """
+    """Call it; not True when there is nothing to do it to. Other errors are flash's: install()."""
     try:
         call(*paths)
         return True
     except OSError as error:
-        if error.args[0] not in (_ENOENT, _ENOTEMPTY):
+        if error.args[0] not in _NOTHING_THERE:
             raise
 
 
 def _damaged(moved):
     """True when what waits is not what the manifest said: flash lost it, or somebody was there."""
     staged = damaged = None
-    for kind, place, depth, path in _lines(moved):  # to its end, which closes it
+    for kind, place, _, path in _lines(moved):  # to its end, which closes it
         if kind == "h" and exists(staged):
             import binascii
             import hashlib
@@ -312,17 +308,20 @@ def _damaged(moved):
             _read(staged, found.update, moved)
             damaged = damaged or binascii.hexlify(found.digest()).decode() != path
         staged = place
-        if kind == "n":  # below a folder that waits there
-            staged += path[len(list(_folders(path, depth))[-1]) :]
     return damaged
 
 
 def _move_in(moved):
     # Added files first, then replaced ones, stale twins last: whenever the power fails in between,
     # what a replaced module of the boot path imports is there, and of x.py and x.mpy at least one.
-    for kind, staged, _, path in _lines(moved):
-        if kind in "at" and exists(staged):  # not moved before a cut
-            os.rename(staged, path)
+    singly = "a"
+    for kind, staged, depth, path in _lines(moved):
+        if kind == "t" and exists(staged) and not _done(os.rename, staged, path):
+            singly = "amn"  # the application has made such a folder while we staged
+        if kind in singly:
+            _make(path + "/" if kind == "m" else path, depth)
+            if kind != "m" and exists(staged):  # not moved before a cut
+                os.rename(staged, path)
     for kind, staged, _, path in _lines(moved):
         # A cut between these two renames leaves no file at path: staged~ exists then, and only the
         # second one remains. For b there is no such moment: the old file was copied aside.
@@ -337,18 +336,23 @@ def _move_in(moved):
             _done(os.remove, path)
 
 
+def _make(path, depth):
+    for folder in reversed(list(_folders(path, depth))):
+        exists(folder) or os.mkdir(folder)
+
+
 def _move_out():
     # The other way round: what was there returns before what was added goes.
     for kind, staged, _, path in _lines():
         if kind in "rbdx" and not _done(os.rename, staged + "~", path) and exists(staged + "~"):
-            for folder in reversed(list(_folders(path, path.count("/") - 1))):
-                exists(folder) or os.mkdir(folder)  # the new code has removed it
+            _make(path, path.count("/") - 1)  # the new code has removed the folder
             os.rename(staged + "~", path)
     for kind, _, depth, path in _lines():
         if kind in "an":
             _done(os.remove, path)
         for folder in _folders(path + "/" if kind == "m" else path, depth):
-            if not _done(os.rmdir, folder):
+            # One that is gone went before a cut, and those above it may not have.
+            if not _done(os.rmdir, folder) and exists(folder):
                 break  # a later line is in it, or something the new code wrote itself
 
 
@@ -356,15 +360,21 @@ def _empty(path, moved):
     # Not by recursion: a package may have folders in folders deeper than the stack of a node.
     above = path.count("/")
     while path.count("/") >= above:
-        below = None
-        for entry in os.ilistdir(path):
+        if _clear(path, moved):
+            path = path[: path.rfind("/")]
+            continue
+        deeper = path
+        for entry in os.ilistdir(path):  # only folders are left
             inside = path + "/" + entry[0]
-            if entry[1] == _IS_FOLDER:
-                below = inside
-            else:
-                os.remove(inside)
-            moved and moved()
-        if not below:
-            os.rmdir(path)
-            below = path[: path.rfind("/")]
-        path = below
+            if not _clear(inside, moved):
+                deeper = inside
+        path = deeper
+
+
+def _clear(folder, moved):
+    """Remove the files in a folder, and the folder; not True when it has folders in it."""
+    for entry in os.ilistdir(folder):
+        if entry[1] != _IS_FOLDER:
+            os.remove(folder + "/" + entry[0])
+        moved and moved()
+    return _done(os.rmdir, folder)

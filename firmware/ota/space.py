@@ -10,7 +10,7 @@ _BLOCK = const(4096)
 # Blocks that must stay free: the journal's and the folders' own growth, and what renaming needs to
 # rewrite folders; an install that began must never find flash full.
 _RESERVE = const(12)
-# Where so many are free at the end by our own count, nobody else can have used them up.
+# Where so many are free at the end by our own count, it is not asked how many others have used.
 _PLENTY = const(128)
 _FOLDER = const(2)
 # What the install adds to folders by moving entries there: a block for so many bytes of them. A

@@ -73,6 +73,8 @@ class Scenario:
     reports: tuple[str, ...] = ("1",)
     reason: str = ""
     spoil: bool = False
+    with_folders: bool = True
+    """Whether the archive names folders, as some programs do."""
     deleted: tuple[str, ...] = ()
     floor: bytes = b""
     """What `/ota.sequence` holds once the package has been confirmed."""
@@ -90,7 +92,10 @@ class Scenario:
     @functools.cached_property
     def archive(self) -> bytes:
         """The package as the platform stores it."""
-        data = sample.tar_gz(self.package) if self.kind == "tar.gz" else sample.tar(self.package)
+        if self.kind == "tar.gz":
+            data = sample.tar_gz(self.package)
+        else:
+            data = sample.tar(self.package, with_folders=self.with_folders)
         return data[:-1] + bytes([data[-1] ^ 1]) if self.spoil else data
 
     @property
@@ -287,7 +292,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
         Scenario("confirmed", "report after confirm", v1, v2, config={"report": "confirmed"}),
         Scenario(
             "boots",
-            "rolled back after 3 bad boots",
+            "rolled back after 3 bad boots; no folders are named in the archive",
             old_40,
             package_40 | {"main.py": b"1/0\n"},
             config=short,
@@ -295,6 +300,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
             end="old",
             reports=("1", "2"),
             reason="rolled back: 3 boots",
+            with_folders=False,
         ),
         Scenario(
             "wakes",

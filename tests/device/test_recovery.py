@@ -1,11 +1,14 @@
 """Stage, commit, install, confirm and roll back, on littlefs in RAM."""
 
+import binascii
 import gc
+import hashlib
 import os
 import sys
 
 import check
 import ramflash
+import vfs
 from ota import recovery
 from ota.ending import status
 from ota.errors import Refused
@@ -446,6 +449,98 @@ def test_new_folders_move_whole_however_members_are_ordered():
     check.equal(len(new), len(before) + 60 + 20 + 3 + 15)
     recovery.roll_back("rolled back: a test")
     check.equal(ramflash.tree(), before)
+
+
+def test_a_new_folder_that_the_application_makes_meanwhile():
+    package = [
+        ("/data", None),
+        ("/data/sub/new.csv", b"new"),
+        ("/other/x", b"x"),
+        ("/data/a", b"a"),
+    ]
+    for earlier in {"/data/log.csv": b"1,2"}, {"/data/sub/log.csv": b"1,2"}, {"/data/sub": None}:
+        _, before = old_tree()
+        stage(package)
+        recovery.commit("fa8884d2", 3, 24, 0, "installed")
+        for path in earlier:
+            if earlier[path] is None:
+                os.mkdir("/data")
+                os.mkdir(path)
+            else:
+                ramflash.write(path, earlier[path])
+        recovery.install()
+        new = ramflash.tree()
+        for path, content in package[1:]:
+            check.equal(new[path], content)
+        for path in earlier:
+            check.equal(new[path], earlier[path])
+        recovery.roll_back("rolled back: a test")
+        after = ramflash.tree()
+        check.equal(
+            [path for path in after if path not in before and after[path]],
+            [path for path in earlier if earlier[path]],
+        )
+
+
+def test_a_card_below_a_folder_that_is_missing():
+    card = ramflash._Ram(16)
+    vfs.VfsLfs2.mkfs(card)
+    for package in (
+        [("/data/a.txt", b"a"), ("/data/sd/b.txt", b"b")],
+        [("/data/sd/b.txt", b"b"), ("/data/a.txt", b"a")],
+        [("/data/sd", None)],
+    ):
+        old_tree()
+        vfs.mount(vfs.VfsLfs2(card), "/data/sd")
+        try:
+            check.raises(Refused, "another filesystem", stage, package)
+        finally:
+            vfs.umount("/data/sd")
+
+
+def test_what_waits_in_a_new_folder_is_checked_before_it_moves():
+    _, before = old_tree()
+    for wrong in False, True:
+        staging = Staging(lambda step, value: None, [], lambda: None)
+        for path in "/t/deep er/a", "/t/b":
+            digest = hashlib.sha256(path.encode()).digest()
+            digest = binascii.hexlify(digest).decode()
+            staging.add(Member(path, path.encode()), digest)
+        staging.finish()
+        staging.close()
+        if wrong:
+            ramflash.write("/.ota/0/deep er/a", b"/t/deep er/!")
+        recovery.commit("fa8884d2", 3, 24, 0, "installed")
+        recovery.install()
+        if wrong:
+            check.equal(recovery.load("report"), "2 fa8884d2 can not apply: damaged on flash")
+        else:
+            check.equal(ramflash.tree()["/t/b"], b"/t/b")
+            recovery.roll_back("rolled back: a test")
+        check.equal(ramflash.tree(), before)
+        recovery.forget("report")
+
+
+def test_litter_with_many_folders_is_not_listed_over_and_over():
+    old_tree(400)
+    stage([("/n/d%d/f" % n, b"x") for n in range(80)])
+    listed = 0
+
+    class Counting:
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        def ilistdir(self, path):
+            nonlocal listed
+            listed += 1
+            return os.ilistdir(path)
+
+    recovery.os = Counting()
+    try:
+        recovery.discard()
+    finally:
+        recovery.os = os
+    check.equal(listed < 2 * 80, True)
 
 
 def test_folders_deeper_than_the_stack():
