@@ -8,6 +8,7 @@ Lines stay where they are: a traceback's are the source's.
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import tempfile
 import tokenize
@@ -28,6 +29,7 @@ def compile_agent(source: Path, target: Path, name: str) -> None:
         compile_mpy(short, target, name.removesuffix(".py").replace("/", "."))
 
 
+@functools.lru_cache(maxsize=128)  # a campaign compiles the same agent for each of its nodes
 def shorten(source: bytes, name: str) -> bytes:
     """The source of a module with its private names shortened; of what does not parse, itself.
 
