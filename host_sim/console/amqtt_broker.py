@@ -7,6 +7,7 @@ import contextlib
 import logging
 import ssl
 import threading
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Any
 from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter
 from amqtt.broker import Broker
 from amqtt.contexts import Action
+from amqtt.mqtt.constants import QOS_1
+from amqtt.mqtt.puback import PubackPacket
 from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
-from amqtt.session import Session
+from amqtt.session import OutgoingApplicationMessage, Session
 
 from host_sim.console.certificates import server_context
 from host_sim.console.registry import Registry
@@ -64,8 +67,46 @@ class TopicPlugin(BaseTopicPlugin):
         return self.config.registry.may_use(user, topic or "")
 
 
+class _Unacknowledged:
+    """What a session that lasts was sent at QoS 1 and has not acknowledged, in order.
+
+    The original forgets a message with the connection on which it was under way, or when it was
+    not acknowledged within 5 s: a node that resets loses what it was just being sent, more of it
+    the busier the machine is.
+    """
+
+    def __init__(self) -> None:
+        self.ready = False  # the connection of now: its CONNACK and what was kept have gone out
+        self._kept: dict[int, tuple[str, bytes, bool]] = {}
+        self._last = 0
+
+    def keep(self, topic: str, data: bytes, retain: bool) -> int:
+        """Add a message; its packet id."""
+        self._last = self._last % 65535 + 1
+        self._kept[self._last] = (topic, data, retain)
+        return self._last
+
+    async def send(self, handler: Any, packet_id: int, again: bool) -> None:
+        """Send a message that is kept."""
+        topic, data, retain = self._kept[packet_id]
+        message = OutgoingApplicationMessage(packet_id, topic, QOS_1, data, retain)
+        await handler._send_packet(message.build_publish_packet(dup=again))
+
+    async def acknowledged(self, puback: PubackPacket) -> None:
+        """Forget a message."""
+        self._kept.pop(puback.packet_id, None)
+
+    def packet_ids(self) -> list[int]:
+        """Of all that is kept, oldest first."""
+        return list(self._kept)
+
+
+def _unacknowledged(session: Session) -> _Unacknowledged:
+    return session.attributes.setdefault(f"{__name__}.unacknowledged", _Unacknowledged())
+
+
 class _Broker(Broker):
-    """amqtt 0.12 with four of its faults mended; each would make tests fail now and then."""
+    """amqtt 0.12 with five of its faults mended; each would make tests fail now and then."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
@@ -97,7 +138,45 @@ class _Broker(Broker):
             await answer(ping)
 
         handler.handle_pingreq = answer_in_order
+        if not session.clean_session:
+            self._keep_unacknowledged(handler, session)
         return handler, session
+
+    def _keep_unacknowledged(self, handler: Any, session: Session) -> None:
+        unacknowledged, publish = _unacknowledged(session), handler.mqtt_publish
+        unacknowledged.ready = False
+
+        # Not a coroutine: what is said first is kept first.
+        def keep_and_publish(
+            topic: str, data: bytes, qos: int, retain: bool
+        ) -> Coroutine[Any, Any, object]:
+            if qos != QOS_1:
+                return publish(topic, data, qos, retain)
+            packet_id = unacknowledged.keep(topic, data, retain)
+            if not unacknowledged.ready:
+                return _nothing()
+            return unacknowledged.send(handler, packet_id, False)
+
+        handler.mqtt_publish = keep_and_publish
+        handler.handle_puback = unacknowledged.acknowledged
+
+    async def _retain_broadcast_message(
+        self, broadcast: dict[str, Any], qos: int, target_session: Session
+    ) -> None:
+        _unacknowledged(target_session).keep(broadcast["topic"], broadcast["data"], False)
+
+    async def _publish_session_retained_messages(self, session: Session) -> None:
+        handler = self._get_handler(session)
+        if handler is None or session.clean_session:
+            return
+        unacknowledged = _unacknowledged(session)
+        tasks = [
+            asyncio.ensure_future(unacknowledged.send(handler, packet_id, True))
+            for packet_id in unacknowledged.packet_ids()
+        ]
+        unacknowledged.ready = True
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def _handle_subscription(
         self, client_session: Session, handler: Any, subscribe_waiter: asyncio.Future[Any]
@@ -125,10 +204,15 @@ class _Broker(Broker):
             await super()._cleanup_session(client_id)
 
 
+async def _nothing() -> None:
+    pass
+
+
 class AmqttBroker:
     """The broker that needs nothing installed."""
 
     host = "127.0.0.1"
+    late_s = 0.0
 
     def __init__(
         self, registry: Registry, certificate: Path, mqtt_port: int, mqtts_port: int
@@ -136,7 +220,7 @@ class AmqttBroker:
         self.mqtt_port = mqtt_port
         self.mqtts_port: int | None = mqtts_port
         self._registry = registry
-        self._certificate = certificate
+        self.tls = server_context(certificate)
         self._thread = threading.Thread(target=self._run, name="console-amqtt")
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -196,9 +280,8 @@ class AmqttBroker:
         )
         await broker.start()
         async with contextlib.AsyncExitStack() as servers:
-            tls = server_context(self._certificate)
             self.mqtt_port = await self._listen(servers, broker, "default", self.mqtt_port, None)
-            self.mqtts_port = await self._listen(servers, broker, "tls", self.mqtts_port, tls)
+            self.mqtts_port = await self._listen(servers, broker, "tls", self.mqtts_port, self.tls)
             self._ready.set()
             await self._stopping.wait()
             broker.ending = True

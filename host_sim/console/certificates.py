@@ -11,7 +11,7 @@ from pathlib import Path
 from host_sim.errors import SimError
 
 KINDS = ("good", "wrong-ca", "wrong-host", "expired", "future")
-GOOD_FOR = ("localhost", "127.0.0.1")
+GOOD_FOR = ("localhost", "127.0.0.1", "::1", "*.localhost")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,9 @@ def register(commands: Any) -> None:
     parser.add_argument("--mqtts", type=_port, default=0, metavar="PORT", help="MQTT over TLS")
     parser.add_argument("--https", type=_port, default=0, metavar="PORT", help="package server")
     parser.add_argument(
-        "--broker", default="amqtt", help="amqtt (default), mosquitto, or HOST:PORT of another"
+        "--broker",
+        default="amqtt",
+        help="amqtt (default), mosquitto, nats, nats-tls, rabbitmq, aedes, aedes-500, HOST:PORT",
     )
     parser.add_argument("--broker-user", help="the console's account on a HOST:PORT broker")
     parser.add_argument("--broker-password", help="and its password")

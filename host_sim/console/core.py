@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,9 +27,12 @@ logger = logging.getLogger("console")
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the console listens. `mqtts` is None with somebody else's broker."""
+    """Where the console listens. `mqtts` is None with somebody else's broker.
 
-    mqtt: int
+    nats-server has one MQTT port: with "nats" `mqtts` is None, with "nats-tls" `mqtt`.
+    """
+
+    mqtt: int | None
     mqtts: int | None
     https: int
 
@@ -36,10 +40,10 @@ class Ports:
 class Console:
     """A context manager: the platform runs inside the `with`.
 
-    `broker` is "amqtt" (in this process), "mosquitto" (a child process) or HOST:PORT (somebody's,
-    `broker_user` and `broker_password` being the console's account there). A port of 0 means any
-    free one. `certificate` and `mqtt_certificate` (as `certificate` when not given) are one of
-    `certificates.KINDS`. With `https_plain` the HTTPS port speaks plain HTTP.
+    `broker` is "amqtt" (in this process), another of `brokers.KINDS` (a child process) or
+    HOST:PORT (somebody's, `broker_user` and `broker_password` being the console's account there).
+    A port of 0 means any free one. `certificate` and `mqtt_certificate` (as `certificate` when not
+    given) are one of `certificates.KINDS`. With `https_plain` the HTTPS port speaks plain HTTP.
     """
 
     faults: Faults
@@ -102,6 +106,7 @@ class Console:
             self._account = (registry.admin_user, registry.admin_password)
 
         tls = None if self._https_plain else certificates.server_context(authority.https)
+        self._tls = tls
         server = DownloadServer(https_port, tls, registry, self._journal, lambda: self.faults)
         server.start()
         stack.callback(server.stop)
@@ -175,6 +180,19 @@ class Console:
         """Withdraw the device's retained request."""
         self.request_raw(device_id, b"")
 
+    def next_authority(self) -> certificates.Authority:
+        """Another root, with certificates that nobody uses yet."""
+        folder = self.directory / "next"
+        folder.mkdir(exist_ok=True)
+        return certificates.create(folder, "good", "good")
+
+    def change_certificates(self, authority: certificates.Authority) -> None:
+        """Server and broker show those of another root, to whoever connects from now on."""
+        if self._kind != "amqtt" or self._tls is None:
+            raise SimError("certificates change with the broker amqtt and HTTPS only")
+        self._tls.load_cert_chain(authority.https)
+        self._broker.tls.load_cert_chain(authority.mqtt)
+
     @contextlib.contextmanager
     def broker_down(self) -> Iterator[None]:
         """Mosquitto is away inside the `with`, and comes back on its ports, all forgotten."""
@@ -205,8 +223,9 @@ class Console:
         topic = self.topic(device_id)
         with self._connect(heard) as client:
             client.subscribe(topic, 0)
-            # Brokers answer in order: after a second answer the first one's messages are here.
+            # Most brokers answer in order: after a second answer the first one's message is here.
             client.subscribe(self._fence_topic, 0)
+            time.sleep(self._broker.late_s)
         return found[-1] if found else None
 
     def messages(self, device_id: str) -> list[Message]:
@@ -261,12 +280,17 @@ class Console:
 
     def _connect(self, on_message: Callable[[paho.MQTTMessage], None]) -> MqttClient:
         broker = self._broker
+        port, context = broker.mqtt_port, None
+        if port is None:
+            port = broker.mqtts_port
+            context = ssl.create_default_context(cafile=self.ca_pem)
         try:
-            return MqttClient(broker.host, broker.mqtt_port, *self._account, on_message)
+            assert port is not None
+            return MqttClient(broker.host, port, *self._account, on_message, context=context)
         except Refused as error:
             raise SimError(f"the broker refuses the console: {error}") from error
         except OSError as error:
-            where = f"{broker.host}:{broker.mqtt_port}"
+            where = f"{broker.host}:{port}"
             raise SimError(f"no broker at {where}: {error.strerror or error}") from error
 
     def _heard(self, message: paho.MQTTMessage) -> None:

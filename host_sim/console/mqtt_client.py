@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-TIMEOUT = 5.0
+# RabbitMQ, just started, on a machine that does much else.
+TIMEOUT = 15.0
 
 
 class Refused(ConnectionError):
@@ -20,7 +22,8 @@ class Refused(ConnectionError):
 class MqttClient:
     """One connection with its network thread; a context manager.
 
-    After a lost connection it comes back by itself and subscribes again.
+    With `context` it speaks TLS; `patience_s`: for the answer to CONNECT. After a lost connection
+    it comes back by itself and subscribes again.
     """
 
     def __init__(
@@ -30,6 +33,9 @@ class MqttClient:
         user: str | None,
         password: str | None,
         on_message: Callable[[paho.MQTTMessage], None] | None = None,
+        *,
+        context: ssl.SSLContext | None = None,
+        patience_s: float | None = None,
     ) -> None:
         self._answer: str | None = None
         self._subscriptions: dict[str, int] = {}
@@ -40,6 +46,8 @@ class MqttClient:
         )
         if user is not None:
             client.username_pw_set(user, password)
+        if context is not None:
+            client.tls_set_context(context)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         if on_message is not None:
@@ -50,7 +58,7 @@ class MqttClient:
         client.connect(host, port, keepalive=60)
         client.loop_start()
         with self._condition:
-            self._condition.wait_for(lambda: self._answer is not None, TIMEOUT)
+            self._condition.wait_for(lambda: self._answer is not None, patience_s or TIMEOUT)
         if self._answer != "":
             self.close()
             raise Refused(self._answer or "no answer from the broker")
