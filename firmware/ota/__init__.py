@@ -22,8 +22,8 @@ if __path__[0] not in "./":
 _HOME = {
     "Agent": "agent",
     "load_config": "config",
-    "confirm": "recovery",
-    "status": "ending",
+    "confirm": "transaction",
+    "status": "transaction",
 }
 
 

@@ -5,25 +5,29 @@ the control channel only.
 """
 
 import gc
-import os
+import sys
 import time
 
+from micropython import const
+
 from . import drop
-from .errors import Transient, name_of
+from .errors import name_of
+
+_COUNTED = const("ota.counted")
 
 
 class Agent:
     """The update agent of one node.
 
     config: dict, as from load_config(). progress: called as progress(step, value) with the steps
-    request, space, download, bytes, file, commit, install, clear, report, confirm, failed and
-    later; without it they are printed, but for bytes and file. open_stream: called with the
+    request, notice, space, download, bytes, file, commit, install, clear, report, confirm, failed
+    and later; without it they are printed, but for bytes and file. open_stream: called with the
     download's URL in place of the built-in verified HTTPS (the URL holds the device key: never
-    log it); returns a urequests-shaped response: `status_code`, `raw` with `readinto(buffer, n)`,
-    `close()`. client: the application's own connected client, shaped as umqtt.simple's, to use in
-    place of one of ours. policy: called with the Request (`file_id`, `kind`, `size`) before
-    anything is done for it; returns "go", "later", or ("refuse", reason). watchdog: an object
-    with `feed()`, called whenever something has moved.
+    log it); returns a response as requests does: `status_code`, `raw` with `readinto(buffer, n)`,
+    `readinto(buffer)` or `read(n)`, `close()`. client: the application's own connected client,
+    shaped as umqtt.simple's, to use in place of one of ours. policy: called with the Request
+    (`file_id`, `kind`, `size`) before anything is done for it; returns "go", "later", or
+    ("refuse", reason). watchdog: an object with `feed()`, called whenever something has moved.
 
     `reason` is the text of the last failure, None after a cycle without one. `pending` is True
     when handle() has heard of a request that check() has not seen yet.
@@ -48,7 +52,13 @@ class Agent:
         self.watchdog = watchdog
         # For an application's client: the first poll() has to look. ticks_ms, or None.
         self.retry_at = time.ticks_ms() if client else None
+        self.patient = False  # as Control.connect() has it; poll() makes it None
+        self._begun = None  # the control channel that begin() has made, for check()
+        self.learned = None  # of the broker, at the last contact; keep() has not seen it yet
         self.settled_at = None  # when serve() takes a connection for one that lasts
+        self.refusals = 0  # in a row, for serve()
+        self.gone = None  # the file id of the request that was withdrawn last
+        self.born = time.ticks_ms()
         self.unclosed = None  # a file that must not be closed, see Staging.leave_open()
 
     def check(self):
@@ -67,6 +77,32 @@ class Agent:
             drop("wire", "trust")
         self.remember(outcome)
         return outcome
+
+    def begin(self):
+        """The first half of a check(), for an application that has something to send.
+
+        A broker may take long to send what is retained: let it do so while the application
+        publishes, and call check() last. Returns the client to publish with, connected and shaped
+        as umqtt.simple's: the application's, or else ours, until check(). None where there is no
+        connection; check() tries anew then, and tells why. Raises nothing.
+        """
+        self.leave()
+        try:
+            self.approach()
+            control, self.control = self.control, None
+            self._begun = control
+            control.begin()
+            if not self.client:
+                return control.client
+            # The application gets its client back, and shows handle() what comes meanwhile.
+            control.close()
+            # Not that of an adapter, which is shown them by the application.
+            if not (self.client.cb or hasattr(self.client.sock, "readable")):
+                self.client.set_callback(self.handle)
+            self.pending = bool(control.pending()) or self.pending
+            return self.client
+        except Exception:
+            self.leave()
 
     def serve(self):
         """Stay connected and act on each request at once; never returns.
@@ -122,12 +158,21 @@ class Agent:
 
     def contact(self):
         """check() without leaving the control channel."""
-        self.pending = False
+        # A request that handle() was shown is subscribed to anew and waited for: it may come late.
+        patient = self.pending or self.patient
+        self.pending = self.patient = False
+        connect = "connect"
         try:
-            self.approach()
-        except MemoryError:  # its code is loaded anew each time
-            return self.later("out of memory")
-        outcome = self.act(True)
+            if self._begun and not (patient and self.client):
+                self.control = self._begun
+                self.limits.renew()
+                connect = "finish"
+            else:
+                self.approach()
+            self._begun = None
+        except MemoryError as error:  # its code is loaded anew each time
+            return self._trouble(error)
+        outcome = self.act(connect, patient)
         # A newer request may have come while the older one was brought to its end.
         self.pending = outcome != "later" and bool(self.control and self.control.pending())
         return outcome
@@ -135,36 +180,54 @@ class Agent:
     def approach(self):
         """Make a control channel, not connected yet, and the limits for what goes on there."""
         gc.collect()  # loading leaves garbage, which is to be reused before the heap grows
+        kept = None
+        if self.config["mqtt"]["grace_ms"] < 0:
+            # Now: where a report follows an install, flash has the new version's module by then.
+            from .backoff import kept
+
+            kept = kept()
+            drop("backoff")
         from .control import approach
 
         approach(self)
+        self.control.kept = kept
 
-    def act(self, connect=False):
-        """Do whatever waits to be done on the control channel, which connect makes first."""
+    def act(self, connect=None, patient=False):
+        """Do whatever waits to be done on the control channel.
+
+        connect: what makes the channel first: the name of a method of Control, which is called
+        with patient. By its name, because a method would keep Control's code in RAM.
+        """
         self.reason = None
         try:
-            if connect:
-                self.control.connect()
-            outcome = self._act()
-        except Transient as error:
-            outcome = self.later(error)
-        except MemoryError:
-            outcome = self.later("out of memory")
-        except OSError as error:  # the network's have become Transient
-            outcome = self.later("flash failed, " + name_of(error))
-            self.reset_after_flash_error()
+            busy = connect and getattr(self.control, connect)(patient)
+            self.learned = self.control.kept
+            if not (busy or self.control.pending()):
+                return "idle"  # nothing on trial, nothing owed, no litter
+            self.keep()  # this may end in a reset
+            drop("backoff")
+            from .cycle import run
+
+            return run(self)
         except Exception as error:
-            # Nobody expects it; a node that leaves its application for the REPL can not be mended.
-            outcome = self.later("failed, " + name_of(error))
-        return outcome
+            return self._trouble(error)
+
+    def _trouble(self, error):
+        try:
+            from .trouble import outcome_of
+
+            return outcome_of(self, error)
+        except MemoryError:
+            return self.later("out of memory")
 
     def leave(self):
         """Close the control channel."""
-        control, self.control = self.control, None
+        control, self.control = self.control or self._begun, None
+        self._begun = None
         if control:
             if self.client:
                 # What came meanwhile nobody else has heard.
-                self.pending = bool(control.pending())
+                self.pending = bool(control.pending()) or self.pending
                 self._echo = control.echo or self._echo
             try:
                 control.close()
@@ -192,36 +255,38 @@ class Agent:
 
     def feed(self):
         """Tell the watchdog that something has moved."""
-        if self.watchdog:
-            self.watchdog.feed()
+        # That of a trial can not be stopped when it is over, and somebody has to feed it.
+        trial = sys.modules.get(_COUNTED)
+        watchdog = self.watchdog or (type(trial) is list and trial[2])
+        if watchdog:
+            watchdog.feed()
 
-    def reset_after_flash_error(self):
-        """Write nothing more before a reset, for the reason that recovery.install() gives.
-
-        Once in a wake: flash that always fails must not keep a battery awake.
-        """
+    def reset(self):
+        """Leave the control channel and reset the node. Nothing of this boot runs after it."""
         import machine
 
-        if machine.reset_cause() in (machine.PWRON_RESET, machine.DEEPSLEEP_RESET):
-            self.leave()
-            machine.reset()
+        self.leave()
+        machine.reset()
 
-    def _act(self):
-        if not self.control.pending():
+    def keep(self):
+        """Keep what the contact has learned of the broker, for the contacts to come."""
+        learned, self.learned = self.learned, None
+        if learned:
             try:
-                os.stat("/.ota")
-            except OSError:
-                return "idle"  # nothing on trial, nothing owed, no litter
-        from .cycle import run
+                from .backoff import kept
 
-        return run(self)
+                kept(learned)
+            except MemoryError:
+                pass  # the next waits are not what they should be; the request goes on
 
     def remember(self, outcome):
-        """Count failures in a row, for retry_ms()."""
+        """Count failures in a row, for retry_ms(), and keep what the contact has learned."""
+        self.keep()
         try:
             from .backoff import remember
 
             remember(outcome == "later")
+            drop("backoff")
         except MemoryError:
             pass  # the next pause is shorter than it should be; the outcome is what it is
 

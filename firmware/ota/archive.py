@@ -39,6 +39,7 @@ class ReadAhead:
         self.buffer = bytearray(_PART)
         self.stream = io.BytesIO(_AHEAD)
         self.until = 0
+        self.window = 0  # bytes; plain tar needs none
         self._end = 0
         self._crc = None
         self._crc_from = 0
@@ -131,6 +132,10 @@ def open_archive(source):
         return Gzip(ahead)
     if len(head) >= 2 and _is_zlib(head[0], head[1]):
         return Zlib(ahead, False)
+    # Where the server did not say that it has as many bytes as the package, it may have sent a
+    # page that tells of repairs, and that may pass.
+    if getattr(source, "length", 0) is None:
+        raise Refused("can not download", "neither tar nor a known compression")
     raise bad("neither tar nor a known compression")
 
 

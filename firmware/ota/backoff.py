@@ -1,52 +1,103 @@
-"""How long to wait after a failure: more each time, drawn at random, remembered across sleeps.
+"""What a node remembers across sleeps without flash: failures, a refusal, what its broker is like.
 
-"Full jitter": the whole pause is drawn at random. Ten thousand nodes that lost one broker at the
-same moment come back spread over the pause, not all at once.
+How long to wait after a failure: more each time, drawn at random. "Full jitter": the whole pause
+is drawn. Ten thousand nodes that lost one broker at the same moment come back spread over the
+pause, not all at once.
 """
 
 import os
+import sys
 
 from micropython import const
 
-# Marks the RTC's memory as ours; the byte behind it counts failures in a row.
-_MARK = const(b"ota\x01")
+# In the RTC's memory, behind this mark: a byte that counts failures in a row; four that say what
+# note() was told, if it was; and three of kept(): contacts, and one more than the lateness in ms.
+_MARK = const(b"ota\x02")
+# As the version before this one left it: without those three.
+_OLD_MARK = const(b"ota\x01")
 _MOST_DOUBLINGS = const(6)
 # What ticks_add() takes on a 32-bit port: some six days.
 _LONGEST_MS = const((1 << 29) - 1)
 
-_failures = 0
+# The same, where the application has that memory, or nobody has put anything there yet. It stays
+# when this module is dropped.
+_kept = sys.modules.setdefault(__name__ + ".kept", [_MARK + b"\0\0\0\0"])
 
 
 def _rtc():
+    """What is kept; the RTC if its memory is ours to use, or None; whether it is there already."""
     try:
         import machine
 
         rtc = machine.RTC()
         memory = bytes(rtc.memory())
-        # An application may keep its own data there: then the count is kept in RAM only.
-        if not memory or (memory[:4] == _MARK and len(memory) == 5):
-            return rtc, memory
+        if memory[:4] == _OLD_MARK and len(memory) in (5, 9):
+            memory = _MARK + memory[4:] + b"\0\0\0"  # else an update of the agent would blind it
+        if memory[:4] == _MARK and len(memory) in (8, 12):
+            _kept[0] = memory
+            return memory, rtc, True
+        # An application may keep its own data there: then it all is kept in RAM only.
+        if not memory:
+            return _kept[0], rtc, False
     except (ImportError, AttributeError, OSError):
         pass  # not every port has such memory
-    return None, b""
+    return _kept[0], None, False
+
+
+def _keep(rtc, memory):
+    """Keep it in RAM, and in the RTC's memory, which is written only where something changes."""
+    _kept[0] = memory
+    if rtc and rtc.memory() != memory:
+        rtc.memory(memory)
 
 
 def remember(failed):
-    """Count a failure, or begin again at none. Writes nothing where nothing changes."""
-    global _failures
-    rtc, memory = _rtc()
-    before = memory[4] if memory else _failures
-    _failures = min(before + 1, 255) if failed else 0
-    # Only where pause_ms() has put its mark: an application may look whether there is anything.
-    if memory and _failures != before:
-        rtc.memory(_MARK + bytes((_failures,)))
+    """Count a failure, or begin again at none."""
+    memory, rtc, ours = _rtc()
+    failures = min(memory[4] + 1, 255) if failed else 0
+    # Only where our mark is: an application may look whether there is anything.
+    _keep(ours and rtc, memory[:4] + bytes((failures,)) + memory[5:])
+
+
+def again():
+    """Count a failure that a reset follows; False when it would be the fourth, or nobody knows."""
+    memory, rtc, _ = _rtc()
+    if not rtc or memory[4] > 2:
+        return False
+    _keep(rtc, memory[:4] + bytes((memory[4] + 1,)) + memory[5:])
+    return True
+
+
+def seen(mark):
+    """True when mark was the last that note() was told, before a deep sleep as well.
+
+    mark: 4 bytes, the CRC-32 of what was refused.
+    """
+    return mark == _rtc()[0][5:-3]
+
+
+def note(mark):
+    """Keep mark in RAM, and in the RTC's memory where the application keeps nothing there."""
+    memory, rtc, _ = _rtc()
+    _keep(rtc, memory[:5] + mark + memory[-3:])
+
+
+def kept(value=None):
+    """What is known of the broker: (contacts, how late a retained message came, in ms).
+
+    value: the same, to be kept: contacts up to 255, late from -1 (none seen, as after power-on) to
+    65534.
+    """
+    memory, rtc, _ = _rtc()
+    if value:
+        late = (value[1] + 1).to_bytes(2, "big")
+        _keep(rtc, memory[:-3] + bytes((value[0],)) + late)
+    return memory[-3], int.from_bytes(memory[-2:], "big") - 1
 
 
 def pause_ms(base_s):
     """A random time up to base_s (seconds), doubled for each failure in a row after the first."""
-    rtc, memory = _rtc()
-    failures = memory[4] if memory else _failures
-    if rtc and not memory:
-        rtc.memory(_MARK + bytes((failures,)))
-    longest_ms = min(base_s * 1000 << min(max(failures - 1, 0), _MOST_DOUBLINGS), _LONGEST_MS)
+    memory, rtc, _ = _rtc()
+    _keep(rtc, memory)
+    longest_ms = min(base_s * 1000 << min(max(memory[4] - 1, 0), _MOST_DOUBLINGS), _LONGEST_MS)
     return int.from_bytes(os.urandom(8), "big") % (longest_ms + 1)

@@ -13,8 +13,8 @@ class Response:
     """An answer, as https.get() fills it in.
 
     status_code: int; length: bytes of the body, None when the server does not say; etag: bytes, a
-    strong entity tag, b"" without one; content_range: bytes or None; location: bytes or None; raw:
-    an object with `readinto(buffer, n)`, 0 at the end of the body. wire: the Wire it comes on.
+    strong entity tag, b"" without one; content_range: bytes or None; raw: an object with
+    `readinto(buffer, n)`, 0 at the end of the body. wire: the Wire it comes on.
     """
 
     def __init__(self, wire):
@@ -22,10 +22,8 @@ class Response:
         self.length = None
         self.etag = b""
         self.content_range = None
-        self.location = None
         self.raw = self
         self._wire = wire
-        self._byte = bytearray(1)
         self.chunked = False
         self.left = None  # bytes of the body, or of this chunk; None: until the server closes
 
@@ -45,7 +43,7 @@ class Response:
             if not got:
                 raise Transient(_REASON, "the body ended early")
             self.left -= got
-            if self.chunked and not self.left and self.line():
+            if self.chunked and not self.left and self._line():
                 raise Transient(_REASON, "a chunk is longer than it says")
         return got
 
@@ -53,16 +51,17 @@ class Response:
         """End the connection."""
         self._wire.close()
 
-    def line(self):
-        """One line of the head, or between chunks, without its end.
+    def receive(self, byte):
+        """Read the next byte, of the head or between chunks. Raises Transient at the end."""
+        if not self._wire.receive(byte):
+            raise Transient(_REASON, "the answer ended early")
 
-        Of what is beyond the limit nothing is kept but one byte, by which it can be told.
-        """
+    def _line(self):
+        """One line between chunks, without its end, or its first byte too many."""
         line = bytearray()
-        byte = self._byte
+        byte = bytearray(1)
         for _ in range(_MOST_HEADERS * _LONGEST_LINE):
-            if not self._wire.receive(byte):
-                raise Transient(_REASON, "the answer ended early")
+            self.receive(byte)
             if byte[0] == 10:
                 return bytes(line).rstrip(b"\r")
             if len(line) <= _LONGEST_LINE:
@@ -70,7 +69,7 @@ class Response:
         raise Transient(_REASON, "a header line is too long")
 
     def _next_chunk(self):
-        text = self.line().split(b";")[0].strip()
+        text = self._line().split(b";")[0].strip()
         # Eight digits at most: int() alone would also take signs, underscores and a 0x.
         if not 0 < len(text) <= 8 or any(c not in b"0123456789abcdefABCDEF" for c in text):
             raise Transient(_REASON, "a chunk's size makes no sense")
@@ -78,6 +77,6 @@ class Response:
         if not self.left:
             self.chunked = False
             for _ in range(_MOST_HEADERS):  # trailers, which tell nothing that matters here
-                if not self.line():
+                if not self._line():
                     return
             raise Transient(_REASON, "more than %d headers" % _MOST_HEADERS)

@@ -59,18 +59,29 @@ class Borrowed(Control):
         client = self._theirs
         if self.client:
             self.close()
-        if not client.sock:
+        link = client.sock
+        if not link:
             raise Transient(_REASON, _NOT_CONNECTED)
-        self._callback, self._socket, self._wait_msg = client.cb, client.sock, client.wait_msg
-        # Its messages may be long.
-        link = Link(self.limits, _LONGEST_READ)
+        self._callback, self._socket, self._wait_msg = client.cb, link, client.wait_msg
         parent = _parent(client)
         self.prepare(client, (lambda: parent.wait_msg(client)) if parent else client.wait_msg)
-        try:
-            link.wire.adopt(client.sock)
-        except OSError:  # it is closed
-            raise Transient(_REASON, _NOT_CONNECTED)
-        client.sock = self.link = link
+        if not hasattr(link, "readable"):  # that of an adapter is a Link already, in its shape
+            # Its messages may be long.
+            link = Link(self.limits, _LONGEST_READ)
+            try:
+                link.wire.adopt(client.sock)
+            except OSError:  # it is closed
+                raise Transient(_REASON, _NOT_CONNECTED)
+            client.sock = link
+        self.link = link
+
+    def finish(self, patient):
+        """As Control's, on the same connection; on a new one nothing is subscribed to yet."""
+        before = self._socket
+        self.open()
+        if self._socket is before:
+            return super().finish(patient)
+        return self.connect(patient)
 
     def on_message(self, topic, payload):
         """As Control's; what is not for the agent goes to the application."""
@@ -96,6 +107,8 @@ class Borrowed(Control):
 
 def _parent(client):
     """umqtt.simple's class, whose methods end; those of umqtt.robust try for ever."""
-    import umqtt.simple as umqtt
-
+    try:
+        import umqtt.simple as umqtt
+    except ImportError:  # a firmware for another client
+        return None
     return umqtt.MQTTClient if isinstance(client, umqtt.MQTTClient) else None

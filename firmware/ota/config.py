@@ -27,7 +27,8 @@ _KEYS = (
     ("report", "installed", 0, 0),
     ("trial_boots", 3, 1, 1000),
     ("trial_wakes", 24, 1, 100000),
-    ("trial_deadline_s", 300, 0, _LONGEST_S),
+    ("trial_days", 7, 1, 365),
+    ("trial_deadline_s", 900, 0, _LONGEST_S),
     ("max_attempts", 5, 1, 1000),
     ("timeout_s", 20, 1, _LONGEST_S),
     ("cycle_s", 900, 1, _LONGEST_S),
@@ -37,17 +38,17 @@ _KEYS = (
 )
 _MQTT_KEYS = (
     ("host", "console.insigh.io", 0, 0),
-    ("port", 1883, 1, 65535),
-    ("tls", False, 0, 0),
+    ("port", 8883, 1, 65535),
+    ("tls", True, 0, 0),
     ("keepalive", 60, 0, 65535),
-    ("grace_ms", 50, 0, 60000),
+    ("grace_ms", -1, -1, 60000),  # -1: as long as the broker is seen to take
 )
 
 
 def load_config(path="/ota.json"):
     """Read the configuration file and return it as a dict with every key present.
 
-    path: str, a JSON object; its keys are those of the README's table.
+    path: str, a JSON object; its keys are those of docs/configuration.md.
     Raises ConfigError naming what to mend.
     """
     try:
@@ -73,6 +74,8 @@ def complete(given):
         raise ConfigError("bad configuration", "mqtt is not an object")
     config = _fill(given, _KEYS, "")
     config["mqtt"] = _fill(mqtt, _MQTT_KEYS, "mqtt.")
+    if not config["mqtt"]["tls"] and "port" not in mqtt:
+        config["mqtt"]["port"] = 1883
     if config["report"] not in ("installed", "confirmed"):
         raise ConfigError("bad configuration", "report is neither installed nor confirmed")
     for key in ("device_id", "control_channel"):
@@ -80,10 +83,13 @@ def complete(given):
         if any(c in "/+# \0" for c in config[key]):
             raise ConfigError("bad configuration", key + " has a character not allowed in it")
     _check_server(config["server"])
-    if 0 < config["watchdog_s"] < 10:
-        raise ConfigError("bad configuration", "watchdog_s is neither 0 nor at least 10")
-    for key in ("protected", "keys"):
-        for path in config[key]:
+    if 0 < config["watchdog_s"] < 25:
+        # lwIP asks up to three servers for 7 s each, and nothing feeds a watchdog meanwhile.
+        raise ConfigError(
+            "bad configuration", "watchdog_s is below 25: looking up a name may take 21 s"
+        )
+    for key in ("protected", "keys", "ca"):
+        for path in () if type(config[key]) is str else config[key]:
             if type(path) is not str or not path.startswith("/"):
                 raise ConfigError("bad configuration", key + " is not a list of paths like /a/b")
     if config["require_signature"] and not config["keys"]:
@@ -103,6 +109,8 @@ def _fill(given, keys, prefix):
         if value is _REQUIRED:
             raise ConfigError("bad configuration", "%s%s is missing" % (prefix, key))
         kind = str if default is _REQUIRED else type(default)
+        if key == "ca" and type(value) is list and value:
+            kind = list
         # bool is an int to isinstance, but `"port": true` is a mistake.
         if type(value) is not kind:
             raise ConfigError(
@@ -121,10 +129,15 @@ def _fill(given, keys, prefix):
 
 
 def _check_server(server):
-    host, colon, port = server.partition(":")
+    end = server.rfind("]") + 1  # of an IPv6 address
+    host, colon, port = server[end:].partition(":")
+    more = "._-"
+    if end:
+        host = not host and server[0] == "[" and server[1 : end - 1]
+        more = ":."
     if (
         not host
-        or any(not ("a" <= c <= "z" or "0" <= c <= "9" or c in ".-") for c in host.lower())
+        or any(not ("a" <= c <= "z" or "0" <= c <= "9" or c in more) for c in host.lower())
         or (colon and not (port.isdigit() and 0 < int(port) < 65536))
     ):
         raise ConfigError("bad configuration", "server is not host or host:port")

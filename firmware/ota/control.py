@@ -5,6 +5,7 @@ what they say.
 """
 
 import gc
+import os
 import time
 
 from micropython import const
@@ -14,6 +15,17 @@ from .link import ECONNRESET, Link
 from .wire import Limits
 
 _PINGREQ = const(b"\xc0\x00")
+_RETAINED = const(1)  # in the first byte of a PUBLISH
+# How long any broker may take to send what is retained: a PINGRESP proves nothing on aedes,
+# VerneMQ, EMQX and HiveMQ, which look it up meanwhile.
+_PATIENCE_MS = const(10000)
+# The least where anything has to be waited for, and how often the longest time seen lately.
+_GRACE_MS = const(50)
+_MARGIN = const(3)
+# So many contacts after power-on are patient, and then each 24th: the first behind the others is
+# the one that comes after 23 short ones.
+_FIRST = const(3)
+_NEXT = const(26)
 
 
 def approach(agent):
@@ -42,34 +54,104 @@ class Control:
 
     config: a complete configuration; limits: Limits of this contact. `request` is what the
     retained message asks for (a Request), `bad` a BadRequest when it asks for nothing sensible;
-    both None when nothing is pending. `link` is None while there is no connection. Everything that
-    speaks raises Transient.
+    both None when nothing is pending, which is `sure` only where silence can not be the broker's
+    delay. `link` is None while there is no connection. `kept` is what
+    backoff.kept() says of this broker, before a contact and after it; None where there is nothing
+    to keep. Everything that speaks raises Transient.
     """
 
     def __init__(self, config, limits):
         self.request = self.bad = None
+        self.sure = False
         self.link = self.client = None
         self.pings = 0  # sent and not answered yet
         self.echo = None  # the last report, which this node hears as well
         self.topic = topic_of(config)
         self._config = config
         self.limits = limits
+        self.kept = None
         self.heard = False
         self.keepalive_ms = config["mqtt"]["keepalive"] * 1000
-        self.ping_at = None  # when a node that stays has to ping; ticks_ms, None for never
+        self.ping_at = None  # when a node that stays has to ping; ticks_ms, None until it stays
 
-    def connect(self):
-        """Connect, subscribe, and learn what is retained in the same round trip."""
+    def connect(self, patient=False):
+        """Connect, subscribe, and hear what is retained.
+
+        patient: False waits for it as long as this broker is known to take; True as long as any
+        may take; None not at all, for a connection that stays and hears it in any case. Returns
+        whether something is open on flash: a trial, a report, litter.
+        """
+        self.begin()
+        return self._settle(patient)
+
+    def begin(self):
+        """Connect, subscribe, and hear what is retained if it comes within the same round trip."""
         self.open()
-        if self.keepalive_ms:
-            self.ping_at = time.ticks_add(time.ticks_ms(), self.keepalive_ms // 2)
-        # A broker sends what is retained before it answers a ping that follows the subscription:
-        # one round trip tells "nothing pending". No standard promises it, hence the grace.
+        self.request = self.bad = None
+        self.sure = False
+        # How late a retained message came after the fence; 0: before it, -1: nobody knows, -2:
+        # none came.
+        self._late_ms = -2
+        self._fenced_at = None
+        began = time.ticks_ms()
+        # Many a broker sends what is retained before it answers a ping that follows the
+        # subscription. No standard promises it: finish() waits on.
         self.link.send_after(_PINGREQ)
         self.pings = 1
         self.ask("subscribe", self.topic, 1)
         self.call(self._until_pong)
-        self.call(self._listen_on, self._config["mqtt"]["grace_ms"])
+        self._fenced_at = time.ticks_ms()
+        self._trip_ms = time.ticks_diff(self._fenced_at, began)
+
+    def finish(self, patient):
+        """The rest of connect(), when an application has done something else since begin()."""
+        try:
+            self.call(self._listen_on, 0)
+        except Transient:
+            # Dropped meanwhile: the application was silent for longer than the keep-alive, say,
+            # and will be in the next wake, too.
+            self.close()
+            return self.connect(patient)
+        if self._late_ms > 0:
+            # It lay there while the application worked: a guess would make each later contact a
+            # long one, or one that does not wait at all.
+            self._late_ms = -1
+        return self._settle(patient)
+
+    def _settle(self, patient):
+        busy = trial = False
+        try:
+            os.stat("/.ota")
+            busy = True
+            os.stat("/.ota/state")
+            trial = True
+        except OSError:
+            pass
+        wait_ms = self._config["mqtt"]["grace_ms"]
+        if wait_ms >= 0:  # somebody knows his broker
+            self.sure = True
+        learns = self.kept and (trial or patient is not None)
+        if learns:
+            contacts, late_ms = self.kept
+            # New code that hears no request must not be kept: a trial is patient.
+            patient = patient or trial or contacts < _FIRST or contacts >= _NEXT
+            wait_ms = max(_GRACE_MS, _MARGIN * max(late_ms, self._trip_ms)) if late_ms else 0
+            wait_ms = min(wait_ms, _PATIENCE_MS)
+        if patient:
+            self.sure = True
+            wait_ms = max(wait_ms, _PATIENCE_MS)
+        waited_ms = time.ticks_diff(time.ticks_ms(), self._fenced_at)
+        self.call(self._listen_on, max(0, wait_ms - waited_ms))
+        if learns:
+            contacts = min(contacts, _FIRST - 1) + 1 if patient else contacts + 1
+            if self._late_ms >= 0:
+                # Less by and by where messages come sooner now: one bad moment of a network must
+                # not keep the radio on for years. Never nothing, once one came behind the fence.
+                late_ms = max(self._late_ms, late_ms - late_ms // 8)
+            self.kept = contacts, min(late_ms, _PATIENCE_MS)
+        else:
+            self.kept = None
+        return busy
 
     def pending(self):
         """The Request, or the BadRequest, that waits; None when there is none."""
@@ -93,6 +175,8 @@ class Control:
             # In the middle of a packet: what follows would be read as packets.
             self._lose()
             raise
+        except (ImportError, NameError, SyntaxError):
+            raise  # of this agent itself, which a trial has to notice
         except OSError as error:
             detail = name_of(error)
         except Exception as error:
@@ -119,6 +203,10 @@ class Control:
             except OSError:
                 pass
             link.wire.close()
+        client, self.client = self.client, None
+        if client:
+            # An application may hold it, from begin(): it must not hold this code in RAM.
+            client.cb = client.sock = client.wait_msg = None
 
     def open(self):
         """Get a client and a connected link. Raises Transient."""
@@ -157,6 +245,7 @@ class Control:
             # umqtt.simple also waits in subscribe() and publish(): a PINGRESP that comes there
             # would be lost, and waiting for it later would never end.
             self.heard = False
+            self.link.kind = None
             kind = wait_msg()
             # None for a PINGRESP, and on old releases for a message as well.
             if kind is None and not self.heard:
@@ -170,11 +259,18 @@ class Control:
         self.heard = True
         skipped, self.link.skipped = self.link.skipped, 0
         if topic == self.topic and payload != self.echo:
+            # Not what is published just now, which is late for no reason of the broker's.
+            if self.link.kind & _RETAINED:
+                self._late_ms = 0
+                if self._fenced_at is not None:
+                    self._late_ms = max(1, time.ticks_diff(time.ticks_ms(), self._fenced_at))
             self.request = self.bad = None
             if payload or skipped:  # else our own clear, or somebody else's
                 from .request import read
 
                 self.request, self.bad = read(payload, skipped)
+            if not payload or self.pending():  # else somebody's report, which tells nothing
+                self.sure = True
 
     def _until_pong(self):
         while self.pings > 0:
@@ -182,7 +278,8 @@ class Control:
 
     def _listen_on(self, wait_ms):
         end = time.ticks_add(time.ticks_ms(), min(wait_ms, self.limits.next_ms()))
-        while not self.pending():
+        # There is one retained message at most, even if it asks for nothing.
+        while not self.pending() and self._late_ms < -1:
             # An application's messages may come in between.
             if not self.link.readable(max(0, time.ticks_diff(end, time.ticks_ms()))):
                 return

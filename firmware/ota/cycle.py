@@ -5,16 +5,25 @@ to confirm.
 """
 
 import gc
+import io
+import time
 
 from micropython import const
 
 from . import drop
-from .errors import Refused, Transient, name_of
+from .errors import OtaError, Refused
 
 # What DeflateIO allocates at its first read.
 _WINDOW = const(33 * 1024)
+# What staging takes beside what is loaded before its first member.
+_BUFFERS = const(5 * 1024)
 # The name of the member that makes a package a signed one (docs/signing.md).
 _MANIFEST = const(".ota-manifest")
+# How often one contact takes up the request that has come in the place of another.
+_MOST_REPLACED = const(3)
+_HOUR_MS = const(3600000)
+
+_cleared_at = None  # when a request that has ended was last tried to be cleared; ticks_ms
 
 
 def run(agent):
@@ -30,122 +39,186 @@ def run(agent):
 
 
 def _run(agent):
-    from .ending import fail, settle
+    from .ending import settle
 
-    outcome = settle(agent)
+    outcome, need = settle(agent)
+    del settle
+    # Not before: with an owed report its request is cleared.
+    bad, request = agent.control.bad, agent.control.request
+    if need is not None:
+        # A node that reaches its control channel, and can report there, can be mended from there,
+        # if it can be updated.
+        _forget_end()
+        piece, need = need or (0, 0)
+        if not agent.client:
+            agent.leave()
+        from .space import no_room
+
+        wrong = no_room(piece, need)
+        del no_room
+        drop("space")
+        if not wrong:
+            from .rehearsal import rehearse
+
+            wrong = rehearse(agent, stage, piece)
+            del rehearse
+        _forget_staging()
+        from .ending import end_trial
+
+        outcome = end_trial(agent, wrong)
+        del end_trial
+        if agent.control:  # likewise
+            bad, request = agent.control.bad, agent.control.request
     if outcome == "open":
         # Another version's, or boot.py could not finish it: staging would overwrite it.
+        from .trouble import without_boot_py
+
+        without_boot_py(agent)
         return agent.later("a transaction waits for the next boot")
-    bad, request = agent.control.bad, agent.control.request
-    if bad:
-        return fail(agent, bad.file_id, str(bad))
-    if not request:
-        return outcome
-    # What is only for the end makes room for what is only for the beginning; nothing here may
-    # hold on to it.
-    del fail, settle
-    drop("ending")
-    return _take(agent, request)
+    from .transaction import exists
+
+    if exists("/.ota/done"):
+        if _has_ended(agent, bad or request):
+            return outcome
+        if agent.control:
+            bad, request = agent.control.bad, agent.control.request
+    del exists
+    for _ in range(_MOST_REPLACED):
+        if bad:
+            from .ending import fail
+
+            return fail(agent, bad.file_id, str(bad))
+        if not request:
+            return outcome
+        # What is only for the end makes room for what is only for the beginning.
+        _forget_end()
+        ended = _take(agent, request)
+        if ended:
+            return ended
+        bad, request = agent.control.bad, agent.control.request
+        outcome = "idle"
+    return outcome  # and contact() sees that there is more to do
+
+
+def _has_ended(agent, pending):
+    """What kept.has_ended() says; the clear is tried once in a wake, or in an hour."""
+    global _cleared_at
+    from .kept import has_ended
+
+    now = time.ticks_ms()
+    try_clear = _cleared_at is None or time.ticks_diff(now, _cleared_at) > _HOUR_MS
+    if try_clear and agent.control:
+        _cleared_at = now
+    return has_ended(agent, pending, try_clear)
 
 
 def _take(agent, request):
+    """Do what request asks for. Returns what check() says, None when it stands no more."""
     agent.progress("request", request.file_id)
-    last = flash_failed = False
+    # Whether this attempt is counted on flash, and the last one.
+    counted = last = False
     try:
-        last = _admit(agent, request)
-        if last is None:
+        from .admission import ask_policy, check_space, check_way_back, count_attempt
+
+        if ask_policy(agent, request):
             return agent.later("the application's policy")
-        staged, sequence = _stage(agent, request)
-    except Refused as error:
-        reason = str(error)
-        last = True
-    except Transient as error:
-        reason = str(error)
-    except MemoryError:
-        reason = "can not apply: out of memory"
-    except OSError as error:
-        if error.args[0] == 28:
-            reason = "not enough space: flash is full"
-        else:
-            reason = "can not apply: flash failed, " + name_of(error)
-        last = flash_failed = True
-    except Exception as error:
-        # Nobody expects it, so nobody may be left without an answer for it.
-        reason = "can not apply: " + name_of(error)
-    else:
+        check_way_back(agent)
+        check_space(agent, request)
+        last = count_attempt(agent, request.file_id)
+        counted = True
+        del ask_policy, check_space, check_way_back, count_attempt
+        staged, sequence = stage(agent, request)
         _forget_staging()
+        from .ending import prepare
+
+        prepare(agent, request, staged)
+        del prepare
+    except Exception as caught:
+        error = caught
+    else:
         from .ending import install
 
         return install(agent, request, staged, sequence)
     _forget_staging()
-    if last:
-        from .ending import fail
+    from .trouble import end_attempt
 
-        return fail(agent, request.file_id, reason, not flash_failed)
-    from . import recovery
-
-    recovery.discard(agent.feed)
-    return agent.later(reason)
+    return end_attempt(agent, request, error, counted, last)
 
 
-def _admit(agent, request):
-    """True when this attempt is the last one, False when not; None: the application says later."""
-    from .admission import ask_policy, check_space, count_attempt
-
-    if ask_policy(agent, request):
-        return None
-    check_space(agent, request)
-    return count_attempt(agent, request.file_id)
-
-
-def _stage(agent, request):
+def stage(agent, request, rehearsal=None):
     """Download, verify and stage; the live tree is not touched.
 
+    rehearsal: a rehearsal.Package in the place of the platform; then nothing is written either.
     Returns (how much has changed, the package's sequence number or None).
     """
     # A node without PSRAM can not hold everything at a time: two connections, and code that has
     # done its part or has it still before it.
     if not agent.client:
         agent.leave()
-    drop("admission", "recovery", "request", "report")
+    _forget_end()
+    drop("admission", "request", "report", "kept")
     # In the order of how large a piece of memory each needs, while there are large ones: the
     # window, for which room is kept until DeflateIO takes it at its first read, TLS, and code.
+    before = gc.mem_alloc()
     window = _room_for_window(request)
     from .download import Download
 
     config = agent.config
+    progress, open_stream = agent.progress, agent.open_stream
+    if rehearsal:
+        progress, open_stream = _quiet, rehearsal.open_stream
 
     def on_bytes(count):
-        agent.progress("bytes", count)
+        progress("bytes", count)
+        agent.feed()
         if agent.client:
             agent.control.service()
+            if not rehearsal and agent.control.request != request:
+                raise OtaError("withdrawn")
 
-    agent.progress("download", request.size)
-    download = Download(config, request, agent.limits, agent.open_stream, on_bytes)
-    staging = signed = None
+    progress("download", request.size)
+    download = Download(config, request, agent.limits, open_stream, on_bytes)
+    staging = signed = sequence = None
     try:
         if window:
             from . import inflate  # noqa: F401 - now, or it would take the room for the window
         from .archive import open_archive
+        from .journal import Journal
         from .staging import Staging
         from .tarfile_lite import TarReader
         from .vetting import clean_path
 
-        window, reader = None, TarReader(open_archive(download))
+        window, archive = None, open_archive(download)
+        reader = TarReader(archive)
         more = reader.next()
+        paths = config["protected"][:]
         if reader.name == _MANIFEST and not reader.is_folder:
             from .signed import SignedReader
 
             reader = signed = SignedReader(reader, config, agent.feed)
+            sequence = signed.sequence
             more = signed.next()
+        elif rehearsal:
+            paths = []
         elif config["require_signature"]:
             raise Refused("manifest", "there is none, and this node requires it")
         elif not more:
             raise Refused("can not apply", "bad archive, it is empty")
-        paths = config["protected"] + [config["ca"]]
         if not (signed and signed.signed):
+            # Whoever could exchange these would have the node for good. The owner may: a trial
+            # shows that the platform is trusted still (anchors.py).
             paths += config["keys"]
-        staging = Staging(agent.progress, [clean_path(path) for path in paths], agent.feed)
+            paths += [config["ca"]] if type(config["ca"]) is str else config["ca"]
+        gc.collect()
+        need = gc.mem_alloc() - before + _BUFFERS
+        head = [2, request.file_id]
+        for key in "trial_boots", "trial_wakes", "trial_days", "trial_deadline_s":
+            head.append(config[key])
+        head += [config["report"] == "installed", config["watchdog_s"], [archive.window, need]]
+        head.append(sequence)
+        journal = Journal(head, rehearsal and io.BytesIO())
+        paths = [] if rehearsal else [clean_path(path) for path in paths]
+        staging = Staging(progress, paths, agent.feed, journal)
         while more:
             staging.add(reader, signed and signed.digest)
             more = reader.next()
@@ -153,8 +226,9 @@ def _stage(agent, request):
             for path in signed.deletions():
                 staging.delete(path)
         download.end()
-        staging.finish()
-        return staging.staged, signed and signed.sequence
+        if not rehearsal:
+            staging.finish()
+        return staging.staged, sequence
     except OSError:
         if staging:
             agent.unclosed = staging.leave_open()
@@ -168,6 +242,10 @@ def _stage(agent, request):
         download.close()
 
 
+def _quiet(step, value):
+    pass
+
+
 def _room_for_window(request):
     """Memory that DeflateIO's window will take; None for none, or none to be had."""
     if request.kind == ".tar.gz":
@@ -178,7 +256,11 @@ def _room_for_window(request):
     return None
 
 
+def _forget_end():
+    drop("ending", "transaction", "recovery")
+
+
 def _forget_staging():
     names = "admission download https body archive inflate tarfile_lite staging journal places"
-    names += " space vetting signed manifest signature"
+    names += " space vetting signed manifest signature rehearsal request"
     drop(*names.split(" "))

@@ -4,18 +4,12 @@ Whatever the transport, exactly the announced number of bytes is given out. A co
 lost is taken up again where it ended, below everything that unpacks: what is above never notices.
 """
 
-import gc
-import time
-
 from micropython import const
 
 from . import drop
 from .errors import Refused, Transient, name_of
 
 _REASON = const("can not download")
-# How often a new connection may bring nothing before this wake gives up.
-_MOST_FRUITLESS = const(3)
-_PAUSE_MS = const(500)
 
 
 class Download:
@@ -33,9 +27,11 @@ class Download:
         self.open_stream = open_stream
         self._on_bytes = on_bytes
         self.done = 0
-        self._fruitless = 0
+        self.fruitless = 0  # new connections in a row that have brought nothing
         self.etag = None  # of the first answer
         self.response = None
+        self.pull = None  # what gives its body
+        self.length = None  # that the first answer has stated
         self._fetch()
 
     def readinto(self, buffer, n):
@@ -50,8 +46,8 @@ class Download:
                     raise Transient(_REASON, "the body ended early")
                 break
             except Transient as error:
-                self._resume(error)
-        self._fruitless = 0
+                self._fetch(error)
+        self.fruitless = 0
         self.done += got
         self._on_bytes(self.done)
         return got
@@ -66,6 +62,7 @@ class Download:
     def close(self):
         """End the connection."""
         response, self.response = self.response, None
+        self.pull = None
         if response:
             try:
                 response.close()
@@ -75,36 +72,20 @@ class Download:
     def read(self, buffer, n):
         """Read at most n bytes of what the server sends, whatever they are; 0 at its end."""
         try:
-            return self.response.raw.readinto(buffer, n)
+            return self.pull(buffer, n)
         except (Refused, Transient, MemoryError):
             raise
         except Exception as error:  # of a foreign transport it may be any
             raise Transient(_REASON, "the body stopped, " + name_of(error))
 
-    def _fetch(self):
+    def _fetch(self, error=None):
         from .fetch import fetch
 
         try:
-            fetch(self)
+            fetch(self, error)
         except BaseException:
             self.close()
             raise
         finally:
             del fetch
             drop("fetch")
-
-    def _resume(self, error):
-        """Go on in a new connection, or raise error, for which the old one has ended."""
-        self.close()
-        # Without a strong entity tag nobody can tell whether the rest belongs to what has come.
-        while self.etag and self._fruitless < _MOST_FRUITLESS and self.limits.left_ms():
-            self.limits.step()
-            time.sleep_ms(min(_PAUSE_MS * self._fruitless, self.limits.next_ms()))
-            self._fruitless += 1
-            gc.collect()
-            try:
-                self._fetch()
-                return
-            except Transient as again:
-                error = again
-        raise error

@@ -8,7 +8,10 @@ foreign exception's text: any of them may hold the device key.
 
 
 class OtaError(Exception):
-    """Base of all errors of this library; `str()` of it is `reason: detail`."""
+    """Base of all errors of this library; `str()` of it is `reason: detail`.
+
+    By itself: the request is gone, or another one stands in its place.
+    """
 
     def __init__(self, reason, detail=None):
         super().__init__("%s: %s" % (reason, detail) if detail else reason)

@@ -3,37 +3,70 @@
 Only loaded for that: while the bytes come, download.py is all that they need.
 """
 
+import gc
+import time
+
 from micropython import const
 
 from . import drop
 from .errors import Refused, Transient, name_of
 
 _REASON = const("can not download")
+# How often a new connection may bring nothing before this wake gives up.
+_MOST_FRUITLESS = const(3)
+_PAUSE_MS = const(500)
 
 
-def fetch(download):
-    """Give the Download a response, at the byte behind the last that came. Raises as it does."""
+def fetch(download, error):
+    """Give the Download a response, at the byte behind the last that came. Raises as it does.
+
+    error: the Transient for which the one before has ended, or None at the first time. It is
+    raised where there is nothing to go on by.
+    """
+    if not error:
+        return _fetch(download)
+    limits = download.limits
+    # Without a strong entity tag nobody can tell whether the rest belongs to what has come.
+    while download.etag and download.fruitless < _MOST_FRUITLESS and limits.left_ms():
+        download.close()
+        limits.step()
+        time.sleep_ms(min(_PAUSE_MS * download.fruitless, limits.next_ms()))
+        download.fruitless += 1
+        gc.collect()
+        try:
+            return _fetch(download)
+        except Transient as again:
+            error = again
+    raise error
+
+
+def _fetch(download):
     download.response = response = _ask(download)
+    download.pull = _pull(download)
     size = download.request.size
-    if download.etag is None:
-        _check_status(response, 200)
-        length = getattr(response, "length", None)
+    first = download.etag is None
+    status = response.status_code
+    if first or status != 200:
+        # A server in trouble sends no entity tag: that says nothing about the package.
+        _check_status(status, 200 if first else 206)
+    length = getattr(response, "length", None)
+    if getattr(response, "packed", False) and length not in (size, size - download.done):
+        # Packed on its way: nobody knows how, and the bytes that are stored are counted.
+        raise Transient(_REASON, "Content-Encoding, and not the announced length")
+    if first:
         if length is not None and length != size:
             raise Refused(_REASON, "%d bytes announced, the server has %d" % (size, length))
+        download.length = length
         download.etag = getattr(response, "etag", b"")
         return
-    status = response.status_code
-    if status != 200:
-        # A server in trouble sends no entity tag: that says nothing about the package.
-        _check_status(response, 206)
     if response.etag != download.etag:
         download.etag = b""
         raise Transient(_REASON, "the server has changed the package meanwhile")
-    if status == 200 and response.length in (None, size):
+    if status == 200 and length in (None, size):
         # The same bytes from the beginning: it does not know Range.
         _skip(download)
         return
-    _check_status(response, 206)
+    _check_status(status, 206)
     if response.content_range != b"bytes %d-%d/%d" % (download.done, size - 1, size):
         download.etag = b""
         raise Transient(_REASON, "Content-Range makes no sense")
@@ -66,8 +99,34 @@ def _ask(download):
         raise Transient(_REASON, name_of(error))
 
 
-def _check_status(response, expected):
-    status = response.status_code
+def _pull(download):
+    """What gives the body, called with a buffer and how many bytes may go into it."""
+    raw = download.response.raw
+
+    def readinto(buffer, n):  # MicroPython 1.29's requests
+        return raw.readinto(memoryview(buffer)[:n])
+
+    def read(buffer, n):  # versions of it before
+        data = raw.read(n)
+        memoryview(buffer)[: len(data)] = data
+        return len(data)
+
+    def pull(buffer, n):
+        try:
+            got = raw.readinto(buffer, n)
+            download.pull = raw.readinto
+        except TypeError:
+            # It takes one argument, or else raises this once more.
+            download.pull = readinto
+            got = readinto(buffer, n)
+        return got
+
+    if not download.open_stream:
+        return raw.readinto
+    return pull if hasattr(raw, "readinto") else read
+
+
+def _check_status(status, expected):
     if status != expected:
         known = {
             401: "id or key refused",

@@ -10,11 +10,16 @@ from .errors import Refused, Transient, name_of
 from .wire import Wire
 
 _LONGEST_LINE = const(1024)
+# Presigned addresses have 1.7 KB and more. "Location: " stands in front, and CR behind.
+_LONGEST_LOCATION = const(4107)
+_MOST_BYTES = const(65536)  # read past of a line that is longer
+_LONGEST_HOST = const(300)  # with its port
 _MOST_HEADERS = const(64)
 _MOST_REDIRECTS = const(3)
 _REDIRECTS = const((301, 302, 303, 307, 308))
 _MOST_INTERIM = const(4)
-_HOST_CHARACTERS = const("abcdefghijklmnopqrstuvwxyz0123456789.-")
+_HOST_CHARACTERS = const("abcdefghijklmnopqrstuvwxyz0123456789._-")
+_IPV6_CHARACTERS = const("abcdef0123456789:.")
 _REASON = const("can not download")
 
 
@@ -28,17 +33,30 @@ def get(url, ca, limits, least=0, start=0, etag=b""):
     server can not be reached, trusted or understood; Refused when it sends the node to plain HTTP
     or round in circles.
     """
+    # All lines are read into it, and an address is sent from it: a second copy of one might not
+    # fit. First of all, while there are large pieces of memory.
+    try:
+        buffer = bytearray(_LONGEST_LOCATION)
+    except MemoryError:
+        buffer = bytearray(_LONGEST_LINE)  # while staging: most servers do not redirect
     from .trust import trust
 
     context = trust(ca, _REASON)
+    end = len(url)
+    buffer[:end] = url.encode()
+    host, port, path, query = _target(buffer, 0, end, "", 0, b"/")
     for _ in range(_MOST_REDIRECTS + 1):
-        host, port, path = _split(url)
         wire = Wire(limits, _REASON, least)
         wire.open(host, port, context)
         try:
-            wire.send(memoryview(_head(host, port, path, start, etag)))
+            head = _head(host, port, start, etag)
+            if len(query) < _LONGEST_LINE:
+                head = bytes(query) + head  # one segment
+                query = b""
+            for part in (b"GET " + path, query, head) if query else (b"GET " + path + head,):
+                wire.send(memoryview(part))
             response = Response(wire)
-            _read_head(response)
+            at, end = _read_head(response, buffer)
         except OSError as error:
             wire.close()
             raise Transient(_REASON, name_of(error))
@@ -48,24 +66,27 @@ def get(url, ca, limits, least=0, start=0, etag=b""):
         if response.status_code not in _REDIRECTS:
             return response
         response.close()
-        url = _next_url(response.location, host, port)
+        host, port, path, query = _target(buffer, at, end, host, port, path)
     raise Refused(_REASON, "redirected more than %d times" % _MOST_REDIRECTS)
 
 
-def _head(host, port, path, start, etag):
-    """A whole request, as one segment."""
-    address = host if port == 443 else "%s:%d" % (host, port)
-    head = "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: insigh-ota\r\nConnection: close\r\n"
-    head = (head % (path, address)).encode()
+def _head(host, port, start, etag):
+    """What stands behind the path of a request."""
+    place = "[%s]" % host if ":" in host else host
+    if port != 443:
+        place += ":%d" % port
+    head = " HTTP/1.1\r\nHost: %s\r\nUser-Agent: insigh-ota\r\nAccept-Encoding: identity\r\n"
+    head = (head % place).encode() + b"Connection: close\r\n"
     if start:
         head += b"Range: bytes=%d-\r\nIf-Range: %s\r\n" % (start, etag)
     return head + b"\r\n"
 
 
-def _read_head(response):
+def _read_head(response, buffer):
+    """Fill in response. Returns where in buffer a Location is, (0, 0) without one."""
     for _ in range(_MOST_INTERIM):
-        _read_status(response)
-        _read_headers(response)
+        _read_status(response, buffer)
+        place = _read_headers(response, buffer)
         if response.status_code // 100 != 1:
             break
     else:
@@ -75,27 +96,50 @@ def _read_head(response):
         response.left = 0
     else:
         response.left = response.length
+    return place
 
 
-def _read_status(response):
+def _read_line(response, buffer):
+    """Read a line into buffer. Returns its length without its end; len(buffer) + 1: too long."""
+    most = len(buffer)
+    byte = bytearray(1)
+    n = 0
+    for _ in range(_MOST_BYTES):
+        response.receive(byte)
+        if byte[0] == 10:
+            if 0 < n <= most and buffer[n - 1] == 13:
+                n -= 1
+            return n
+        if n < most:
+            buffer[n] = byte[0]
+        n = min(n, most) + 1
+    raise Transient(_REASON, "a header line is too long")
+
+
+def _read_status(response, buffer):
+    n = min(_read_line(response, buffer), _LONGEST_LINE)
     # Not split(None, 2): an empty reason phrase is allowed.
-    words = response.line().split(b" ")
+    words = bytes(memoryview(buffer)[:n]).split(b" ")
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
         raise Transient(_REASON, "the server does not speak HTTP")
     response.status_code = int(words[1])
 
 
-def _read_headers(response):
+def _read_headers(response, buffer):
     for _ in range(_MOST_HEADERS):
-        line = response.line()
-        if not line:
-            return
-        name, _, value = line.partition(b":")
+        n = _read_line(response, buffer)
+        if not n:
+            return 0, 0
+        name, _, value = bytes(memoryview(buffer)[: min(n, _LONGEST_LINE)]).partition(b":")
         name = name.lower()
-        if len(line) > _LONGEST_LINE and name in (b"location", b"etag", b"content-range"):
+        most = len(buffer) if name == b"location" else _LONGEST_LINE
+        if n > most and name in (b"location", b"etag", b"content-range"):
             raise Transient(_REASON, "a header line is too long")
         value = value.strip()
-        if name == b"content-length":
+        if name == b"location":
+            if response.status_code in _REDIRECTS:
+                return 9, n  # it stays in buffer, and what follows does not matter
+        elif name == b"content-length":
             if not value.isdigit() or len(value) > 9 or response.length not in (None, int(value)):
                 raise Transient(_REASON, "Content-Length makes no sense")
             response.length = int(value)
@@ -104,7 +148,9 @@ def _read_headers(response):
                 raise Transient(_REASON, "unknown Transfer-Encoding")
             response.chunked = True
         elif name == b"content-encoding":
-            if value.lower() != b"identity":
+            # Some servers label a stored .tar.gz so; fetch() looks whether it is that.
+            response.packed = value.lower() in (b"gzip", b"x-gzip")
+            if not response.packed and value.lower() != b"identity":
                 raise Transient(_REASON, "unknown Content-Encoding")
         elif name == b"etag":
             # A weak one (W/"…") says "as good as", which is not "the same bytes". It is sent back:
@@ -116,33 +162,83 @@ def _read_headers(response):
             response.etag = value if strong else b""
         elif name == b"content-range":
             response.content_range = value
-        elif name == b"location":
-            response.location = value
     raise Transient(_REASON, "more than %d headers" % _MOST_HEADERS)
 
 
-def _split(url):
-    """(host, port, path) of an https URL. The host may be quoted in an error, so it is checked."""
-    if not url.startswith("https://"):
-        raise Refused(_REASON, "redirected to something other than HTTPS")
-    end = 8
-    while end < len(url) and url[end] not in "/?#":
-        end += 1
-    host, _, port = url[8:end].partition(":")
+def _target(buffer, at, end, host, port, base):
+    """(host, port, path, query) of the reference in buffer[at:end], as seen from there (RFC 3986).
+
+    base: the path of there, bytes; query: with its mark, a memoryview of buffer.
+    """
+    while at < end and buffer[at] in b" \t":
+        at += 1
+    while at < end and buffer[end - 1] in b" \t":
+        end -= 1
+    # It becomes a line: a space or a CR could end it.
+    for i in range(at, end):
+        if not 32 < buffer[i] < 127:
+            end = 0
+    if at >= end:
+        raise Transient(_REASON, "redirected to nowhere")
+    i = _find(buffer, b":/?#", at, end)
+    if i < end and buffer[i] == 58:
+        if i - at != 5 or bytes(buffer[at:i]).lower() != b"https":
+            raise Refused(_REASON, "redirected to something other than HTTPS")
+        at = i + 1
+        if _find(buffer, b"?#", at, end) < at + 2 or buffer[at : at + 2] != b"//":
+            raise Refused(_REASON, "redirected to an unusable address")
+    if end - at > 1 and buffer[at : at + 2] == b"//":
+        at += 2
+        i = _find(buffer, b"/?#", at, end)
+        if i - at > _LONGEST_HOST:
+            raise Refused(_REASON, "redirected to an unusable address")
+        host, port = address(bytes(buffer[at:i]).decode())
+        base = b"/"
+        at = i
+    end = _find(buffer, b"#", at, end)
+    i = _find(buffer, b"?", at, end)
+    path = bytes(memoryview(buffer)[at:i])
+    if not path:
+        path = base
+    elif not path.startswith(b"/"):
+        path = base[: base.rfind(b"/") + 1] + path
+    if b"/." in path:
+        path = _without_dots(path)
+    return host, port, path, memoryview(buffer)[i:end]
+
+
+def _find(buffer, bytes_, at, end):
+    while at < end and buffer[at] not in bytes_:
+        at += 1
+    return at
+
+
+def address(text):
+    """(host, port) of host[:port] or [IPv6 address][:port], str. Raises Refused."""
+    end = text.rfind("]") + 1
+    host, _, port = text[end:].partition(":")
+    characters = _HOST_CHARACTERS
+    if end:
+        host = not host and text[0] == "[" and text[1 : end - 1]
+        characters = _IPV6_CHARACTERS
     if (
         not host
-        or not all(c in _HOST_CHARACTERS for c in host.lower())
+        or not all(c in characters for c in host.lower())
         or (port and not (port.isdigit() and 0 < int(port[:6]) < 65536))
     ):
         raise Refused(_REASON, "redirected to an unusable address")
-    path = url[end:].split("#")[0]
-    return host, int(port or 443), path if path.startswith("/") else "/" + path
+    return host, int(port or 443)
 
 
-def _next_url(location, host, port):
-    if not location or any(not 32 < c < 127 for c in location):
-        raise Transient(_REASON, "redirected to nowhere")
-    location = location.decode()
-    if location.startswith("/") and not location.startswith("//"):
-        return "https://%s:%d%s" % (host, port, location)
-    return location
+def _without_dots(path):
+    kept = []
+    parts = path.split(b"/")
+    for part in parts:
+        if part == b"..":
+            if len(kept) > 1:
+                kept.pop()
+        elif part != b".":
+            kept.append(part)
+    if parts[-1] in (b".", b".."):
+        kept.append(b"")
+    return b"/".join(kept)

@@ -28,6 +28,7 @@ class _Inflated:
     def _begin(self):
         # Now, because the window is allocated at the first read: nothing else may take its room.
         self._ahead.fill()
+        self.window = 1 << self._window_bits
         self._deflate = deflate.DeflateIO(self._ahead.stream, self._format, self._window_bits)
 
     def readinto(self, buffer, n):

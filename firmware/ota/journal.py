@@ -1,11 +1,14 @@
 """The journal while it is written: one line for each touched path, and which names it has."""
 
 import binascii
+import json
+import os
 
 from micropython import const
 
 from .errors import Refused
 
+_PATH = const("/.ota/journal")
 _FILTER = const(2048)
 
 
@@ -16,17 +19,35 @@ class Journal:
     takes memory that grows with the package, so a filter of fixed size remembers that a name *may*
     have been seen, and then the journal itself is asked. Kinds of names are "f", a file, "m", a
     folder, and "t", one that is staged as such. Raises OSError when flash fails. Call close() in
-    any case. `file` is open until then.
+    any case. `file` is open until then. head: list, what recovery.py says of it; file: an open one
+    in the place of the journal on flash, for what is not to be installed.
     """
 
-    def __init__(self, path):
-        self._path = path
+    def __init__(self, head, file=None):
         self._seen = bytearray(_FILTER)
-        self.file = open(path, "w")
+        self._sum = 0
+        if not file:
+            try:
+                os.mkdir("/.ota")
+            except OSError:
+                pass  # it is there, or open() tells
+            file = open(_PATH, "wb")
+        self.file = file
+        self._write(json.dumps(head) + "\n")
 
-    def line(self, kind, place, depth, path):
+    def line(self, kind, place, depth, path, sum_="-"):
         """Write a line."""
-        self.file.write("%s %s %d %s\n" % (kind, place, depth, path))
+        self._write("%s %s %d %s %s\n" % (kind, place, depth, sum_, path))
+
+    def end(self):
+        """Write the last line: no byte of the journal may change from here on."""
+        self._write("=")
+        self._write(self._sum.to_bytes(4, "little"))
+        self.close()
+
+    def _write(self, text):
+        self._sum = binascii.crc32(text, self._sum)
+        self.file.write(text)
 
     def unchanged(self, path):
         """Write that path has been seen and needs nothing, in few bytes."""
@@ -64,19 +85,19 @@ class Journal:
         self.file.flush()
         unchanged = _sum(path)
         inside = path + "/"
-        with open(self._path) as file:
+        with open(_PATH) as file:
             for line in file:
-                line_kind, place, _, name = line[:-1].split(" ", 3)
+                line_kind, place, depth, _, name = line[:-1].split(" ", 4)
                 if kind == "t":
-                    if line_kind == kind and name == path:
+                    if line_kind == "m" and depth == "1" and name == path:
                         return place
                 elif kind == "m":
-                    if name.startswith(inside) or (line_kind in "mt" and name == path):
+                    if name.startswith(inside) or (line_kind == "m" and name == path):
                         return line_kind
                 elif line_kind == "u":
                     if name == unchanged:
                         return line_kind
-                elif line_kind not in "mt" and name == path:
+                elif line_kind != "m" and name == path:
                     return line_kind
         return None
 

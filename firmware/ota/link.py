@@ -19,12 +19,14 @@ class Link:
 
     Small writes are gathered and leave together, before the next read at the latest. `skipped`
     counts the bytes of reads that were too long to be given out (longest, in bytes): who gets an
-    empty result looks at it. Reads and writes raise OSError.
+    empty result looks at it. `kind` is the first byte that was read after it was set to None: of
+    a packet, its kind and flags. Reads and writes raise OSError.
     """
 
     def __init__(self, limits, longest=_LONGEST_READ):
         self.wire = Wire(limits, "can not connect")
         self.skipped = 0
+        self.kind = None
         self._longest = longest
         self._ahead = None  # a byte that readable() has read; b"" for the end of the stream
         self._byte = bytearray(1)
@@ -86,6 +88,8 @@ class Link:
         if skip:
             self.skipped += n
             return b""
+        if self.kind is None:
+            self.kind = data[0]
         return bytes(data)
 
     def readable(self, wait_ms):

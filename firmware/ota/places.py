@@ -128,7 +128,7 @@ class Places:
             self._space.promise_entry(top, 0)
             self._journal.mark(top, "m")
             self._journal.mark(top, "t")
-            self._journal.line("t", place, 0, top)
+            self._journal.line("m", place, 1, top)
         self.tree = place
 
 

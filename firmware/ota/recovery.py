@@ -1,202 +1,193 @@
-"""Everything that must survive a power cut: commit, install, trial, confirm, roll back.
+"""Everything that must survive a power cut: install, trial, roll back.
 
 Self-contained, because boot.py runs it before anything else of the node may be trusted. It decides
 from what is on flash, never from memory, and every step may be repeated at any time.
 
     /.ota/state      exists from the commit until the end of the transaction; boot.py looks for it
-    /.ota/journal    one line per touched path, complete before the commit, never changed after it
+    /.ota/journal    one line per touched path, complete before the commit, never changed after it;
+    /.ota/journal2   the same once more, for when flash loses a bit of one of them
     /.ota/recovery.* this module as it was at the commit, which boot.py runs until the end
-    /.ota/<place>    a staged member        /.ota/<place>~   what it replaces
-    /.ota/report     the outcome that the platform has not acknowledged yet
-    /.ota/verified   its sequence number, which becomes /ota.sequence by the confirm
+    /.ota/<place>    a staged member; /.ota/<place>~ what it replaces, /.ota/<place>! a mark that a
+                     roll back has tried to bring that back
+    /.ota/reserve    blocks that a roll back may need; /.ota/report what the platform is owed
 
-State, one line of fields with single spaces between; the version is state's and journal's:
+    phase    boot.py                    success    failure                      power fails
+    commit   finishes the install       trial      back, if something is in     commit, once more;
+                                                   the way; else once more      20 times: back
+    trial    counts; the new tree runs  no state   back                         trial, counted
+    back     returns to the old tree    no state   back, once more              back, once more
 
-    1 <phase> <file id> <boots> <wakes> <most boots> <most wakes> <deadline s> <when> <reason>
+Small files hold `\\n<text> <CRC-32 of it>\\n`, twice where that is short. The text of state is
 
-    commit   the install may have begun and must be finished; <boots> counts the boots that tried
-    trial    the new tree runs; <boots> counts boots that no deep sleep explains, <wakes> all boots
-    back     the return to the old tree may have begun and must be finished; <boots> counts the
-             boots that tried, <reason> says why
+    [2, phase, boots, reason, wakes, tried, end, since]
 
-Journal line: `<kind> <place> <depth> <path>`; <place> is `<n>` or `<folder>/<n>`; <depth> is how
-many folders above <path> (for m: and <path> itself) the old tree does not have.
+    boots    commit, back: boots that tried; trial: 8 for each boot that nothing explains, 1 for
+             each soft reset
+    wakes    that tried the control channel and failed; tried: 1 when this boot is one of them
+    end      of the trial, by the clock; since: the clock at the last boot
 
-    a   add: there is no file of this name          t   the same of a folder with all that is in it
-    n   a file in such a folder, which waits in     m   a folder in such a folder, or the folder
-    r   replace                                     b   replace what the next boot itself needs
-    d   delete (x.py of a new x.mpy, too)           x   delete, but the old file was copied aside
-    u   unchanged; <path> is a check sum of it      h   <path> is the SHA-256 of the line above's
+Journal: a head, a line for each path, and `=` with the CRC-32 of all that in four bytes.
+
+    [2, file id, most boots, wakes, days, deadline s, at once, watchdog s, memory, sequence]
+
+    at once: `e:1` is due after the install, not after the confirm; memory: [piece, all], bytes
+    that the package took, or 0; sequence: its number, or null
+
+    <kind> <place> <depth> <sum> <path>
+
+    <kind> is a (add), m (a new folder; with a depth of 1 it moves whole), r (replace), d (delete)
+    or u (unchanged; <path> is a check sum); <place> is `<n>` or `<folder>/<n>`; <depth> is how
+    many of the folders above <path> (for m: with itself) are new, then it waits inside of them;
+    <sum> is the CRC-32 of what waits, or - where nobody has signed it
 """
 
+import json
 import os
 import sys
+from binascii import crc32
 
 from micropython import const
 
-_DIR = const("/.ota")
+_DIR = const("/.ota/")
 _STATE = const("/.ota/state")
-_JOURNAL = const("/.ota/journal")
-# A cut while it leaves /.ota would also hide the name that comes next there (docs/design.md): that
-# must not be `state`, so it comes last.
-_SEQUENCE = const("/.ota/verified")
-_VERSION = const("1")
-# A flash that fails at every boot must not be worn by resets for ever.
+# So much text, with what stands around it, littlefs keeps inside the folder: then a full flash can
+# not stop a roll back.
+_LONGEST = const(115)
+_FOLDER = const(0x4000)
+# CRC-32 of anything that ends in its own CRC-32.
+_RESIDUE = const(0x2144DF1C)
+# ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY: littlefs says so before it changes anything.
+_IN_THE_WAY = const((2, 17, 20, 21, 39))
+# A flash that fails at every boot must not be worn by resets for ever: then it gets pauses.
 _MOST_TRIES = const(20)
-# ENOENT, ENOTDIR (new code has put a file in a folder's place), ENOTEMPTY.
-_NOTHING_THERE = const((2, 20, 39))
-_IS_FOLDER = const(0x4000)
-
-_timer = None  # of the trial deadline, which must not be collected
+_PAUSE_MS = const(600000)
+# After so many tries a roll back leaves out what always fails.
+_PATIENT = const(3)
+_CRASH = const(8)
+# As in the ESP32 port; the name would take the room of other code.
+_DEEPSLEEP_RESET = const(4)
+_DAY_S = const(86400)
+_HOUR_S = const(3600)
+# A clock that has gone further between two boots has been set.
+_MONTH_S = const(30 * 86400)
+_TICKS = const(50)
 # A module of this boot once it has been counted: a package's own boot.py may call boot() again.
 _COUNTED = const("ota.counted")
 
 
 def exists(path):
-    """True when the path names a file or a folder."""
+    """0x4000 for a folder, 0x8000 for a file, 0 for nothing. OSError when it can not be read."""
+    return (done(os.stat, path) or (0,))[0]
+
+
+def done(call, *args):
+    """Call it; None when something is in its way. Other errors are flash's: see install()."""
     try:
-        return bool(os.stat(path))
-    except OSError:
-        return False
+        return call(*args) or True
+    except OSError as error:
+        if error.args[0] not in _IN_THE_WAY:
+            raise
 
 
 def save(name, text):
-    """Make text the content of /.ota/<name>, which after a cut is the old or the new one."""
-    if not exists(_DIR):
-        os.mkdir(_DIR)
-    path = _DIR + "/" + name
-    with open(path + "~", "w") as file:
-        file.write(text)
-    os.rename(path + "~", path)
+    """Make text the content of /.ota/<name>, which after a cut is the old or the new one.
+
+    The folder is there.
+    """
+    text = "\n%s %08x\n" % (text, crc32(text))
+    aside, name = _DIR + "~", _DIR + name
+    remove(aside)
+    with open(aside, "w") as file:
+        file.write(text if len(text) > 63 else text + text)
+    # Once more where somebody has put a folder in its place.
+    done(os.rename, aside, name) or remove(name) or os.rename(aside, name)
 
 
 def load(name):
-    """The text of /.ota/<name>, or None."""
+    """The text of /.ota/<name>; None when there is none, "" when flash has damaged it."""
     try:
-        with open(_DIR + "/" + name) as file:
-            return file.read()
-    except OSError:
-        return None
-
-
-def forget(name):
-    """Remove /.ota/<name> if it exists, and the folder with it when nothing else is in it."""
-    _done(os.remove, _DIR + "/" + name)
-    _done(os.rmdir, _DIR)
-
-
-def in_transaction():
-    """True from the commit until the new tree is confirmed or the old one is back."""
-    return exists(_STATE)
+        with open(_DIR + name, "rb") as file:
+            for line in file.read().split(b"\n"):
+                text, _, found = line.rpartition(b" ")
+                if found == b"%08x" % crc32(text):
+                    return text.decode()
+    except OSError as error:
+        if error.args[0] == 2:
+            return None
+    return ""
 
 
 def read_state():
-    """The open transaction as a list of str, [phase, file id, boots, …, reason], or None."""
-    fields = (load("state") or "").split(" ", 9)
-    return fields[1:] if len(fields) == 10 and fields[0] == _VERSION else None
+    """The state as a list or tuple; None when no transaction is open, or one of another version.
 
-
-def _write_state(state):
-    save("state", _VERSION + " " + " ".join(state))
-
-
-def commit(file_id, boots, wakes, deadline_s, when):
-    """From here on the staged members will be installed, whatever happens.
-
-    boots, wakes: int, limits of the trial; deadline_s: int, seconds; when: `installed` or
-    `confirmed`, what `e:1` waits for. The journal and all that it names are complete and closed.
+    A damaged one has to be rolled back, which is right in every phase.
     """
-    _leave_copy()
-    _write_state(("commit", file_id, "0", "0", str(boots), str(wakes), str(deadline_s), when, ""))
+    text = load("state")
+    if text == "":
+        return 2, "back", 0, "rolled back: damaged"
+    if text and text[1] == "2":
+        return json.loads(text)
 
 
-def _leave_copy():
-    """Copy this module beside the state: the package may break the one that is installed."""
-    source = "/" + __file__.lstrip("/")
-    if exists(source):
-        with open(_DIR + source[source.rfind("/") :], "wb") as copy:
-            _read(source, copy.write)
+def write_state(phase, boots, reason="", wakes=0, tried=0, end=0, since=0):
+    """Write the state."""
+    save("state", json.dumps((2, phase, boots, reason, wakes, tried, end, since)))
 
 
-def _read(path, take, moved=None):
-    """Call take with each piece of a file, and moved after each."""
+def read_head():
+    """(path of a whole copy of the journal or None, its head as a list)."""
+    for name in "journal", "journal2":
+        path = _DIR + name
+        if exists(path) > _FOLDER and crc_of(path) == _RESIDUE:
+            with open(path) as file:
+                return path, json.loads(file.readline())
+    return None, (2, "-", 3, 24, 7, 900, 1, 0, 0, None)
+
+
+def crc_of(path, moved=None):
+    """CRC-32 of a file; moved is called after each piece."""
+    total = 0
     buffer = bytearray(512)
-    n = 512
     with open(path, "rb") as file:
-        while n:
+        while True:
             n = file.readinto(buffer)
-            take(memoryview(buffer)[:n])
+            if not n:
+                return total
+            total = crc32(memoryview(buffer)[:n], total)
             moved and moved()
 
 
 def install(moved=None):
     """Finish the committed transaction and begin its trial; the node has to be reset after it.
 
-    Rolls back instead, which ends the transaction, when a member of a package with a manifest is
-    no longer what was staged. moved: called after each file that was moved, and each piece read.
-    After OSError the node has to be reset before anything is written: littlefs is wrong in RAM (it
+    Rolls back instead, which ends the transaction, when what waits is not what was staged, or when
+    somebody has been at its paths meanwhile. moved: called after each line of the journal. After
+    OSError the node has to be reset before anything is written: littlefs is wrong in RAM (it
     believes, say, that a failed rename still goes on), and its next write may remove files.
     """
-    state = read_state()
-    if _damaged(moved):
-        return roll_back("can not apply: damaged on flash")
-    _move_in(moved)
-    if state[7] == "installed":
+    journal, head = read_head()
+    wrong = _move_in(journal, moved) if journal else "journal"
+    if wrong:
+        return roll_back("can not apply: changed on flash, " + wrong)
+    if head[6]:
         # Before the trial begins: once it has, nobody would know that a report is owed.
-        save("report", "1 " + state[1])
-    state[0] = "trial"
-    state[2] = "0"
-    _write_state(state)
-
-
-def confirm():
-    """Keep the new tree. True when a trial ended by this, False when none was open."""
-    state = read_state()
-    if not state or state[0] != "trial" or state[3] == "0":
-        return False  # or installed by this very boot: the new tree has not run yet
-    if state[7] == "confirmed":
-        save("report", "1 " + state[1])
-    # Before the state goes: a cut in between must not leave the floor where it was.
-    keep_sequence()
-    # Without a state there is no way back, and what is left is litter.
-    os.remove(_STATE)
-    discard()
-    return True
-
-
-def keep_sequence():
-    """Make /.ota/verified, if there is one, the least that this node will take from now on."""
-    _done(os.rename, _SEQUENCE, "/ota.sequence")
+        save("report", "1 " + head[1])
+    write_state("trial", 0)
 
 
 def roll_back(reason):
     """Return to the old tree and owe `e:2` with reason (str). What install() says holds here."""
-    state = read_state()
-    if state[0] != "back":
-        state[0], state[2], state[8] = "back", "0", reason
-        _write_state(state)
-    _move_out()
-    save("report", "2 %s %s" % (state[1], state[8]))
+    write_state("back", 0, reason)
+    _finish_back(0, reason)
+
+
+def _finish_back(caution, reason):
+    journal, head = read_head()
+    if not journal or _move_out(journal, caution):
+        reason = "rolled back, but not whole: lost"
+    save("report", ("2 %s %s" % (head[1], reason))[:_LONGEST])
+    # Without a state all that is left in /.ota is litter, which the agent removes.
     os.remove(_STATE)
-    discard()
-
-
-def discard(moved=None):
-    """Remove what no transaction needs; nothing while one is open, of whatever version.
-
-    moved: called after each file.
-    """
-    if in_transaction():
-        return
-    if exists(_DIR):
-        for entry in os.ilistdir(_DIR):
-            path = _DIR + "/" + entry[0]
-            if entry[1] == _IS_FOLDER:
-                _empty(path, moved)
-            elif entry[0] not in ("report", "attempts"):
-                os.remove(path)
-                moved and moved()
-        _done(os.rmdir, _DIR)
 
 
 def boot():
@@ -207,174 +198,215 @@ def boot():
     sys.modules[_COUNTED] = sys
     import machine
 
-    if state[0] == "trial":
-        reason = _count_trial_boot(state, machine)
-        if not reason:
-            return
-        state[0], state[2], state[8] = "back", "0", reason
-    # Counted, for when flash fails at every boot; but tried at each of them: power may have been
-    # cut that often. And littlefs hides names after a cut until something is written.
-    tries = min(int(state[2]) + 1, 2 * _MOST_TRIES)
-    counted = tries < 2 * _MOST_TRIES
-    state[2] = str(tries)
+    phase, tries, reason = state[1:4]
+    pause = True
     try:
-        _write_state(state)
-    except OSError:
-        counted = False
-    try:
-        if state[0] == "back":
-            roll_back(state[8])
-        elif tries > _MOST_TRIES:
-            roll_back("can not apply: flash failed, or power, %d times" % _MOST_TRIES)
+        if phase == "trial":
+            reason = _count(state, machine)
+            if not reason:
+                return globals().clear()  # else the tick would keep this module in RAM
+            phase, tries = "back", 0
+        tries += 1
+        if tries > _MOST_TRIES and phase == "commit":
+            phase, tries, reason = "back", 1, "can not apply: failed 20 times"
+        # Counted first. And littlefs hides names after a cut until something is written.
+        write_state(phase, tries, reason)
+        pause = tries > _MOST_TRIES
+        if phase == "back":
+            # After a power cut it was not the file that failed.
+            cut = machine.reset_cause() == machine.PWRON_RESET
+            _finish_back(not cut and tries > _PATIENT, reason)
         else:
             install()
     except Exception:
-        if not counted:
-            raise  # flash takes nothing any more: resets would go on for ever
+        if phase == "trial":
+            # Not counted, but the tree is whole: once more on a fresh mount, and then without.
+            if machine.reset_cause() != machine.SOFT_RESET:
+                machine.soft_reset()
+            return
+        # It may be between old and new: nothing of it runs. Flash that takes nothing any more must
+        # not make the node reset for ever, so it sleeps before it tries again.
+        if pause:
+            machine.deepsleep(_PAUSE_MS)
     # The tree has changed under the modules that are loaded, or flash has failed: begin again.
     machine.reset()
 
 
-def _count_trial_boot(state, machine):
-    """Count this boot; returns why the trial is over, or None."""
-    global _timer
-    if machine.reset_cause() != machine.DEEPSLEEP_RESET:
-        state[2] = str(int(state[2]) + 1)
-    state[3] = str(int(state[3]) + 1)
-    if int(state[2]) > int(state[4]):
-        return "rolled back: %s boots without confirm" % state[4]
-    if int(state[3]) > int(state[5]):
-        return "rolled back: %s wakes without confirm" % state[5]
-    if int(state[6]):
-        # The node that sits at the REPL after main.py raised would stay there for ever.
-        _timer = _arm(machine, int(state[6]) * 1000)
-    # On flash before any new code runs: code that crashes can not lose it.
-    _write_state(state)
+def _count(state, machine):
+    """Count a boot of the trial; returns why that is over, or None."""
+    import time
 
+    head = read_head()[1]
+    boots, end, now = state[2], state[6], int(time.time())
+    # Soft resets are a person who looks; 0 is a reset over USB.
+    weights = {_DEEPSLEEP_RESET: 0, machine.SOFT_RESET: 1, 0: 1}
+    boots += weights.get(machine.reset_cause(), _CRASH)
+    passed = now - state[7]
+    if not end:
+        end = now + _DAY_S * head[4]
+    elif not 0 < passed < _MONTH_S:
+        # A clock that stands still or goes back has been forgotten, one that leaps has been set.
+        end += passed - _HOUR_S
+    over = (boots // _CRASH > head[2] and 2) or (state[4] >= head[3] and 3) or (now > end and 4)
+    if over:
+        what = ("boots", "wakes", "days")[over - 2]
+        return "rolled back: %d %s without confirm" % (head[over], what)
+    # Ticks that are left, when the trial ends by the clock, its watchdog: transaction.confirm()
+    # finds it, and may change it.
+    left = sys.modules[_COUNTED] = [_TICKS, end, None]
 
-def _arm(machine, period_ms):
-    def on_deadline(_):
-        if in_transaction():  # not confirmed in the meantime
+    def tick(_):
+        # Counted, as one can get lost, and as a timer stands still in light sleep, which is right;
+        # the clock ends a trial that sleeps lightly for days.
+        left[0] -= 1
+        if left[0] < 0 or 0 < time.time() - left[1] < _MONTH_S:
             machine.reset()
 
-    for number in (3, 1, 0):  # not every ESP32 has four timers
-        try:
-            timer = machine.Timer(number)
-            timer.init(mode=machine.Timer.ONE_SHOT, period=period_ms, callback=on_deadline)
-            return timer
-        except (ValueError, OSError, OverflowError):
-            pass
+    try:
+        # On flash before any new code runs, and before the timer, which crashes some chips.
+        write_state("trial", boots, "", state[4], 0, end, now)
+    finally:
+        for number in (2, 0) if head[5] else ():  # those that every chip has
+            try:
+                # The node that hangs, or sits at the REPL after main.py raised, would stay there
+                # for ever. New code can take a timer for itself, or feed a watchdog: so both.
+                left[2] = machine.WDT(timeout=head[5] * 1200)
+                # Not where the boot before ended at once: it may have been the timer that crashed
+                # the chip, for want of an interrupt.
+                0 <= passed < 3 or machine.Timer(number).init(period=head[5] * 20, callback=tick)
+                break
+            except Exception:
+                pass
 
 
-def _lines(moved=None):
-    """Journal lines as (kind, where it waits, depth, path); moved is called after each."""
-    with open(_JOURNAL) as file:
+def lines(journal, moved=None):
+    """Journal lines as (kind, where it waits, depth, sum, path); moved is called after each."""
+    with open(journal, "rb") as file:
+        file.readline()
         for line in file:
-            kind, place, depth, path = line[:-1].split(" ", 3)
+            if line[0] == 61:
+                return  # =, the end: what follows is no text
+            kind, place, depth, sum_, path = line[:-1].decode().split(" ", 4)
+            depth = int(depth)
             at = len(path)
-            for _ in range(int(depth) if kind == "n" else 0):
+            for _ in range(depth - (kind == "m")):
                 at = path.rfind("/", 0, at)
-            place += path[at:]  # for n, its name in the folder that waits at place
-            yield kind, _DIR + "/" + place, int(depth), path
+            # Inside a new folder by its name there.
+            yield kind, _DIR + place + path[at:], depth, sum_, path
             moved and moved()
 
 
-def _folders(path, depth):
-    """The innermost `depth` folders above path, innermost first."""
-    for _ in range(depth):
-        path = path[: path.rfind("/")]
-        yield path
-
-
-def _done(call, *paths):
-    """Call it; not True when there is nothing to do it to. Other errors are flash's: install()."""
-    try:
-        call(*paths)
-        return True
-    except OSError as error:
-        if error.args[0] not in _NOTHING_THERE:
-            raise
-
-
-def _damaged(moved):
-    """True when what waits is not what the manifest said: flash lost it, or somebody was there."""
-    staged = damaged = None
-    for kind, place, _, path in _lines(moved):  # to its end, which closes it
-        if kind == "h" and exists(staged):
-            import binascii
-            import hashlib
-
-            found = hashlib.sha256()
-            _read(staged, found.update, moved)
-            damaged = damaged or binascii.hexlify(found.digest()).decode() != path
-        staged = place
-    return damaged
-
-
-def _move_in(moved):
+def _move_in(journal, moved):
+    """Move what waits into its places. Returns one that is not as it was, or None."""
     # Added files first, then replaced ones, stale twins last: whenever the power fails in between,
     # what a replaced module of the boot path imports is there, and of x.py and x.mpy at least one.
-    singly = "a"
-    for kind, staged, depth, path in _lines(moved):
-        if kind == "t" and exists(staged) and not _done(os.rename, staged, path):
-            singly = "amn"  # the application has made such a folder while we staged
-        if kind in singly:
-            _make(path + "/" if kind == "m" else path, depth)
-            if kind != "m" and exists(staged):  # not moved before a cut
-                os.rename(staged, path)
-    for kind, staged, _, path in _lines(moved):
-        # A cut between these two renames leaves no file at path: staged~ exists then, and only the
-        # second one remains. For b there is no such moment: the old file was copied aside.
-        if kind == "r" and not exists(staged + "~"):
-            os.rename(path, staged + "~")
-        if kind in "rb":
-            _done(os.rename, staged, path)
-    for kind, staged, _, path in _lines(moved):
-        if kind == "d":
-            _done(os.rename, path, staged + "~")
-        elif kind == "x":
-            _done(os.remove, path)
+    for turn in "am", "r", "d":
+        wrong = None
+        for line in lines(journal, moved):  # to its end, which closes it
+            if not wrong and line[0] in turn and not done(_move, moved, *line):
+                wrong = line[4]
+        if wrong:
+            return wrong
 
 
-def _make(path, depth):
-    for folder in reversed(list(_folders(path, depth))):
-        exists(folder) or os.mkdir(folder)
+def _move(moved, kind, staged, depth, sum_, path):
+    there, waits, saved = exists(path), exists(staged), staged + "~"
+    if kind == "m":
+        if not waits:
+            os.stat(path)  # moved before a cut, or lost
+        elif there or depth > 1:
+            # The application has made such a folder meanwhile: its members move singly.
+            _make_way(path + "/")
+        else:
+            os.rename(staged, path)
+        return
+    if (there | waits | exists(saved)) & _FOLDER or (waits and there and kind == "a"):
+        raise OSError(17)  # somebody has made it meanwhile
+    if kind == "d":
+        if exists(saved):
+            done(os.remove, path)
+        elif there:
+            os.rename(path, saved)
+        else:
+            open(staged, "w").close()  # gone already: a mark, that it is not lost
+        return
+    # What was verified is what is installed.
+    if sum_ != "-" and crc_of(staged if waits else path, moved) != int(sum_, 16):
+        raise OSError(2)
+    # A cut between two renames leaves no file at path: then only the second one remains. There is
+    # no such moment where the old file was copied aside.
+    if kind == "r" and not exists(saved):
+        os.stat(staged)
+        os.rename(path, saved)
+    if waits:
+        _make_way(path)
+        os.rename(staged, path)
+    os.stat(path)
 
 
-def _move_out():
-    # The other way round: what was there returns before what was added goes.
-    for kind, staged, _, path in _lines():
-        if kind in "rbdx" and not _done(os.rename, staged + "~", path) and exists(staged + "~"):
-            _make(path, path.count("/") - 1)  # the new code has removed the folder
-            os.rename(staged + "~", path)
-    for kind, _, depth, path in _lines():
-        if kind in "an":
-            _done(os.remove, path)
-        for folder in _folders(path + "/" if kind == "m" else path, depth):
-            # One that is gone went before a cut, and those above it may not have.
-            if not _done(os.rmdir, folder) and exists(folder):
-                break  # a later line is in it, or something the new code wrote itself
+def _make_way(path, force=None):
+    """Make the folders above path. force: what else is in the place of one goes."""
+    at = path.find("/", 1)
+    while at > 0:
+        if not exists(path[:at]) & _FOLDER:
+            force and remove(path[:at])
+            os.mkdir(path[:at])
+        at = path.find("/", at + 1)
 
 
-def _empty(path, moved):
-    # Not by recursion: a package may have folders in folders deeper than the stack of a node.
-    above = path.count("/")
-    while path.count("/") >= above:
-        if _clear(path, moved):
-            path = path[: path.rfind("/")]
-            continue
-        deeper = path
-        for entry in os.ilistdir(path):  # only folders are left
-            inside = path + "/" + entry[0]
-            if not _clear(inside, moved):
-                deeper = inside
-        path = deeper
+def _move_out(journal, caution):
+    """Return to the old tree, whatever the new code has left in the way.
+
+    caution: leave out a file that has been tried already, because it always fails: flash has no
+    room for it, say. True when something could not be brought back.
+    """
+    lost = None
+    # What the new tree brought goes before what needs room comes.
+    remove(_DIR + "reserve")
+    for kind, staged, depth, _, path in lines(journal):
+        # What still waits has not moved: what is there instead is somebody else's.
+        if kind in "am" and not exists(staged):
+            if kind == "m":
+                path += "/"
+            else:
+                remove(path)
+            while depth:
+                depth -= 1
+                path = path[: path.rfind("/")]
+                # One that is gone went before a cut, and those above it may not have. One that is
+                # not empty has a later line in it, or something that the new code wrote itself.
+                if not done(os.remove, path) and exists(path):
+                    break
+            else:
+                _make_way(path, True)
+    for kind, staged, _, _, path in lines(journal):
+        if kind not in "rd" or (exists(staged) and exists(path)):
+            continue  # it has never moved
+        saved, mark = staged + "~", staged + "!"
+        tried = exists(mark)
+        if exists(saved) > _FOLDER:
+            if tried and caution:
+                lost = True
+                continue
+            # That it is not lost, and whether it is this one that fails.
+            tried or open(mark, "w").close()
+            if exists(path) & _FOLDER:
+                remove(path)
+            _make_way(path, True)
+            os.rename(saved, path)
+        elif not (tried or exists(staged) or (kind == "d" and exists(path))):
+            lost = True
+    return lost
 
 
-def _clear(folder, moved):
-    """Remove the files in a folder, and the folder; not True when it has folders in it."""
-    for entry in os.ilistdir(folder):
-        if entry[1] != _IS_FOLDER:
-            os.remove(folder + "/" + entry[0])
-        moved and moved()
-    return _done(os.rmdir, folder)
+def remove(path):
+    """Remove a file, or a folder with all that is in it."""
+    inside = path  # not by recursion: folders in folders may be deeper than the stack of a node
+    while exists(path):
+        if done(os.remove, inside) or not exists(inside):
+            inside = inside[: inside.rfind("/")]
+        else:
+            for entry in os.ilistdir(inside):
+                deeper = inside + "/" + entry[0]
+                done(os.remove, deeper)
+            inside = deeper

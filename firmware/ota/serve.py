@@ -9,6 +9,8 @@ from .wire import ETIMEDOUT
 
 _LISTEN_MS = const(1000)
 _LONGEST_S = const(3600)
+# Refusals in a row that make the pause longer.
+_MOST_REFUSALS = const(10)
 
 
 def serve(agent):
@@ -24,6 +26,15 @@ def serve(agent):
 def step(agent, wait_ms=0):
     """What Agent.poll() says; listens for wait_ms while there is nothing else to do."""
     agent.feed()
+    agent.patient = None  # this connection stays: what is retained is heard whenever it comes
+    if agent.settled_at is not None and not _until_ms(agent.settled_at):
+        agent.settled_at = None
+        agent.refusals = 0
+        agent.remember("idle")
+    if agent.retry_at is not None and not _left_ms(agent) and agent.refusals:
+        # There is nothing to be tried again: what comes next is another request.
+        agent.retry_at = None
+        _begin_to_settle(agent)
     if agent.client:
         # The application hears messages itself, and shows them to handle().
         if _left_ms(agent) or not (agent.pending or agent.retry_at is not None):
@@ -38,11 +49,8 @@ def step(agent, wait_ms=0):
         return _after(agent, agent.later(error))
     except MemoryError:
         return _after(agent, agent.later("out of memory"))
-    if agent.settled_at is not None and not _until_ms(agent.settled_at):
-        agent.settled_at = None
-        agent.remember("idle")
     if not agent.control.pending():
-        if agent.retry_at is not None:
+        if agent.retry_at is not None and not agent.refusals:
             # What has failed was withdrawn, and the connection may last from here on.
             agent.retry_at = None
             _begin_to_settle(agent)
@@ -62,14 +70,24 @@ def _until_ms(ticks):
 
 
 def _after(agent, outcome):
-    agent.retry_at = None
+    agent.retry_at = pause_ms = None
     if outcome == "idle" and agent.control:
         _begin_to_settle(agent)
     elif not agent.client:  # else check() has done it
         agent.settled_at = None
         agent.remember(outcome)
     if outcome == "later":
-        agent.retry_at = time.ticks_add(time.ticks_ms(), agent.retry_ms())
+        pause_ms = agent.retry_ms()
+    if outcome not in ("failed", "idle"):
+        agent.refusals = 0
+    elif outcome == "failed":
+        # Each end costs flash, so a flood of requests that are refused is not answered one by one.
+        agent.settled_at = None
+        agent.refusals = min(agent.refusals + 1, _MOST_REFUSALS)
+        pause_ms = min(agent.retry_ms() * agent.refusals, 1000 << agent.refusals)
+        pause_ms = max(1000, pause_ms)
+    if pause_ms is not None:
+        agent.retry_at = time.ticks_add(time.ticks_ms(), pause_ms)
     if agent.control and not agent.control.link:
         agent.leave()
     return outcome
@@ -92,11 +110,14 @@ def listen(control, wait_ms):
         control.call(control.hear)
     # A broker drops who is silent for one and a half times the keep-alive.
     now = time.ticks_ms()
-    if control.ping_at is None or time.ticks_diff(now, control.ping_at) < 0:
+    first = control.ping_at is None
+    if not control.keepalive_ms or (not first and time.ticks_diff(now, control.ping_at) < 0):
         return
+    control.ping_at = time.ticks_add(now, control.keepalive_ms // 2)
+    if first:
+        return  # it has just spoken
     if control.pings > 0:
         control.call(_fail)
-    control.ping_at = time.ticks_add(now, control.keepalive_ms // 2)
     control.pings += 1
     control.ask("ping")
     control.call(control.link.flush)

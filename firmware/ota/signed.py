@@ -45,6 +45,8 @@ class SignedReader:
         self._hash = None
         # Other packages do not reach them at all.
         self._keys = [clean_path(key) for key in keys] if self.signed else ()
+        ca = config["ca"]
+        self._anchors = [clean_path(path) for path in ([ca] if type(ca) is str else ca)]
         self._lines = Lines(_MANIFEST)
 
     def next(self):
@@ -61,9 +63,9 @@ class SignedReader:
         if not listed or clean_path(self.name) != listed[0] or self._reader.size != listed[1]:
             raise Refused("manifest", self.name + " is not what comes next")
         self.size = self._left = listed[1]
-        if listed[0] in self._keys and self.size != _KEY_SIZE:
-            # With the last key the node would lose whoever could mend it, and not notice on trial.
-            raise Refused("manifest", listed[0] + " would hold no key")
+        self._is_key = listed[0] in self._keys
+        if self._is_key and self.size != _KEY_SIZE:
+            raise self._no_key()
         self.digest = hexlify(listed[2]).decode()
         self._hash = hashlib.sha256()
         if not self.size:
@@ -74,6 +76,10 @@ class SignedReader:
         """Read at most n bytes of the member; its last ones only if all of it is right."""
         n = self._reader.readinto(buffer, n)
         if n:
+            # What signature.is_key() asks for.
+            first, last = self._left == self.size, self._left == n
+            if self._is_key and ((first and buffer[0] < 128) or (last and not buffer[n - 1] & 1)):
+                raise self._no_key()
             self._hash.update(buffer if n == len(buffer) else memoryview(buffer)[:n])
             self._left -= n
             if not self._left:
@@ -85,11 +91,17 @@ class SignedReader:
         for path in self._lines.deletions():
             if path in self._keys:
                 raise Refused("manifest", path + " is a key: bring another in its place")
+            if path in self._anchors:  # another may take its place as well
+                raise Refused("can not apply", "protected path " + path)
             yield path
 
     def close(self):
         """Close the manifest."""
         self._lines.close()
+
+    def _no_key(self):
+        # With the last key the node would lose whoever could mend it, and not notice on trial.
+        return Refused("manifest", clean_path(self.name) + " would hold no key")
 
     def _compare(self):
         if hexlify(self._hash.digest()).decode() != self.digest:

@@ -1,6 +1,8 @@
-"""How much flash is free, and how much of it a package may take."""
+"""How much flash is free, and how much of it a package may take; and whether RAM will do."""
 
+import gc
 import os
+import sys
 
 from micropython import const
 
@@ -18,6 +20,7 @@ _FOLDER = const(2)
 _GROWTH = const(768)
 _INLINE = const(128)
 _ENTRY = const(40)
+_ON_TRIAL = const(4608)
 
 
 def free_blocks(uncounted=0):
@@ -35,6 +38,28 @@ def enough_for(size):
     return (free_blocks() - _RESERVE) * _BLOCK >= size
 
 
+def is_full():
+    """True when what staging keeps in reserve is not free."""
+    return free_blocks() < _RESERVE
+
+
+def no_room(piece, need):
+    """Why RAM is too small for an update, as str; None where it is not.
+
+    piece, need: bytes that the last one took in one piece, and in all.
+    """
+    gc.collect()
+    # What a boot on trial has in RAM, and others have not: names, the deadline, twice as much
+    # where words have 64 bits.
+    free = gc.mem_free() + (_ON_TRIAL << (sys.maxsize > 1 << 31))
+    if free < need:
+        return "out of memory: %d bytes are free, %d needed" % (free, need)
+    try:
+        bytearray(piece)
+    except MemoryError:
+        return "out of memory: no piece of %d bytes" % piece
+
+
 class Space:
     """Free blocks while a package is staged: less what is written, and what the install will take.
 
@@ -46,7 +71,7 @@ class Space:
         self._promised = 0  # blocks that only the install will use
         self._growth = 0
         self._folders = 0
-        self.take(0)
+        self.count()
 
     def count(self):
         """Ask the filesystem anew. It walks all of flash for that."""

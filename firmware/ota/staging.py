@@ -1,14 +1,14 @@
 """Where members go: path policy, space, unchanged files, and the journal of what will be moved.
 
-Nothing outside /.ota is written here. Until recovery.commit() all of it is litter to be discarded.
+Nothing outside /.ota is written here. Until transaction.commit() all of it is litter.
 """
 
 import os
+from binascii import crc32
 
 from micropython import const
 
 from .errors import Refused
-from .journal import Journal
 from .places import Places, found
 from .space import Space
 from .vetting import (
@@ -22,18 +22,24 @@ from .vetting import (
 
 _DIR = const("/.ota")
 _CHUNK = const(1024)
+# An entry of a folder beside its name, with the content of a small file; so much of them for each
+# folder that is kept in reserve, which is less than half of what fits.
+_ENTRY = const(160)
+_INLINE = const(128)
+_BYTES_A_FOLDER = const(1024)
 
 
 class Staging:
     """One package on its way to flash.
 
     progress: called as progress("file", path) for each staged member; protected: list of paths
-    that no package may touch, beside the usual ones; feed: called for each piece that is written.
+    that no package may touch, beside the usual ones; feed: called for each piece that is written;
+    journal: a Journal, of which this class is the owner from here on.
     What an earlier attempt left has been discarded: it must not be taken for this one's. Raises
     Refused; OSError when flash itself fails. Call close() in any case.
     """
 
-    def __init__(self, progress, protected, feed):
+    def __init__(self, progress, protected, feed, journal):
         self.staged = 0
         self.bytes = 0
         self._progress = progress
@@ -41,10 +47,10 @@ class Staging:
         self._feed = feed
         self._buffer = bytearray(_CHUNK)
         self._live_buffer = bytearray(_CHUNK)
+        self._sum = 0  # CRC-32 of the last member
+        self._returns = 0  # bytes of folders that a roll back brings back
         self._space = Space()
-        if not found(_DIR):
-            os.mkdir(_DIR)
-        self._journal = Journal(_DIR + "/journal")
+        self._journal = journal
         self._places = Places(self._space, self._journal)
 
     def add(self, member, digest=None):
@@ -68,7 +74,7 @@ class Staging:
         if path == "/boot.py":
             raise Refused("can not apply", "nothing would start without " + path)
         kind = self._journal.knows(path, "f")
-        if kind in ("d", "x"):
+        if kind == "d":
             return  # as the twin of a new file
         if kind:
             raise Refused("can not apply", "brought and deleted: " + path)
@@ -82,11 +88,16 @@ class Staging:
 
     def finish(self):
         """All members are staged and verified: close what the commit relies on."""
-        self._journal.close()
+        self._journal.end()
+        size = os.stat(_DIR + "/journal")[6]
+        if size > _INLINE:
+            self._space.file(size)  # its copy
+        if self._returns:
+            self._reserve()
         self._space.check()
 
     def close(self):
-        """Close files, in whatever state. Leaves the litter to recovery.discard()."""
+        """Close files, in whatever state. Leaves the litter to transaction.discard()."""
         self._journal.close()
 
     def leave_open(self):
@@ -97,12 +108,24 @@ class Staging:
         """
         return self._journal.file
 
+    def _reserve(self):
+        """Keep what a roll back may need to bring files back into folders, on a full flash.
+
+        Folders in a folder: each takes two blocks, of which nothing is programmed but a line.
+        """
+        path = _DIR + "/reserve"
+        for _ in range(2 + self._returns // _BYTES_A_FOLDER):
+            self._space.folder()
+            os.mkdir(path)
+            path += "/r"
+
     def _add_folder(self, path):
         depth = self._places.missing(path)
         if depth:
             self._places.make(path)
-            self._space.file(0)  # what the journal takes of it
-            self._journal.line("m", "0", depth, path)
+            if depth > 1:  # else it has its line
+                self._space.file(0)  # what the journal takes of it
+                self._journal.line("m", self._places.tree, depth, path)
             self.staged += 1
 
     def _add_file(self, path, member, digest):
@@ -119,7 +142,7 @@ class Staging:
             new = places.inside(path)
             self._copy(member, path, new, False)
             check_content(path, new)
-            self._note("n", places.tree, depth, path, digest)
+            self._note("a", places.tree, depth, path, digest)
             return
         place = places.next()
         new = _DIR + "/" + place
@@ -134,6 +157,8 @@ class Staging:
             path = "/boot_user.py"
             check_path(path, self._protected)
             old = found(path)
+            if old == "m":  # opening it would look like a flash that fails, wake after wake
+                raise Refused("can not apply", "a file where a folder is: " + path)
             self._journal.meet(path)
             if old and self._equal(path, new):
                 os.remove(new)
@@ -151,14 +176,13 @@ class Staging:
             # every file: after a cut inside a rename out of a folder, littlefs also hides the next
             # entry there until something is written, and that could be boot.py or .ota.
             self._copy_aside(path, new + "~")
-            kind = "b"
         self._note(kind, place, 0, path, digest)
 
     def _note(self, kind, place, depth, path, digest):
         self.staged += 1
-        self._journal.line(kind, place, depth, path)
-        if digest:
-            self._journal.line("h", "0", 0, digest)
+        # All of it has been compared with its digest; the install looks whether flash has it.
+        sum_ = "%08x" % self._sum if digest else "-"
+        self._journal.line(kind, place, depth, path, sum_)
         self._progress("file", path)
 
     def _retire_twin(self, path, depth):
@@ -178,12 +202,12 @@ class Staging:
     def _retire(self, path):
         self._journal.mark(path, "f")
         place = self._places.next()
+        self._returns += len(path.encode()) - path.rfind("/") + _ENTRY
         if _in_root(path):
             self._copy_aside(path, _DIR + "/" + place + "~")
-            self._journal.line("x", place, 0, path)
         else:
             self._places.make_group()
-            self._journal.line("d", place, 0, path)
+        self._journal.line("d", place, 0, path)
         self._places.number += 1
         self.staged += 1
 
@@ -195,13 +219,15 @@ class Staging:
         """
         live = open(path, "rb") if same else None
         out = None
-        done = 0
+        done = self._sum = 0
         buffer = self._buffer
         try:
             if not same:
                 out = self._create(new, member.size)
             while done < member.size:
                 n = self._read_chunk(member)
+                piece = buffer if n == _CHUNK else memoryview(buffer)[:n]
+                self._sum = crc32(piece, self._sum)
                 if not out:
                     if self._agrees(live, n):
                         done += n
@@ -209,7 +235,7 @@ class Staging:
                     out = self._create(new, member.size)
                     live.seek(0)
                     self._copy_bytes(live, out, done)
-                out.write(buffer if n == _CHUNK else memoryview(buffer)[:n])
+                out.write(piece)
                 self._feed()
                 done += n
                 self.bytes += n

@@ -3,7 +3,7 @@
 Reads v7, ustar (POSIX.1-1988), GNU (long names, base-256 numbers) and PAX (POSIX.1-2001, `path`
 and `size`) archives from a source with `readinto(buffer, n)`, with one 512-byte buffer of its own.
 Anything but regular files and folders refuses the archive: a link could lead out of the root, and
-no node needs a device.
+no node needs a device. What macOS puts beside files is passed over: nobody there sees it.
 """
 
 from micropython import const
@@ -11,11 +11,8 @@ from micropython import const
 from .errors import Refused
 
 _BLOCK = const(512)
-# A PAX or GNU header longer than this is no name: a path on the node has at most 255 bytes a part.
+# A GNU header, or a record of PAX, longer than this is no name: a path has at most 1024 bytes.
 _LONGEST_EXTENSION = const(4096)
-
-# What may follow these first bytes of a character in UTF-8 (RFC 3629); others take 0x80 to 0xBF.
-_SECOND = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}
 
 
 def _bad(detail):
@@ -44,6 +41,14 @@ class TarReader:
 
         After False the source has been read to its own end.
         """
+        while self._next():
+            # Attributes of a file (AppleDouble), and what the Finder keeps of a folder.
+            name = "/%s/" % self.name
+            if not ("/._" in name or "/.DS_Store/" in name or "/__MACOSX/" in name):
+                return True
+        return False
+
+    def _next(self):
         override = dict(self._global)
         extended = ""  # the kinds of extended headers that this member has
         while self._next_header():
@@ -60,11 +65,11 @@ class TarReader:
                     raise _bad("two extended headers for one member")
                 extended += kind
             if kind == "x":
-                override.update(self._pax(size))
+                override.update(self._pax())
             elif kind == "g":
                 if extended:
                     raise _bad("a global header between an extended one and its member")
-                self._global.update(self._pax(size))
+                self._global.update(self._pax())
                 override.update(self._global)
             elif kind == "L":
                 override["path"] = utf8(_until_nul(self._extension(size)))
@@ -125,7 +130,9 @@ class TarReader:
                 raise _bad("data after a zero block")
             _check_sum(header)
             return True
-        return False  # no end blocks: whoever owns the source knows whether all of it came
+        # Cut between two members it looks whole, and half a package would be installed. What real
+        # programs write ends in two zero blocks.
+        raise _bad("it has no end")
 
     def _block(self):
         """Fill the header buffer. False at the source's end, which must be on a block boundary."""
@@ -160,41 +167,51 @@ class TarReader:
             left -= n
 
     def _extension(self, size):
-        """The whole content of an extended header, as bytes."""
+        """size bytes of an extended header, or all that is left of it."""
         if size > _LONGEST_EXTENSION:
             raise _bad("extended header of %d bytes" % size)
-        content = bytearray(size)
+        content = bytearray(min(size, self._left))
         view = memoryview(content)
         n = 0
-        while n < size:
-            n += self.readinto(view[n:], size - n)
+        while n < len(content):
+            n += self.readinto(view[n:], len(content) - n)
         return bytes(content)
 
-    def _pax(self, size):
-        """The records of a PAX header that matter here: {"path": str, "size": int}."""
-        content = self._extension(size)
+    def _pax(self):
+        """The records of a PAX header that matter here: {"path": str, "size": int}.
+
+        Others are read past: macOS has attributes of 64 KB there, more than a node can hold.
+        """
         found = {}
-        start = 0
-        while start < len(content):
-            space = content.find(b" ", start)
-            length = _decimal(content[start:space]) if space > start else 0
-            end = start + length
-            if length < 5 or end > len(content) or content[end - 1] != 10:
+        ahead = b""
+        while True:
+            ahead += self._extension(_BLOCK - len(ahead))
+            if not ahead:
+                return found
+            length = _decimal(ahead.split(b" ", 1)[0])
+            key, equals, value = ahead[:length].partition(b" ")[2].partition(b"=")
+            left = length - len(ahead)
+            if length < 5 or not equals or left > self._left:
                 raise _bad("damaged PAX header")
-            key, equals, value = content[space + 1 : end - 1].partition(b"=")
-            if not equals:
+            matters = key in (b"path", b"size")
+            while left > 0:
+                ahead = self._extension(left if matters else min(left, _BLOCK))
+                length = len(ahead)
+                left -= length
+                if matters:
+                    value += ahead
+            if ahead[length - 1] != 10:
                 raise _bad("damaged PAX header")
+            ahead = ahead[length:]
             if key == b"path":
                 if b"\0" in value:
                     raise _bad("damaged PAX header")
                 # An empty value takes back a global one: the header's own holds again.
-                found["path"] = utf8(value) or None
+                found["path"] = utf8(value[:-1]) or None
             elif key == b"size":
-                found["size"] = _decimal(value) if value else None
+                found["size"] = _decimal(value[:-1]) if value[1:] else None
             elif key.startswith(b"GNU.sparse."):
                 raise _bad("sparse file")
-            start = end
-        return found
 
 
 def _check_sum(header):
@@ -249,16 +266,18 @@ def utf8(raw):
         raise _bad("name is not UTF-8")
     if max(raw or b" ") < 128:
         return text
-    # MicroPython lets overlong forms, surrogates and what is beyond Unicode pass. Bytes are looked
-    # at, not characters: each of those would be kept in RAM for good.
-    for i in range(len(raw)):
-        first = raw[i]
-        if first in (0xC0, 0xC1) or first > 0xF4:
+    # MicroPython lets overlong forms (0xC0, 0xC1, 0xE080 to 0xE09F, 0xF080 to 0xF08F), surrogates
+    # (0xEDA0 to 0xEDBF) and what is beyond Unicode pass (RFC 3629). Bytes are looked at, not
+    # characters: each of those would be kept in RAM for good.
+    for i in range(len(raw) - 1):
+        pair = raw[i] << 8 | raw[i + 1]
+        if (
+            pair >> 9 == 0x60
+            or pair >> 5 in (0x704, 0x76D)
+            or pair >> 4 == 0xF08
+            or pair >= 0xF490
+        ):
             raise _bad("name is not UTF-8")
-        if first in _SECOND:
-            least, most = _SECOND[first]
-            if not least <= raw[i + 1] <= most:
-                raise _bad("name is not UTF-8")
     return text
 
 

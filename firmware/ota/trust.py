@@ -1,42 +1,65 @@
-"""Whom TLS believes: one trust anchor, and what is wrong with a server that it did not sign."""
+"""Whom TLS believes: the trust anchors, and what is wrong with a server that none has signed."""
 
 from micropython import const
 
 from .errors import Transient, name_of
 
 _BEGIN = const(b"-----BEGIN CERTIFICATE-----")
+# ENOENT, ENOTDIR, EISDIR.
+_NOT_THERE = const((2, 20, 21))
 
 
-def trust(ca, reason):
-    """An ssl.SSLContext that accepts only chains to the certificate in the file ca (DER or PEM).
+def trust(ca, reason, every=False):
+    """An ssl.SSLContext that accepts only chains to a certificate in the files ca.
 
-    Raises Transient with this reason when there is no such file or it holds no certificate.
+    ca: a path, or a list of paths, each of a DER file or of a PEM file with one or more
+    certificates. One that can be used is enough, because the others may not have come yet, or be
+    on their way out; with every, each file that is there has to be right. Raises Transient with
+    this reason, OSError when flash fails.
     """
     import ssl
 
-    try:
-        with open(ca, "rb") as file:
-            anchor = file.read()
-    except OSError:
-        raise Transient(reason, "trust anchor %s is missing" % ca)
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     except OSError as error:  # TLS has memory of its own, which may be used up
         raise Transient(reason, "no TLS, " + name_of(error))
     context.verify_mode = ssl.CERT_REQUIRED
-    try:
-        if _BEGIN in anchor:
-            import binascii
+    wrong = None
+    some = False
+    for path in [ca] if type(ca) is str else ca:
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+        except OSError as error:
+            if error.args[0] not in _NOT_THERE:
+                raise  # the chip's: a trial must not end for it
+            wrong = "trust anchor %s is missing" % path
+            continue
+        try:
+            for anchor in _certificates(content):
+                # Each call adds one to those before it.
+                context.load_verify_locations(cadata=anchor)
+                some = True
+        except (ValueError, OSError):
+            wrong = "trust anchor %s is not a certificate" % path
+            if every:
+                break
+    else:
+        if some:
+            return context
+    raise Transient(reason, wrong)
 
-            # Not every build reads PEM.
-            if anchor.count(_BEGIN) > 1:
-                raise Transient(reason, "trust anchor %s holds more than one certificate" % ca)
-            anchor = anchor.split(_BEGIN)[1].split(b"-----END")[0]
-            anchor = binascii.a2b_base64(anchor)
-        context.load_verify_locations(cadata=anchor)
-    except (ValueError, OSError):
-        raise Transient(reason, "trust anchor %s is not a certificate" % ca)
-    return context
+
+def _certificates(content):
+    """Each certificate of a file, as DER. Raises ValueError."""
+    if _BEGIN not in content:
+        yield content
+        return
+    import binascii
+
+    # Not every build reads PEM.
+    for text in content.split(_BEGIN)[1:]:
+        yield binascii.a2b_base64(text.split(b"-----END")[0])
 
 
 # What Mbed TLS says of a refused certificate, and what this library says. In its order of looking:

@@ -1,5 +1,6 @@
 """What a member may be called and hold: all that is refused whatever else a package does right."""
 
+import os
 import sys
 
 from micropython import const
@@ -13,6 +14,8 @@ _PROTECTED = const(("/.ota", "/ota.json", "/ota.sequence", "/.ota-manifest"))
 _LONGEST_PATH = const(1024)
 # The next boot runs these before it can mend anything.
 _BOOT_PATH = const(("/boot.py", "/ota/", "/lib/ota/"))
+# Each boot has to compile it, in whatever RAM is left.
+_LARGEST_BOOT = const(16 * 1024)
 
 
 def clean_path(name):
@@ -74,32 +77,49 @@ def check_content(path, staged):
 
 
 def starts_recovery(new):
-    """True when a new boot.py begins with the live one's code, as far as it starts recovery.
+    """True when a new boot.py begins with the live one's code, up to what comes after recovery.
 
-    One that fails before that could not be undone by anything on the node.
+    One that fails before that could not be undone by anything on the node. And where the
+    application gets its sys.path back it must not differ either: a boot without a transaction goes
+    another way through these lines than one on trial, so no trial would find what is wrong. Only
+    comment lines and empty ones may differ; what _code() can not be sure of is another code.
     """
-    with open("/boot.py", "rb") as live, open(new, "rb") as file:
-        theirs = _code(file)
-        for line in _code(live):
-            if line != next(theirs, None):
+    started = False
+    try:
+        live = open("/boot.py", "rb")
+    except OSError:
+        return False
+    with live, open(new, "rb") as file:
+        while True:
+            line = _code(live)
+            if not line or line != _code(file):
                 return False
-            if b"recovery.boot()" in line:
+            started = started or b"recovery.boot()" in line
+            if started and b"sys.path[:] = _path" in line:
                 return True
-    return False
 
 
 def _code(file):
+    """The next line of code. Empty at the end, and where a line is not what it seems to be.
+
+    MicroPython also ends a line at a lone CR, so that code can stand behind `# x`; and what looks
+    like a comment is none in a string over several lines, or behind a backslash.
+    """
     while True:
         line = file.readline()
-        if not line:
-            return
-        line = line.rstrip()
-        if line and not line.lstrip().startswith(b"#"):
-            yield line
+        text = line[:-1]
+        if line[-1:] != b"\n" or min(text or b" ") < 32 or max(text or b" ") > 126:
+            return b""
+        text = text.strip()
+        if text and text[0] != 35:
+            plain = not (b'"""' in text or b"'''" in text or text.endswith(b"\\"))
+            return line if plain else b""
 
 
 def _check_source(path, new):
     """Raise Refused when the next boot could not even compile this file."""
+    if path == "/boot.py" and os.stat(new)[6] > _LARGEST_BOOT:
+        raise Refused("can not apply", "/boot.py is too large")
     try:
         with open(new) as file:
             compile(file.read(), path, "exec")

@@ -70,33 +70,39 @@ class Wire(io.IOBase):
         """
         # Two waits in a row must not be one to the watchdog.
         self._limits.step()
+        # The host is not quoted: a redirect may have named it, and put anything there.
+        detail = "the host's name is not known"
         try:
             # The one wait that only the port can end.
-            address = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)[0][-1]
-        except (OSError, IndexError):  # some ports give an empty list
-            # The host is not quoted: a redirect may have named it, and put anything there.
-            raise Transient(self._reason, "the host's name is not known")
-        self._limits.step()
-        wait_ms = self._limits.next_ms()
-        if not wait_ms:
-            raise Transient(self._reason, "the time for all of it is over")
+            places = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+        except OSError:
+            places = ()
         try:
-            sock = socket.socket()
-        except OSError as error:
-            raise Transient(self._reason, "no socket, " + name_of(error))
-        self._sock = sock
-        try:
-            sock.settimeout(wait_ms / 1000)
-            try:
-                # Small writes are gathered already; without this an acknowledgement of ours would
-                # hold back the next message until the peer's delayed one.
-                sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
-            except (OSError, ValueError):
-                pass  # not every port has it
-            try:
-                sock.connect(address)
-            except OSError as error:
-                raise Transient(self._reason, "the host does not answer, " + name_of(error))
+            for family, kind, protocol, _, address in places:  # some ports give an empty list
+                self._limits.step()
+                wait_ms = self._limits.next_ms()
+                if not wait_ms:
+                    detail = "the time for all of it is over"
+                    break
+                try:
+                    self._sock = sock = socket.socket(family, kind, protocol)
+                    sock.settimeout(wait_ms / 1000)
+                    try:
+                        # Small writes are gathered already; without this an acknowledgement of
+                        # ours would hold back the next message until the peer's delayed one.
+                        sock.setsockopt(_IPPROTO_TCP, _TCP_NODELAY, 1)
+                    except (OSError, ValueError):
+                        pass  # not every port has it
+                    sock.connect(address)
+                    detail = None
+                    break
+                except OSError as error:
+                    detail = "the host does not answer, " + name_of(error)
+                    if not self._sock:
+                        detail = "no socket, " + name_of(error)
+                    self.close()
+            if detail:
+                raise Transient(self._reason, detail)
             self.adopt(sock)
             if context:
                 self._patient = True

@@ -8,6 +8,7 @@ __version__: str
 _Outcome = Literal["idle", "later", "failed", "installed", "confirmed", "rolled_back"]
 _Step = Literal[
     "request",
+    "notice",
     "space",
     "download",
     "bytes",
@@ -30,6 +31,7 @@ class _Status(TypedDict):
     state: Literal["idle", "staged", "commit", "trial", "back"]
     file_id: str | None
     boots: int
+    boots_most: int
     undelivered: str | None
 
 class _Raw(Protocol):
@@ -63,6 +65,9 @@ class Agent:
     def check(self) -> _Outcome:
         """One cycle: deliver what is owed, confirm a trial, act on a waiting request."""
 
+    def begin(self) -> Any | None:
+        """The first half of a check(), for an application that has something to send."""
+
     def serve(self) -> NoReturn:
         """Stay connected and act on each request at once."""
 
@@ -78,7 +83,7 @@ class Agent:
 def load_config(path: str = "/ota.json") -> dict[str, Any]:
     """Read the configuration file; every key is present then."""
 
-def confirm() -> bool:
+def confirm(own_watchdog: bool = False) -> bool:
     """Keep the new tree. True when a trial ended by this."""
 
 def status() -> _Status:
