@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import io
+import re
 import tempfile
 import tokenize
 from collections import Counter
@@ -19,14 +20,20 @@ from pathlib import Path
 from host_sim.errors import SimError
 from host_sim.node_process import compile_mpy
 
+_CONST = re.compile(r"^from micropython import const(?=\r?$)")
+
 
 def compile_agent(source: Path, target: Path, name: str) -> None:
-    """Compile a module of the agent, `name` on the node, for tracebacks by its name in Python."""
+    """Compile a module of the agent, `name` on the node, for tracebacks by its name in Python.
+
+    What boot.py runs has to be small: its tracebacks have no lines.
+    """
     with tempfile.TemporaryDirectory(prefix="agent-") as scratch:
         short = Path(scratch) / source.name
         short.write_bytes(shorten(source.read_bytes(), name))
         # A node has the module's name in RAM anyway; a path would be one more.
-        compile_mpy(short, target, name.removesuffix(".py").replace("/", "."))
+        level = 3 if name == "ota/recovery.py" else 0
+        compile_mpy(short, target, name.removesuffix(".py").replace("/", "."), level)
 
 
 @functools.lru_cache(maxsize=128)  # a campaign compiles the same agent for each of its nodes
@@ -39,7 +46,8 @@ def shorten(source: bytes, name: str) -> bytes:
         short = short_names(source, name)
     except (SyntaxError, ValueError):
         return source  # the compiler knows better what is wrong
-    lines = source.decode().split("\n")
+    # The compiler knows const() without it, and at run time nothing is left of that.
+    lines = [_CONST.sub("", line) for line in source.decode().split("\n")]
     for token in reversed(_names(source)):
         if token.string in short:
             (row, start), (_, end) = token.start, token.end

@@ -15,9 +15,10 @@ from host_sim import node_boot, stock
 from host_sim.errors import SimError
 from host_sim.flash_rules import TORN_KINDS
 from host_sim.node_boot import Boot
+from host_sim.node_chip import TIMERS, Chip
 from host_sim.node_session import SIM_HEAP, Event, Plan, Run, Session, heap_option
 
-__all__ = ["SIM_HEAP", "TORN_KINDS", "CodeResult", "Event", "Node", "Run", "run_code"]
+__all__ = ["SIM_HEAP", "TORN_KINDS", "Chip", "CodeResult", "Event", "Node", "Run", "run_code"]
 
 
 class Node:
@@ -26,6 +27,14 @@ class Node:
     `heap` is the MicroPython heap, such as ``"96K"``, not counting the simulator's own share.
     `stock` is a folder of modules that the node sees as frozen: ``True`` for those of stock
     firmware, ``False`` for none.
+    `frozen` is a folder of more such modules, found as a firmware's own are: where ``.frozen``
+    stands in ``sys.path``, and not on flash. A `boot.py` or `main.py` in it runs instead of the
+    one on flash. Unlike in a firmware, a module of it takes heap once it is loaded.
+    `chip` is "esp32", "s3", "c3" or "c6", or a Chip with more to say; `release` is whose
+    MicroPython its `machine` is like. The interpreter stays the same.
+    With `rtc` the node's clock begins in 2000 at each power-on and goes on through deep sleep;
+    otherwise it is the host's.
+    With `hooks`, sources on flash may have been through :mod:`host_sim.node_keys`.
     `log` is called with each piece of the node's output as it comes. `environ` is what the node's
     `os.getenv` finds. Without `mtime` littlefs keeps no times of files (as a board's does): then
     equal runs leave equal images.
@@ -37,6 +46,11 @@ class Node:
         *,
         heap: str | None = None,
         stock: Path | bool = True,
+        frozen: Path | None = None,
+        chip: str | Chip = "esp32",
+        release: str = "1.28",
+        rtc: bool = False,
+        hooks: bool = False,
         log: Callable[[str], object] | None = None,
         environ: dict[str, str] | None = None,
         mtime: bool = True,
@@ -45,6 +59,12 @@ class Node:
         self.environ = environ or {}
         self.mtime = mtime
         self.heap = heap
+        self.chip = chip if isinstance(chip, Chip) else Chip(chip, release)
+        self.chip.check()
+        self.rtc = rtc
+        self.hooks = hooks
+        self.clock_ahead: float | None = None  # of the host's, in seconds
+        self.frozen = Path(frozen) if frozen is not None else None
         self.log = log
         self._session: Session | None = None
         self.rtc_memory = b""  # machine.RTC().memory() as the last run left it
@@ -59,12 +79,16 @@ class Node:
         seed: int = 0,
         fail: tuple[int, int | str] | None = None,
         persistent: bool = False,
+        fail_read: tuple[int, int | str] | None = None,
         storm: int | None = None,
         timeout_s: float = 60,
         max_boots: int = 100,
         cause: str = "power_on",
         wear: bool = False,
         keep_log: bool = False,
+        interrupt: tuple[int, str] | None = None,
+        interrupt_op: tuple[int, str] | None = None,
+        then: str | None = None,
         stop: Callable[[Event], object] | None = None,
         on_event: Callable[[Event], object] | None = None,
     ) -> Run:
@@ -73,9 +97,17 @@ class Node:
         `cut`: power fails at this operation, leaving the state `torn` (see TORN_KINDS; `seed` for
         the random ones). `storm`: power fails after every so many operations, and comes back.
         `fail`: ``(operation, error)``, an error of the flash chip without a power cut, once or
-        `persistent`. `stop`: ends the run when it returns true for an event. `cause`: why it boots
-        first; RTC memory of the run before is kept unless that is ``"power_on"``. `keep_log`: tell
-        in :attr:`Run.severed` what the node was writing when the power failed.
+        `persistent`; ``"ESP"`` is the one that ESP32 raises. `fail_read`: the same of a read of
+        the first boot, counted from the first line of boot.py, once. `stop`: ends the run when it
+        returns true for an event. `cause`: why it boots first; RTC memory of the run before is
+        kept unless that is ``"power_on"``. `keep_log`: tell in :attr:`Run.severed` what the node
+        was writing when the power failed.
+
+        `interrupt`: ``(n, kind)`` with a kind of :data:`host_sim.node_keys.KINDS`, which happens
+        at the n-th hook that the run comes by; a Ctrl-C has no effect while
+        ``micropython.kbd_intr(-1)`` is in force. `interrupt_op`: the same at the first hook in
+        main.py after operation n has begun. `then`: what is done at the REPL after a Ctrl-C,
+        "soft_reset" (Ctrl-D) or "reset" (the button); nothing otherwise.
         """
         options = {name: value for name, value in locals().items() if name != "self"}
         return self._follow(Plan(**options))
@@ -90,8 +122,16 @@ class Node:
         if session:
             session.cut_power()
 
+    def only_waits(self) -> None:
+        """From another thread: this boot does nothing any more, so its time passes at once."""
+        session = self._session
+        if session and session.running:
+            session.running.only_waits = True
+
     def _follow(self, plan: Plan) -> Run:
         plan.check()
+        if self.frozen and not self.frozen.is_dir():
+            raise SimError(f"no folder {self.frozen} of frozen modules")
         folder = None
         if self._stock is not False:
             folder = stock.ensure() if self._stock is True else Path(self._stock)
@@ -159,6 +199,9 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser("node", help="boot the virtual node from a flash image")
     parser.add_argument("image", metavar="IMG", type=Path)
     parser.add_argument("--heap", metavar="SIZE", help="MicroPython heap, such as 96K")
+    parser.add_argument("--frozen", type=Path, metavar="DIR", help="modules frozen into firmware")
+    parser.add_argument("--chip", choices=TIMERS, default="esp32")
+    parser.add_argument("--release", default="1.28", metavar="1.N", help="of MicroPython")
     parser.add_argument("--wakes", type=int, default=1, help="follow this many wakes")
     parser.add_argument("--cut", type=int, metavar="OP", help="power fails at this operation")
     parser.add_argument("--torn", choices=TORN_KINDS, default="none", metavar="KIND")
@@ -186,7 +229,14 @@ def _command(arguments: argparse.Namespace) -> int:
         sys.stderr.flush()
 
     fail, persistent = _parse_fail(arguments.fail) if arguments.fail else (None, False)
-    node = Node(arguments.image, heap=arguments.heap, log=log)
+    node = Node(
+        arguments.image,
+        heap=arguments.heap,
+        frozen=arguments.frozen,
+        chip=arguments.chip,
+        release=arguments.release,
+        log=log,
+    )
     run = node.run(
         wakes=arguments.wakes,
         cut=arguments.cut,

@@ -21,13 +21,18 @@ from pathlib import Path
 from typing import IO
 
 from host_sim import node_process
+from host_sim.node_chip import QUEUE, Chip
 
 # Reported by node_side/_sim.py and node_side/machine.py, which have the same numbers.
 CUT, NOR_VIOLATION, SOFT_RESET, REPL, NO_FLASH = 1, 2, 3, 4, 5
 RESET, SLEEP, WDT, ARM, DISARM, FIRED = 16, 17, 18, 19, 20, 21
+PANIC, LIGHT_SLEEP, BLOCK, SET_CLOCK, HIT, INTERRUPT = 22, 23, 24, 25, 26, 27
+# node_side/late/_timer.py has the same numbers.
+_GO_ON, _NONE_DUE = bytes((255, 0)), bytes((255, 1))
 
 _EVENT = struct.Struct("<IIqq")
-CAUSES = {"power_on": 1, "hard": 2, "wdt": 3, "deepsleep": 4, "soft": 5}
+#: What `machine.reset_cause()` says; "usb" is a reset by the chip's own USB port.
+CAUSES = {"usb": 0, "power_on": 1, "hard": 2, "wdt": 3, "deepsleep": 4, "soft": 5}
 
 #: Timer callbacks at the REPL after which a node counts as idle for good (a periodic timer).
 REPL_CALLBACKS = 1000
@@ -78,20 +83,14 @@ class Boot:
         relay: Callable[[str], None],
         report: Callable[[dict], bool],
         deadline: float,
+        chip: Chip | None = None,
+        watchdog_s: float | None = None,
+        attended: bool = False,
     ) -> None:
         self.relay = relay
-        self.report = report
         self.deadline = deadline
         self.text = codecs.getincrementaldecoder("utf-8")("replace")
-        self.timers: dict[int, Timer] = {}
-        self.firing = False
-        self.nudge = 0.0  # when to interrupt a node that does not run a due callback
-        self.watchdog: float | None = None
-        self.at_repl: End | None = None
-        self.callbacks_left = REPL_CALLBACKS
-        self.jumped = 0.0  # virtual time is real time plus this
-        self.pending = b""
-        self.status = 0
+        self._begin(report, chip or Chip(), watchdog_s, attended)
         self.output, output = os.pipe()
         os.set_blocking(self.output, False)
         self.events, events = os.pipe()
@@ -106,6 +105,35 @@ class Boot:
             raise
         finally:
             self._close(output, events, control)
+
+    def _begin(
+        self,
+        report: Callable[[dict], bool],
+        chip: Chip,
+        watchdog_s: float | None = None,
+        attended: bool = False,
+    ) -> None:
+        """All but the process, as at power-up.
+
+        `watchdog_s` is what a soft reset has left of a watchdog.
+        """
+        self.report = report
+        self.chip = chip
+        self.attended = attended  # whoever pressed Ctrl-C does something about it
+        self.only_waits = False  # set from another thread: no code counts on real time any more
+        self.timers: dict[int, Timer] = {}
+        self.queue: list[bytes] = []  # callbacks that are due, the first one under way
+        self.to_lose = chip.full_queue
+        self.nudge = 0.0  # when to interrupt a node that does not run a due callback
+        self.blocked = False
+        self.at_repl: End | None = None
+        self.callbacks_left = REPL_CALLBACKS
+        self.jumped = 0.0  # virtual time is real time plus this
+        self.clock_set = 0.0  # by the node itself
+        self.hooks = 0
+        self.watchdog = self.now() + watchdog_s if watchdog_s is not None else None
+        self.pending = b""
+        self.status = 0
 
     @staticmethod
     def _close(*fds: int) -> None:
@@ -147,14 +175,12 @@ class Boot:
 
     def _patience(self) -> int:
         """Milliseconds until something is due."""
-        due = self.deadline
-        if self.firing:
+        due = min([self.deadline, *(t.due - self.jumped for t in self.timers.values())])
+        if self.queue:
             due = min(due, self.nudge)
-        else:
-            due = min([due, *(timer.due - self.jumped for timer in self.timers.values())])
         if self.watchdog is not None:
             due = min(due, self.watchdog - self.jumped)
-        if self.at_repl and not self.firing:
+        if (self.at_repl or self.only_waits) and not self.queue:
             return 0
         return max(0, math.ceil((due - time.monotonic()) * 1000))
 
@@ -187,15 +213,31 @@ class Boot:
 
     def _handle(self, code: int, a: int, b: int, payload: bytes) -> End | None:
         if code == ARM:
-            period = max(b, 0) / 1000
+            period = self.chip.period(max(b, 1) / 1000)
             number, serial, periodic = a & 255, a >> 8 & 255, bool(a >> 16)
-            self.timers[number] = Timer(serial, period, periodic, self.now() + period)
+            if self.chip.fires(number):
+                self.timers[number] = Timer(serial, period, periodic, self.now() + period)
         elif code == DISARM:
             self.timers.pop(a, None)
         elif code == FIRED:
-            self.firing = False
+            del self.queue[0]
+            if self.queue:
+                self._call()
+            else:
+                self._let_go_on()
         elif code == WDT:
             self.watchdog = self.now() + a / 1000 * WDT_ALLOWANCE
+        elif code == LIGHT_SLEEP:
+            self._stand_still(a / 1000)
+        elif code == BLOCK:
+            return self._block(a / 1000)
+        elif code == HIT:
+            self.hooks += 1
+        elif code == INTERRUPT:
+            if self.report({"event": "interrupt"}):
+                return End("stopped")
+        elif code == SET_CLOCK:
+            self.clock_set += b / 1000
         elif code == NOR_VIOLATION:
             if self.report({"event": "nor_violation", "op": a, "at": b}):
                 return End("stopped")
@@ -204,43 +246,93 @@ class Boot:
             self.at_repl = End(REPL, a, b, payload)
             if self.report({"event": "repl", "error": error}):
                 return End("stopped")
+            if self.attended and payload.startswith(b"KeyboardInterrupt"):
+                return self.at_repl
         else:
             return End(code, a, b, payload)
         return None
 
     def _pass_time(self) -> End | None:
         """Nothing to read: fire what is due; at the REPL, go to the next moment at once."""
-        if self.firing and time.monotonic() >= self.nudge:
+        if self.queue and time.monotonic() >= self.nudge:
             # It seems to be inside a blocking system call: interrupt that, so that the callback
             # runs. Not at once: a signal during a collection would disturb how it stops threads.
             self.nudge = time.monotonic() + NUDGE_S
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGUSR1)
-        number = min(self.timers, key=lambda n: self.timers[n].due, default=None)
-        timer_due = self.timers[number].due if number is not None else math.inf
-        wdt_due = self.watchdog if self.watchdog is not None else math.inf
+        number, timer_due, wdt_due = self._next()
         due = min(timer_due, wdt_due)
-        if self.at_repl and not self.firing:
+        idle = bool(self.at_repl) or self.only_waits
+        if idle and not self.queue:
             if due == math.inf or self.callbacks_left == 0:
-                return self.at_repl
+                return self.at_repl or End("timeout")
             self.jumped += max(0.0, due - self.now())
         now = self.now()
-        if now >= wdt_due and not (self.at_repl and timer_due <= wdt_due):
+        if now >= wdt_due and not (idle and timer_due <= wdt_due):
             return End(WDT)
-        if number is not None and now >= timer_due and not self.firing:
-            self._fire(number)
+        if number is not None and now >= timer_due:
+            return self._fire(number)
         return None
 
-    def _fire(self, number: int) -> None:
+    def _next(self) -> tuple[int | None, float, float]:
+        """The timer that is due first, when that is, and when the watchdog is."""
+        number = min(self.timers, key=lambda n: self.timers[n].due, default=None)
+        timer_due = self.timers[number].due if number is not None else math.inf
+        return number, timer_due, self.watchdog if self.watchdog is not None else math.inf
+
+    def _stand_still(self, seconds: float) -> None:
+        """Let time pass for all but timers and watchdog."""
+        self.jumped += seconds
+        for timer in self.timers.values():
+            timer.due += seconds
+        if self.watchdog is not None:
+            self.watchdog += seconds
+
+    def _block(self, seconds: float) -> End | None:
+        """Let time pass while the main thread runs nothing; then let it go on."""
+        until = self.now() + seconds
+        while True:
+            number, timer_due, wdt_due = self._next()
+            if wdt_due <= until and wdt_due <= timer_due:
+                return End(WDT)
+            if number is None or timer_due > until:
+                break
+            self.jumped += max(0.0, timer_due - self.now())
+            end = self._fire(number)
+            if end:
+                return end
+        self.jumped += max(0.0, until - self.now())
+        self.blocked = True
+        os.write(self.control, _GO_ON)
+        if not self.queue:
+            self._let_go_on()
+        return None
+
+    def _let_go_on(self) -> None:
+        """The callbacks that were due while the main thread was blocked have run."""
+        if self.blocked:
+            self.blocked = False
+            os.write(self.control, _NONE_DUE)
+
+    def _fire(self, number: int) -> End | None:
         timer = self.timers[number]
         if timer.periodic:
             timer.due = max(timer.due + timer.period, self.now())
         else:
             del self.timers[number]
-        self.firing = True
+        self.callbacks_left -= bool(self.at_repl) or self.only_waits
+        if self.to_lose or len(self.queue) == QUEUE:
+            self.to_lose = max(0, self.to_lose - 1)
+            stop = self.report({"event": "callback_lost", "timer": number})
+            return End("stopped") if stop else None
+        self.queue.append(bytes((number, timer.serial)))
+        if len(self.queue) == 1:
+            self._call()
+        return None
+
+    def _call(self) -> None:
         self.nudge = time.monotonic() + NUDGE_S
-        self.callbacks_left -= bool(self.at_repl)
-        os.write(self.control, bytes((number, timer.serial)))
+        os.write(self.control, self.queue[0])
 
 
 def temporary_file() -> IO[bytes]:

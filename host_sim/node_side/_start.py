@@ -10,7 +10,22 @@ import __main__
 
 
 def start(
-    late, frozen, has_code, blocks, ops, cut, fail_from, fail_to, errno, undo, cause, mtime, cache
+    late,
+    frozen,
+    has_code,
+    blocks,
+    ops,
+    cut,
+    fail_from,
+    fail_to,
+    errno,
+    undo,
+    cause,
+    mtime,
+    cache,
+    more,
+    fail_read=0,
+    read_errno=0,
 ):
     _sim.late = late
     _sim._blocks = blocks
@@ -29,10 +44,14 @@ def start(
         vfs.mount(vfs.VfsLfs2(_sim, mtime=mtime), "/")
     except OSError as e:
         _sim.end(5, 0, 0, repr(e))  # NO_FLASH
+    _sim.fail_read = fail_read
+    _sim.read_errno = read_errno
     sys.path[:] = ["", ".frozen", "/lib"]
     sys.argv.clear()
     for name in frozen:
         sys.modules[name] = _sim.Frozen(name)
+    if more:
+        _sim.load("_more").start(*more)
     del sys.modules["_start"]
     __main__.__dict__.pop("_start")
     return code

@@ -39,7 +39,7 @@ def deepsleep(ms=None):
 
 
 def lightsleep(ms=0):
-    time.sleep_ms(ms)
+    _sim.load("_clock").sleep(ms)
 
 
 def idle():

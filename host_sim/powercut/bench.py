@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from host_sim.errors import SimError
+from host_sim.flash import FIRMWARE
 from host_sim.node import Node, Run
 from host_sim.powercut.judge import Judge
 from host_sim.powercut.platform import Platform, State
 from host_sim.powercut.scenarios import FUID, Scenario, scenarios
+from host_sim.site import freeze_agent
 
 _TIMEOUT_S = 20.0
 _EVENT = b'[{"n":"e","v":%s}'
@@ -58,11 +61,13 @@ class Snapshot:
 class Bench:
     """A context manager that owns a platform, a folder and one node.
 
-    Scenarios are flashed once; every case begins from a copy.
+    Scenarios are flashed once; every case begins from a copy. `frozen`: the agent is in the node's
+    firmware.
     """
 
-    def __init__(self, firmware: Path | None = None) -> None:
-        self._firmware = firmware
+    def __init__(self, firmware: Path | None = None, frozen: bool = False) -> None:
+        self._firmware = firmware or FIRMWARE
+        self._is_frozen = frozen
 
     def __enter__(self) -> Bench:
         with contextlib.ExitStack() as stack:
@@ -71,15 +76,17 @@ class Bench:
             where = memory if memory.is_dir() else None
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
             self.platform = stack.enter_context(Platform())
-            options = [self._folder] + ([self._firmware] if self._firmware else [])
-            self.scenarios = scenarios(*options)
+            self.scenarios = scenarios(self._folder, self._firmware, self._is_frozen)
+            frozen = self._folder / "frozen" if self._is_frozen else None
+            if frozen:
+                freeze_agent(frozen, self._firmware)
             self._flashed: dict[str, tuple[bytes, Judge]] = {}
             image = self._folder / "node.img"
             environ = {
                 "MQTT_PORT": str(self.platform.mqtt_port),
                 "PACKAGE_PORT": str(self.platform.package_port),
             }
-            self.node = Node(image, environ=environ, mtime=False)
+            self.node = Node(image, environ=environ, mtime=False, frozen=frozen)
             self._stack = stack.pop_all()
         return self
 
@@ -102,17 +109,19 @@ class Bench:
     def boot(self, scenario: Scenario, start: Snapshot, wakes: int, **options) -> Result:
         """Power the node up from a snapshot and follow it; `options` are Node.run's.
 
-        `cut`: a Cut. With `may_go_on` it is no fault when the node boots again and again.
+        `cut`: a Cut. With `may_go_on` it is no fault when the node boots again and again. `which`
+        is asked in place of the judge, and then only when the node connects.
         """
         self.node.image.write_bytes(start.image)
         self.platform.begin(start.state, scenario.archive)
         _, judge = self.flashed(scenario)
         wrong: list[str] = []
+        which = options.pop("which", judge.which)
 
         connects = [0]
 
         def look() -> None:
-            tree = judge.which(self.node.image.read_bytes())
+            tree = which(self.node.image.read_bytes())
             if tree not in ("old", "new"):
                 wrong.append(f"after a boot: {tree}")
 
@@ -123,11 +132,12 @@ class Bench:
 
         def follow(event: dict) -> None:
             # Nor does the campaign's application write anything later in a boot.
+            # At the REPL, after a Ctrl-C as well, somebody may run anything.
             if event["event"] in ("sleep", "repl"):
                 look()
 
         self.platform.on_connect = connected
-        if "fail" not in options:
+        if "fail" not in options and which == judge.which:
             options["on_event"] = follow
         cut: Cut | None = options.pop("cut", None)
         may_go_on = options.pop("may_go_on", False)
@@ -146,7 +156,11 @@ class Bench:
         if "timeout" in run.names() or ("boot_limit" in run.names() and not may_go_on):
             wrong.append(f"hangs: {run.events[-2]}")
         for traceback in run.output.split("Traceback")[1:]:
-            if "ZeroDivisionError" not in traceback:  # that is what main.py of "boots" ends with
+            # What main.py of "boots" ends with, what a Ctrl-C is, and what boot.py may say where
+            # the agent is frozen and leaves no copy.
+            expected = "ZeroDivisionError|KeyboardInterrupt"
+            expected += "|no module named 'recovery'" if scenario.frozen else ""
+            if not re.search(expected, traceback):
                 wrong.append("traceback: " + " ".join(traceback.split())[:300])
         after = Snapshot(self.node.image.read_bytes(), self.platform.state.copy())
         return Result(run, after, wrong, connects[0])
@@ -159,7 +173,15 @@ class Bench:
     def in_trial(self, scenario: Scenario, snapshot: Snapshot) -> bool:
         """Whether this flash is in a trial, as its state says."""
         _, judge = self.flashed(scenario)
-        return judge.file(snapshot.image, "/.ota/state").startswith(b"1 trial ")
+        return b"trial" in judge.file(snapshot.image, "/.ota/state")
+
+    def change(self, image: bytes, code: str) -> bytes:
+        """What a piece of MicroPython makes of a flash, as nobody's application."""
+        self.node.image.write_bytes(image)
+        run = self.node.exec(code)
+        if run.error:
+            raise SimError(f"this changes no flash: {run.error}")
+        return self.node.image.read_bytes()
 
     def finish(self, scenario: Scenario, start: Snapshot) -> Result:
         """Give the node its wakes after a cut, without another one, and judge the end."""
@@ -183,7 +205,7 @@ class Bench:
         state = result.after.state
         if state.retained:
             wrong.append("the request is still retained")
-        reports = distinct_reports(state)
+        reports = distinct_reports(state, scenario.fuid)
         right = [list(scenario.reports)]
         if not uncut:
             # A tree that was rolled back before its e:1 could be delivered ends in e:2 alone.
@@ -203,7 +225,7 @@ class Bench:
         _, judge = self.flashed(scenario)
         wrong = []
         state = result.after.state
-        tree, reports = judge.which(result.after.image), distinct_reports(state)
+        tree, reports = judge.which(result.after.image), distinct_reports(state, scenario.fuid)
         ends = [("old", ["2"]), (scenario.end, list(scenario.reports))]
         if (tree, reports) not in ends:
             wrong.append(f"ends with the tree: {tree}, reports {reports}")
@@ -236,14 +258,14 @@ class Result:
         return "power_cut" in self.run.names()
 
 
-def distinct_reports(state: State) -> list[str]:
+def distinct_reports(state: State, fuid: str = FUID) -> list[str]:
     """The events of the reports as a consumer sees them that removes duplicates."""
     seen: list[str] = []
     for payload in state.reports:
         event = next(
             (e for e in "12" if payload.startswith(b'[{"n":"e","v":%s}' % e.encode())), ""
         )
-        if f'"vs":"{FUID}"'.encode() not in payload or not event:
+        if f'"vs":"{fuid}"'.encode() not in payload or not event:
             seen.append(f"unexpected {payload!r}")
         elif event not in seen:
             seen.append(event)

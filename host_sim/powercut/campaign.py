@@ -23,12 +23,15 @@ from host_sim.powercut.bench import (
     Snapshot,
     distinct_reports,
 )
+from host_sim.powercut.dimensions import Dimensions, Outcome
 from host_sim.powercut.scenarios import Scenario
 
 #: Operations that one task of a worker covers.
 CHUNK = 8
 #: So many power cuts in one trial may undo a good update.
 TRIAL_CUTS = 3
+#: How flash fails without a cut; "ESP" is raised through littlefs, not returned to it.
+ERRORS = ("EIO", "ENOSPC", "ESP")
 #: How many numbers of operations above the least are tried in a storm.
 STORM_MARGIN = 12
 
@@ -52,6 +55,7 @@ class Tally:
     distinct: int = 0
     failures: list[Failure] = field(default_factory=list)
     cases: list[str] = field(default_factory=list)  # the replay id of each
+    not_whole: int = 0  # of the cases without a failure, those that say so themselves
 
     def add(self, other: Tally) -> None:
         """Count `other` in."""
@@ -59,6 +63,7 @@ class Tally:
         self.distinct += other.distinct
         self.failures += other.failures
         self.cases += other.cases
+        self.not_whole += other.not_whole
 
 
 def replay_id(scenario: Scenario | str, cuts: Iterable[Cut]) -> str:
@@ -72,6 +77,7 @@ class Examiner:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
+        self.dimensions = Dimensions(bench)
         self._known: dict[tuple, list[str]] = {}
 
     def operations(self, scenario: Scenario, start: Snapshot, wakes: int) -> Result:
@@ -188,8 +194,10 @@ class Examiner:
             self._count(tally, cuts, name, wrong + after, new)
         return tally
 
-    def sweep_errors(self, name: str, ops: Iterable[int], persistent: bool) -> Tally:
-        """Let flash fail with EIO and ENOSPC at these operations, once or for the rest of the run.
+    def sweep_errors(
+        self, name: str, ops: Iterable[int], persistent: bool, errors: Iterable[str] = ERRORS
+    ) -> Tally:
+        """Let flash fail in each way at these operations, once or for the rest of the run.
 
         The power stays on; flash works again at the next power-up.
         """
@@ -197,7 +205,7 @@ class Examiner:
         scenario = self.bench.scenarios[name]
         start, _ = self.bench.flashed(scenario)
         for op in ops:
-            for error in ("EIO", "ENOSPC"):
+            for error in errors:
                 result = self.bench.boot(
                     scenario, start, scenario.wakes, fail=(op, error), persistent=persistent
                 )
@@ -212,6 +220,26 @@ class Examiner:
                 kind = error + ("+" if persistent else "")
                 self._count(tally, [Cut(op, kind)], name, wrong, True)
         return tally
+
+    def suffer(self, cases: Iterable[str]) -> Tally:
+        """Mishaps, and mishaps with cuts, by their replay ids."""
+        tally = Tally()
+        for identity in cases:
+            try:
+                outcome = self.dimensions.examine(identity)
+            except SimError as error:  # an image that does not mount, say
+                outcome = Outcome([f"can not be judged: {error}"])
+            tally.cuts += 1
+            tally.distinct += 1
+            tally.cases.append(identity)
+            tally.not_whole += outcome.not_whole and not outcome.wrong
+            if outcome.wrong:
+                tally.failures.append(Failure(identity, outcome.wrong))
+        return tally
+
+    def mix(self, name: str, dimensions: list[str], count: int, seed: int) -> Tally:
+        """`count` random mishaps with a power cut before or after each."""
+        return self.suffer(self.dimensions.mix(name, dimensions, count, seed))
 
     def storm(self, name: str, k: int, most_boots: int = 400) -> tuple[bool, int, list[str]]:
         """Power fails after every k operations: (did the update complete, boots, wrong)."""
@@ -233,11 +261,18 @@ class Examiner:
     def replay(self, identity: str) -> list[str]:
         """Run one case again by its id, with real cuts all the way; what is wrong with it."""
         name, *texts = identity.split("/")
+        if any(text.startswith("@") for text in texts):
+            return self.dimensions.examine(identity).wrong
         scenario = self.bench.scenarios.get(name)
         if scenario is None or not texts:
             raise SimError(f"{identity!r} is no replay id: write SCENARIO/OP.KIND[.SEED][/…]")
         snapshot, _ = self.bench.flashed(scenario)
         wakes, wrong, in_trial = scenario.wakes, [], 0
+        first = Cut.parse(texts[0])
+        if first.kind.rstrip("+") in ERRORS:
+            lasts = first.kind.endswith("+")
+            tally = self.sweep_errors(name, [first.op], lasts, [first.kind.rstrip("+")])
+            return [text for failure in tally.failures for text in failure.wrong]
         for text in texts:
             result = self.bench.boot(scenario, snapshot, wakes, cut=Cut.parse(text))
             if not result.was_cut:
@@ -266,9 +301,9 @@ _examiner: Examiner | None = None
 _bench: Bench | None = None
 
 
-def _begin_worker(firmware: Path | None) -> None:
+def _begin_worker(firmware: Path | None, frozen: bool) -> None:
     global _examiner, _bench
-    _bench = Bench(firmware).__enter__()
+    _bench = Bench(firmware, frozen).__enter__()
     _examiner = Examiner(_bench)
 
 
@@ -296,14 +331,18 @@ class Campaign:
     `progress` is called with the share of the work that is done, 0 to 1.
     """
 
-    def __init__(self, jobs: int | None = None, firmware: Path | None = None) -> None:
+    def __init__(
+        self, jobs: int | None = None, firmware: Path | None = None, frozen: bool = False
+    ) -> None:
         self._jobs = jobs or os.cpu_count() or 1
         self._firmware = firmware
+        self._frozen = frozen
 
     def __enter__(self) -> Campaign:
-        self._bench = Bench(self._firmware).__enter__()
+        self._bench = Bench(self._firmware, self._frozen).__enter__()
+        self._dimensions = Dimensions(self._bench)
         self._pool = ProcessPoolExecutor(
-            self._jobs, initializer=_begin_worker, initargs=(self._firmware,)
+            self._jobs, initializer=_begin_worker, initargs=(self._firmware, self._frozen)
         )
         self.scenarios = self._bench.scenarios
         return self
@@ -346,7 +385,7 @@ class Campaign:
         persistent: bool = False,
         progress: Callable[[float], None] = lambda _share: None,
     ) -> Row:
-        """EIO and ENOSPC at every operation, without a cut."""
+        """Each of ERRORS at every operation, without a cut."""
         total = self.cycle(name)
         places = list(range(1, total + 1))
         tasks: list[tuple] = [
@@ -354,7 +393,7 @@ class Campaign:
             for at in range(0, total, CHUNK)
         ]
         what = "error, lasting" if persistent else "error"
-        return self._row(name, what, total, 2, tasks, progress)
+        return self._row(name, what, total, len(ERRORS), tasks, progress)
 
     def storm(
         self, name: str, progress: Callable[[float], None] = lambda _share: None
@@ -420,6 +459,42 @@ class Campaign:
             for at in range(0, count, portion)
         ]
         what = f"{depth}, seed {seed}"
+        return self._row(name, what, total, len(TORN_KINDS), tasks, progress)
+
+    def mishaps(
+        self,
+        name: str,
+        dimension: str,
+        count: int | None = None,
+        seed: int = 0,
+        progress: Callable[[float], None] = lambda _share: None,
+    ) -> Row:
+        """Every mishap of a dimension, or `count` random ones of them."""
+        scenario = self.scenarios[name]
+        cases = [f"{name}/{mishap}" for mishap in self._dimensions.cases(scenario, dimension)]
+        if count and count < len(cases):
+            cases = random.Random(f"{name}:{dimension}:{seed}").sample(cases, count)
+            dimension += f", seed {seed}"
+        tasks: list[tuple] = [
+            ("suffer", cases[at : at + CHUNK]) for at in range(0, len(cases), CHUNK)
+        ]
+        return self._row(name, dimension, self.cycle(name), 0, tasks, progress)
+
+    def mix(
+        self,
+        name: str,
+        dimensions: list[str],
+        count: int,
+        seed: int = 0,
+        progress: Callable[[float], None] = lambda _share: None,
+    ) -> Row:
+        """`count` random mishaps of these dimensions, each with a power cut before or after it."""
+        tasks: list[tuple] = [
+            ("mix", name, dimensions, min(CHUNK, count - at), seed * 10**6 + at)
+            for at in range(0, count, CHUNK)
+        ]
+        what = f"{'/'.join(dimensions)} and a cut, seed {seed}"
+        total = self.cycle(name)
         return self._row(name, what, total, len(TORN_KINDS), tasks, progress)
 
     def _row(

@@ -40,6 +40,22 @@ class Judge:
         """The files of the tree "old" or "new"."""
         return self._trees[name][0]
 
+    def tree(self, name: str) -> tuple[Tree, set[str]]:
+        """Files and folders of the tree "old" or "new"."""
+        return self._trees[name]
+
+    def everything(self, image: bytes) -> dict[str, bytes | str] | str:
+        """Files (their content) and folders ("folder") of an image, but for the floor.
+
+        A text in words when it does not mount.
+        """
+        try:
+            files, folders = self._read(image)
+        except SimError as error:
+            return f"unmountable image: {error}"
+        files.pop(_FLOOR, None)
+        return {**files, **dict.fromkeys(folders, "folder")}
+
     def which(self, image: bytes) -> str:
         """ "old" or "new", or in other words what is wrong with this image."""
         return self._verdict(image)[0]

@@ -45,13 +45,16 @@ class Platform:
         self.on_connect: Callable[[], None] = lambda: None
         self.on_publish: Callable[[int], bool] = lambda _number: False
         self.after_publish: Callable[[int], None] = lambda _number: None
+        self.on_packet: Callable[[], bool] = lambda: True
+        self.after_packet: Callable[[], bool] = lambda: True
+        self._subscriber: tuple[socket.socket, bytes] | None = None
         self._published = 0
         self._listeners: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Platform:
-        self.mqtt_port = self._listen(self._serve_mqtt)
-        self.package_port = self._listen(self._serve_package)
+        self.mqtt_port = self.listen(self._serve_mqtt)
+        self.package_port = self.listen(self.serve_package)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -61,13 +64,22 @@ class Platform:
         for thread in self._threads:
             thread.join()
 
+    def retain(self, payload: bytes) -> None:
+        """What the platform wants from now on; a node that listens hears it at once."""
+        self.state.retained = payload
+        if self._subscriber:
+            connection, topic = self._subscriber
+            with contextlib.suppress(OSError):
+                connection.sendall(_publish(topic, payload, False))
+
     def begin(self, state: State, package: bytes) -> None:
         """Stand as if this had been all that happened so far."""
         self.state = state.copy()
         self.package = package
         self._published = 0
 
-    def _listen(self, serve: Callable[[socket.socket], None]) -> int:
+    def listen(self, serve: Callable[[socket.socket], None]) -> int:
+        """Call `serve` with each connection, in a thread of its own; returns the port."""
         listener = socket.create_server(("127.0.0.1", 0))
         self._listeners.append(listener)
 
@@ -90,7 +102,8 @@ class Platform:
         self._threads.append(thread)
         return listener.getsockname()[1]
 
-    def _serve_package(self, connection: socket.socket) -> None:
+    def serve_package(self, connection: socket.socket) -> None:
+        """Send the package."""
         connection.sendall(self.package)
 
     def _serve_mqtt(self, connection: socket.socket) -> None:
@@ -98,18 +111,25 @@ class Platform:
             while True:
                 first, body = _read_packet(stream)
                 kind = first >> 4
+                waits = kind in (CONNECT, SUBSCRIBE, PINGREQ, PUBLISH)
+                if waits and not self.on_packet():
+                    return
                 if kind == CONNECT:
                     self.on_connect()
                     connection.sendall(b"\x20\x02\x00\x00")
                 elif kind == SUBSCRIBE:
                     answer = b"\x90\x03" + body[:2] + b"\x01"
+                    topic = _topic_of(body[2:])
                     if self.state.retained:
-                        answer += _publish(_topic_of(body[2:]), self.state.retained, True)
+                        answer += _publish(topic, self.state.retained, True)
                     connection.sendall(answer)
+                    self._subscriber = connection, topic
                 elif kind == PINGREQ:
                     connection.sendall(b"\xd0\x00")
                 elif kind == PUBLISH:
                     self._take(connection, first, body)
+                if waits and not self.after_packet():
+                    return
 
     def _take(self, connection: socket.socket, first: int, body: bytes) -> None:
         topic = _topic_of(body)

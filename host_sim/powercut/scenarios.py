@@ -14,6 +14,8 @@ from host_sim.agent_code import compile_agent
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree
 
 FUID = "fa8884d2"
+#: What the names of scenarios end with whose agent is frozen.
+FROZEN = "+frozen"
 
 # The node's application: the agent as it is, over a transport without TLS that is told its ports,
 # because a campaign needs the same flash in every run.
@@ -33,16 +35,43 @@ class Response:
     def close(self):
         self.raw.close()
 
+VERSION = %d
+# What the campaign wants to go wrong in this application: see mishaps.py.
+if VERSION == 2:
+    exec(os.getenv("ON_TRIAL") or "")
+
+def progress(step, value):
+    if ("%%s %%s" %% (step, value)).startswith(os.getenv("AT") or "never"):
+        exec(os.getenv("DO"))
+
 config = ota.load_config()
 config["mqtt"]["port"] = int(os.getenv("MQTT_PORT"))
-print("version %d:", ota.Agent(config, open_stream=lambda url: Response()).check())
+agent = ota.Agent(config, progress, open_stream=lambda url: Response())
+print("version", VERSION, agent.check(), agent.reason)
 machine.deepsleep(1000)
+"""
+_BAD_MAIN = b"""\
+import os
+exec(os.getenv("ON_TRIAL") or "")
+1/0
+"""
+# Each boot of it is a soft reset.
+_RESTLESS_MAIN = b"""\
+import machine
+machine.soft_reset()
 """
 
 
 def main_py(version: int) -> bytes:
     """The campaign's `main.py`."""
     return (_MAIN % version).encode()
+
+
+def own_https_main_py(version: int) -> bytes:
+    """One that leaves HTTPS to the agent on a trial: what looks at its trust runs then."""
+    stream = b"open_stream="
+    on_trial = b'None if ".ota" in os.listdir() and "state" in os.listdir(".ota") else '
+    return main_py(version).replace(stream, stream + on_trial)
 
 
 def deaf_main_py() -> bytes:
@@ -73,12 +102,15 @@ class Scenario:
     reports: tuple[str, ...] = ("1",)
     reason: str = ""
     spoil: bool = False
+    fuid: str = FUID
     with_folders: bool = True
     """Whether the archive names folders, as some programs do."""
     deleted: tuple[str, ...] = ()
     floor: bytes = b""
     """What `/ota.sequence` holds once the package has been confirmed."""
     firmware: Path = flash.FIRMWARE
+    frozen: bool = False
+    """Whether the agent is in the firmware, and nothing of it but boot.py on flash."""
 
     def rolled_back(self) -> Scenario:
         """The same, but for its end: too many boots of the trial, and the old tree is back."""
@@ -103,7 +135,7 @@ class Scenario:
         """The retained message."""
         pack = [
             {"n": "e", "v": 0},
-            {"n": "i", "vs": FUID},
+            {"n": "i", "vs": self.fuid},
             {"n": "t", "vs": "." + self.kind},
             {"n": "s", "v": len(self.archive)},
         ]
@@ -115,11 +147,20 @@ class Scenario:
             "device_id": DEVICE_ID,
             "device_key": DEVICE_KEY,
             "control_channel": CONTROL_CHANNEL,
-            "mqtt": {"host": "127.0.0.1", "grace_ms": 0},
+            "mqtt": {"host": "127.0.0.1", "tls": False, "grace_ms": 0},
         } | self.config
         root = sample.write_tree(self.old, scratch)
         (root / "ota.json").write_text(json.dumps(config))
-        flash.build(root, image, blocks=self.blocks, mpy=self.mpy, firmware=self.firmware)
+        if self.frozen:
+            (root / "boot.py").write_bytes((self.firmware / "boot.py").read_bytes())
+        flash.build(
+            root,
+            image,
+            blocks=self.blocks,
+            mpy=self.mpy,
+            agent=not self.frozen,
+            firmware=self.firmware,
+        )
 
     def new_tree(self, old: Tree) -> Tree:
         """What the package makes of the files of an old tree (absolute paths), by the rules."""
@@ -210,7 +251,7 @@ def _signed() -> list[Scenario]:
         deleted=deleted,
         floor=b"7",
     )
-    bad = package | {"main.py": b"1/0\n"}
+    bad = package | {"main.py": _BAD_MAIN}
     back = dataclasses.replace(
         good,
         name="undeleted",
@@ -225,8 +266,123 @@ def _signed() -> list[Scenario]:
     return [good, back]
 
 
-def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scenario]:
-    """All scenarios by name, the smallest first. `scratch`: a folder for temporary files."""
+def _few() -> Scenario:
+    """Little of everything: its journal is short enough to flip every bit of it."""
+    return Scenario(
+        "few",
+        "four files: replaced, added, in a new folder; rolled back after 3 bad boots",
+        {"main.py": main_py(1), "d/old.txt": b"old"},
+        {"main.py": _BAD_MAIN, "d/old.txt": b"new", "d/add.txt": b"add", "n/m/in.txt": b"in"},
+        config={"trial_deadline_s": 60},
+        end="old",
+        reports=("1", "2"),
+        reason="rolled back: 3 boots",
+    )
+
+
+def _trusted() -> Scenario:
+    """As few, but good; and the confirm needs TLS, an anchor and what the journal says of it."""
+    few = _few()
+    return Scenario(
+        "trusted",
+        "the same, confirmed; on trial the agent's own HTTPS is tried",
+        few.old | {"main.py": own_https_main_py(1), "ca.der": signing.anchor(1)},
+        few.package | {"main.py": own_https_main_py(2)},
+        config=few.config,
+    )
+
+
+def _shadows() -> Scenario:
+    """A package that brings modules of the names that recovery imports; new code never settles."""
+    broken = dict.fromkeys(("binascii.py", "json.py", "lib/micropython.py", "time.py"), b"1/0\n")
+    return Scenario(
+        "shadows",
+        "broken modules of names that recovery imports; rolled back after soft resets without end",
+        {"main.py": main_py(1), "lib/kept.txt": b"kept"},
+        {"main.py": _RESTLESS_MAIN, "n/m/k/in.txt": b"deep"} | broken,
+        config={"trial_deadline_s": 60},
+        end="old",
+        reports=("1", "2"),
+        reason="rolled back: 3 boots",
+        with_folders=False,
+    )
+
+
+def _nested() -> Scenario:
+    """Folders in new folders, deletions in the root and below, replaced files, twins."""
+    old: Tree = {
+        "main.py": main_py(1),
+        "a/b/kept.txt": b"kept",
+        "a/b/replaced.txt": b"old",
+        "a/gone.bin": bytes(900),
+        "a/same.bin": b"same",
+        "lib/twin.py": b"twin = 1\n",
+        "ota.key1": signing.modulus(1),
+        "top.txt": b"top",
+        "x/y/z/replaced.bin": bytes(range(200)),
+    }
+    package: Tree = {
+        "main.py": _BAD_MAIN,
+        "a/b/new.txt": b"new",
+        "a/b/replaced.txt": b"new",
+        "a/new/deep/file.txt": b"deep",
+        "a/same.bin": b"same",
+        "lib/twin.mpy": bytes([77, 6, 0, 31]) + b"twin",
+        "n1/file.bin": bytes(300),
+        "n1/n2/file.bin": bytes(5000),
+        "n1/n2/n3/file.bin": b"3",
+        "top2.txt": b"top2",
+        "x/y/z/replaced.bin": bytes(700),
+    }
+    deleted = ("top.txt", "a/gone.bin", "lib/twin.py")
+    return Scenario(
+        "nested",
+        "nested new folders, deletions, replaced files, twins; rolled back after 3 bad boots",
+        old,
+        signing.sign(package, 1, 7, deleted),
+        config={"keys": ["/ota.key1"], "require_signature": True, "trial_deadline_s": 60},
+        end="old",
+        reports=("1", "2"),
+        reason="rolled back: 3 boots",
+        deleted=deleted,
+    )
+
+
+def _long() -> Scenario:
+    """Everything that is told of is long: names, how many are deleted, the file id."""
+
+    def name(folder: str, n: int) -> str:
+        return f"{folder}/{chr(97 + n) * 210}{n}.txt"
+
+    old: Tree = {"main.py": main_py(1), "ota.key1": signing.modulus(1)}
+    old |= {name("gone", n): b"gone %d" % n for n in range(24)}
+    old |= {name("kept", n): b"old %d" % n for n in range(4)}
+    package: Tree = {"main.py": _BAD_MAIN} | {name("kept", n): b"new %d" % n for n in range(4)}
+    package |= {name("kept", n): b"added %d" % n for n in range(4, 7)}
+    deleted = tuple(name("gone", n) for n in range(24))
+    return Scenario(
+        "long",
+        "names of 200 letters, 24 deletions, a file id of 64; rolled back after 3 bad boots",
+        old,
+        signing.sign(package, 1, 7, deleted),
+        config={"keys": ["/ota.key1"], "require_signature": True, "trial_deadline_s": 60},
+        blocks=128,
+        end="old",
+        reports=("1", "2"),
+        reason="rolled back: 3 boots",
+        deleted=deleted,
+        fuid="0123456789abcdef" * 4,
+    )
+
+
+def scenarios(
+    scratch: Path, firmware: Path = flash.FIRMWARE, frozen: bool = False
+) -> dict[str, Scenario]:
+    """All scenarios by name, the smallest first. `scratch`: a folder for temporary files.
+
+    `frozen`: those of a node that has the agent in its firmware, with other names; a package that
+    brings modules of the agent is nothing for such a node.
+    """
     v1, v2 = {"main.py": main_py(1)}, {"main.py": main_py(2)}
     old_40, package_40 = _forty()
     ballast = {"ballast.bin": random.Random(1).randbytes(4096 * 12)}
@@ -281,7 +437,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
             "flash nearly full",
             v1 | ballast,
             v2 | {"ballast2.bin": random.Random(2).randbytes(9000)},
-            blocks=77,
+            blocks=80,
         ),
         Scenario(
             "foreign",
@@ -294,7 +450,7 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
             "boots",
             "rolled back after 3 bad boots; no folders are named in the archive",
             old_40,
-            package_40 | {"main.py": b"1/0\n"},
+            package_40 | {"main.py": _BAD_MAIN},
             config=short,
             blocks=160,
             end="old",
@@ -326,12 +482,17 @@ def scenarios(scratch: Path, firmware: Path = flash.FIRMWARE) -> dict[str, Scena
             spoil=True,
         ),
         *_signed(),
+        _few(),
+        _trusted(),
+        _shadows(),
+        _nested(),
+        _long(),
     ]
-    return {s.name: _with_firmware(s, firmware) for s in found}
-
-
-def _with_firmware(scenario: Scenario, firmware: Path) -> Scenario:
-    if firmware == flash.FIRMWARE:
-        return scenario
-    values = {name: getattr(scenario, name) for name in Scenario.__dataclass_fields__}
-    return Scenario(**values | {"firmware": firmware})
+    every = (dataclasses.replace(s, firmware=firmware) for s in found)
+    if frozen:
+        every = (
+            dataclasses.replace(s, name=s.name + FROZEN, frozen=True)
+            for s in every
+            if not any(name.startswith("ota/") for name in s.package)
+        )
+    return {s.name: s for s in every}

@@ -17,6 +17,9 @@ class RTC:
         _sim.rtc.seek(0)
         _sim.rtc.write(bytes((len(data) & 255, len(data) >> 8)) + data)
 
-    def datetime(self, _new=None):
+    def datetime(self, new=None):
+        if new is not None:
+            _sim.load("_clock").set_time(new)
+            return
         t = time.gmtime()
         return (t[0], t[1], t[2], t[6], t[3], t[4], t[5], 0)

@@ -1,0 +1,18 @@
+# Power-up of a node that is more than the usual one.
+
+import sys
+
+import _sim
+
+
+def start(chip, ahead, folder, keys):
+    _sim.chip = chip
+    if chip[3]:
+        _sim.load("_dns").install()
+    if ahead is not None:
+        _sim.load("_clock").advance(ahead)
+    if folder or keys:
+        _sim.load("_frozen").install(folder)
+    if keys:
+        _sim.load("_keys").install(*keys)
+    del sys.modules["_more"]
