@@ -9,10 +9,13 @@ from host_sim import demo, flash, node
 from host_sim.badlink import cli as badlink
 from host_sim.bench import cli as bench
 from host_sim.board import cli as board
+from host_sim.brokers import cli as brokers
 from host_sim.console import cli as console
 from host_sim.errors import SimError
 from host_sim.fleet import cli as fleet
 from host_sim.fuzz import cli as fuzz
+from host_sim.lives import cli as lives
+from host_sim.orders import cli as orders
 from host_sim.powercut import cli as powercut
 from host_sim.scripts import cli as scripts
 
@@ -21,7 +24,22 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each part registers its own sub-commands."""
     parser = argparse.ArgumentParser(prog="python -m host_sim", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    parts = (demo, flash, console, node, board, powercut, badlink, fuzz, bench, scripts, fleet)
+    parts = (
+        demo,
+        flash,
+        console,
+        node,
+        board,
+        powercut,
+        badlink,
+        fuzz,
+        bench,
+        scripts,
+        orders,
+        lives,
+        fleet,
+        brokers,
+    )
     for part in parts:
         part.register(commands)
     return parser

@@ -114,7 +114,7 @@ def run(terminal: Terminal, broker: str) -> int:
     ):
         story = _Story(terminal, bars, changed)
         story.tell(f"a console with a broker ({broker}), an HTTPS server and a fresh CA is up")
-        site = Site(Path(scratch), console, old, blocks=_BLOCKS)
+        site = Site(Path(scratch), console, old, tls=True, blocks=_BLOCKS)
         site.node.log = story.hear
         console.faults.drip = _LINK_BYTES_PER_S
         story.tell(f"a node with version 1 on littlefs: {len(site.files)} files, 4 MB of flash")

@@ -1,10 +1,15 @@
-"""Signed packages, made by hand: no code of the packager or of the agent."""
+"""Signed packages, made by hand: no code of the packager or of the agent. And an anchor."""
 
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import random
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from host_sim.sample import Tree
 
@@ -40,3 +45,21 @@ def sign(package: Tree, key: int, sequence: int, deleted: tuple[str, ...] = ()) 
     number = pow(int.from_bytes(block, "big"), pow(_E, -1, (p - 1) * (q - 1)), p * q)
     signature = base64.b64encode(number.to_bytes(384, "big"))
     return {MANIFEST: text + b"signature " + signature + b"\n"} | package
+
+
+def anchor(key: int) -> bytes:
+    """A certificate (DER) that signs itself with that key; the same bytes in every run."""
+    p, q = _primes(key)
+    d = pow(_E, -1, (p - 1) * (q - 1))
+    private = rsa.RSAPrivateNumbers(
+        p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), rsa.RSAPublicNumbers(_E, p * q)
+    ).private_key()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "anchor")])
+    certificate = (
+        x509.CertificateBuilder(name, name, private.public_key(), key)
+        .not_valid_before(datetime.datetime(2000, 1, 1))
+        .not_valid_after(datetime.datetime(2100, 1, 1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.DER)

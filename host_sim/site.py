@@ -7,10 +7,17 @@ import json
 from pathlib import Path
 
 from host_sim import flash
+from host_sim.agent_code import compile_agent
 from host_sim.console import Console
 from host_sim.link import Link, Profile
 from host_sim.node import Node, Run
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, main_py, write_tree
+
+
+def freeze_agent(folder: Path, source: Path = flash.FIRMWARE) -> None:
+    """Compile the agent into `folder`, for Node(frozen=folder)."""
+    for path in sorted((source / "ota").glob("*.py")):
+        compile_agent(path, folder / "ota" / (path.stem + ".mpy"), f"ota/{path.name}")
 
 
 class Site:
@@ -18,9 +25,10 @@ class Site:
 
     `tree` is the application on its flash (default: a `main.py` of version 1), with `extra`
     beside it. Keys of `config` replace those of the node's `/ota.json`. With `lib` the agent lives
-    in `/lib/ota` instead of `/ota`. `link` is what the link between the two is like (see
-    `host_sim.link`), `mqtt_link` and `https_link` what it is like for one of them; the links end
-    with `close`, or with the `with` that the site is used in.
+    in `/lib/ota` instead of `/ota`; with `frozen` it is in the firmware, and flash has nothing of
+    it but boot.py. `node` are more options of Node, such as its chip. `link` is what the link
+    between the two is like (see `host_sim.link`), `mqtt_link` and `https_link` what it is like for
+    one of them; the links end with `close`, or with the `with` that the site is used in.
     """
 
     mqtt_link: Link | None
@@ -35,8 +43,10 @@ class Site:
         tls: bool = False,
         mpy: bool = True,
         lib: bool = False,
+        frozen: bool = False,
         blocks: int = 512,
         heap: str | None = None,
+        node: dict | None = None,
         config: dict | None = None,
         extra: Tree | None = None,
         link: Profile | str | None = None,
@@ -57,7 +67,9 @@ class Site:
             "device_key": DEVICE_KEY,
             "control_channel": CONTROL_CHANNEL,
             "server": f"localhost:{https_port}",
-            "mqtt": {"host": "localhost", "port": mqtt_port, "tls": tls},
+            # Its brokers send what is retained before they answer a ping, and nobody is to sit
+            # through the patience that a node has with others.
+            "mqtt": {"host": "localhost", "port": mqtt_port, "tls": tls, "grace_ms": 50},
         }
         self._set(config or {})
         self._mpy, self._blocks = mpy, blocks
@@ -67,8 +79,9 @@ class Site:
         (self._root / "ca.pem").write_bytes(console.ca_pem.read_bytes())
         if lib:
             self._move_agent()
-        self._lib = lib
-        self.node = Node(self.image, heap=heap)
+        self._agent_on_flash = not (lib or frozen)
+        firmware = self._freeze_agent(folder / "frozen") if frozen else None
+        self.node = Node(self.image, heap=heap, frozen=firmware, **(node or {}))
         self._build()
 
     def __enter__(self) -> Site:
@@ -105,7 +118,11 @@ class Site:
     def _build(self) -> None:
         (self._root / "ota.json").write_text(json.dumps(self.config))
         flash.build(
-            self._root, self.image, mpy=self._mpy, blocks=self._blocks, agent=not self._lib
+            self._root,
+            self.image,
+            mpy=self._mpy,
+            blocks=self._blocks,
+            agent=self._agent_on_flash,
         )
         # Everything on flash at the start, by absolute path: the agent's files as well.
         self.files = flash.read_tree(self.image)
@@ -117,6 +134,14 @@ class Site:
         for name, content in flash.read_tree(self.image).items():
             place = name if name == "/boot.py" else "/lib" + name
             write_tree({place[1:]: content}, self._root)
+
+    def _freeze_agent(self, firmware: Path) -> Path:
+        """Compile the agent into the folder `firmware`; only boot.py goes on flash."""
+        freeze_agent(firmware)
+        if not (self._root / "boot.py").exists():
+            content = (flash.FIRMWARE / "boot.py").read_bytes()
+            (self._root / "boot.py").write_bytes(content)
+        return firmware
 
     def ask(self, package: bytes, name: str = "package.tar.gz") -> str:
         """Store a package and request it for the node. Returns its file id."""

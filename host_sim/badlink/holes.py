@@ -72,7 +72,8 @@ class BlackHoles:
             wrong = self._judge(hole, wake)
             console.faults.clear()
             lane.mqtt.profile = lane.https.profile = ""
-            after = lane.run(cause="deepsleep", wakes=2, timeout_s=120)
+            # The last one may have to see that a request which was not cleared at once is gone.
+            after = lane.run(cause="deepsleep", wakes=3, timeout_s=120)
             wrong += lane.wrong_end(after, fuid, PACKAGE)
         slow = "; ".join(self._too_slow(hole, wake))
         return Outcome(f"{self.name}/{case}", tuple(wrong), slow, wake.seconds)
@@ -106,7 +107,7 @@ class BlackHoles:
         console = stack.enter_context(Console(folder / "console"))
         period_s = 2 * self._timeout_s if watchdog else 0
         config = {"timeout_s": self._timeout_s, "cycle_s": self._cycle_s}
-        if period_s >= 10:
+        if period_s >= 25:  # the least that a configuration may say
             config |= {"timeout_s": 20, "watchdog_s": period_s}
         lane = Lane(
             console,

@@ -19,6 +19,7 @@ from host_sim.flash import FIRMWARE
 from host_sim.link import Link
 from host_sim.node import Event, Node, Run
 
+NOT_CLEARED = "installed, but the request could not be cleared"
 OLD = {"main.py": sample.main_py(1), "data/kept.bin": b"kept" * 200}
 
 
@@ -98,7 +99,12 @@ class Lane:
             "device_key": key,
             "control_channel": channel,
             "server": f"localhost:{self.https.port}",
-            "mqtt": {"host": "localhost", "port": self.mqtt.port, "tls": self._tls},
+            "mqtt": {
+                "host": "localhost",
+                "port": self.mqtt.port,
+                "tls": self._tls,
+                "grace_ms": 50,
+            },
         }
         tree = OLD | {"main.py": self._main, "ca.der": console.ca_der.read_bytes()}
         tree["ota.json"] = json.dumps(config | self._more).encode()
@@ -140,6 +146,8 @@ class Lane:
             wrong.append("the new tree is not in place, or something is left in /.ota")
         if self.console.retained(self.device_id):
             wrong.append("the request is still retained")
-        if {(report.e, report.i, report.m) for report in wake.reports} != {(1, fuid, None)}:
+        ends = {(report.e, report.i, report.m) for report in wake.reports}
+        # A link that breaks at the clear looks as a broker that refuses it.
+        if ends not in ({(1, fuid, None)}, {(1, fuid, NOT_CLEARED)}):
             wrong.append(f"reports {[report.as_json() for report in wake.reports]}")
         return wrong

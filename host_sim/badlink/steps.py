@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from host_sim.badlink.lane import NOT_CLEARED
 from host_sim.console.faults import Faults
 
 #: How long the resolver of these nodes is silent before it gives up.
@@ -228,16 +229,16 @@ HOLES = {
     ),
     "drip-report": Hole(
         "the control channel drips when the report is due",
-        "later can not connect: OSError 110",
+        "later can not connect: ",  # a wait is over, or all of the time
         Limit(cycles=3, least=6),
         at="pingresp",
         then="drip={drip}ms",
     ),
-    "clear": Hole("PUBACK of the clear", _NO_ANSWER, profile=_SILENT, at="clear"),
+    "clear": Hole("PUBACK of the clear", NOT_CLEARED, profile=_SILENT, at="clear"),
     "clear-drop": Hole(
         "PUBACK of the clear; then nobody can connect",
         _NO_BROKER,
-        Limit(2, least=2),
+        Limit(3, least=2),
         profile=_SILENT,
         at="clear",
         then="connect=drop",

@@ -27,7 +27,11 @@ def boot_calls(laboratory: Laboratory) -> dict:
 
 def ram(laboratory: Laboratory) -> dict[str, int]:
     """Heap that each module takes, in bytes, in this order; what it imports itself comes first."""
-    order = "errors wire link control agent config backoff trust cycle ending admission recovery "
-    order += "request report download fetch body https tarfile_lite archive inflate vetting "
-    order += "journal space places staging signature manifest signed serve borrowed"
+    order = "errors wire link control agent config backoff trust cycle recovery transaction "
+    order += "ending trouble "
+    order += (
+        "admission request report download fetch body https tarfile_lite archive inflate vetting "
+    )
+    order += "journal space places staging signature manifest signed rehearsal serve "
+    order += "borrowed"
     return laboratory.measure("ram", order.split())

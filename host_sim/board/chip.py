@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from host_sim import node_boot
+from host_sim import node_boot, node_chip
 from host_sim.board.child import KEYBOARD_INTERRUPT
 from host_sim.errors import SimError
 from host_sim.node_boot import Boot, End
@@ -50,7 +50,6 @@ class Chip(Boot):
         `patient`: it was woken by hand. What is typed waits until boot.py has done its work; a
         Ctrl-C among it comes in time, however soon main.py would sleep again.
         """
-        self.report = report
         self.raw = raw  # follows what the interpreter does
         self._greets_in_raw = raw
         self.patient = patient
@@ -59,15 +58,8 @@ class Chip(Boot):
         self.listening = False
         self.was_in_main = False
         self.greeting_is_due = False
-        self.timers: dict[int, node_boot.Timer] = {}
-        self.firing = False
-        self.nudge = 0.0
-        self.watchdog: float | None = None
-        self.at_repl = None  # here time is real: Boot would skip to the next timer
-        self.callbacks_left = 0
-        self.jumped = 0.0
-        self.pending = b""
-        self.status = 0
+        # at_repl stays None: here Boot is not to skip to the next timer.
+        self._begin(report, node_chip.Chip())
         self._hidden: bytes | None = None  # the greeting that is not to be seen
         self._tail = b""
         self._running_since: float | None = None
@@ -93,9 +85,11 @@ class Chip(Boot):
     def patience_s(self) -> float:
         """Seconds until something is due."""
         now = time.monotonic()
-        due = [timer.due for timer in self.timers.values()] if not self.firing else [self.nudge]
+        due = [timer.due - self.jumped for timer in self.timers.values()]
+        if self.queue:
+            due.append(self.nudge)
         if self.watchdog is not None:
-            due.append(self.watchdog)
+            due.append(self.watchdog - self.jumped)
         if self.listening and self.typed:
             due.append(now + SETTLED_S)
         return max(0.0, min([now + 1, *due]) - now)

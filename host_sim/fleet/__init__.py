@@ -1,1 +1,1 @@
-"""Many nodes at one console: all asked at once, and all bereft of their broker at once."""
+"""Many nodes at one console: all asked at once, and all without their broker at once."""

@@ -108,7 +108,14 @@ class News:
 
 
 def digest(files: Tree, folders: list[str]) -> str:
-    """A tree in short."""
+    """A tree in short.
+
+    Without what a node remembers of a request whose clear nobody has acknowledged: a later
+    contact forgets it.
+    """
+    if "/.ota/done" in files:
+        files = {name: content for name, content in files.items() if name != "/.ota/done"}
+        folders = [name for name in folders if name != "/.ota"]
     tree = hashlib.sha256(repr(sorted(folders)).encode())
     for name, content in sorted(files.items()):
         tree.update(repr((name, content)).encode())

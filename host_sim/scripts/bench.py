@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import re
@@ -98,12 +99,12 @@ class Bench:
             "device_key": DEVICE_KEY,
             "control_channel": CONTROL_CHANNEL,
             "server": f"localhost:{self._links['https'].port}",
-            "mqtt": {"host": "localhost", "port": mqtt.port, "tls": tls},
+            "mqtt": {"host": "localhost", "port": mqtt.port, "tls": tls, "grace_ms": 50},
             "report": report,
             "trial_wakes": TRIAL_WAKES,
             "trial_deadline_s": 60,
             "max_attempts": 3,
-            "watchdog_s": 10,
+            "watchdog_s": 25,
         }
         tree = script.old_tree() | {
             "ota.json": json.dumps(config).encode(),
@@ -265,8 +266,10 @@ class Performance:
         self._story.append(run.output.strip())
         if longest > limit_s:
             outcome.wrong.append(f"a boot took {longest:.1f} s of {limit_s:.0f}")
+        # At the REPL it is the deadline of a trial.
+        unfed = any(pair[1] == "wdt" and pair[0] != "repl" for pair in itertools.pairwise(names))
         for name in ("wdt", "timeout", "boot_limit", "nor_violation"):
-            if name in names:
+            if name in names and (name != "wdt" or unfed):
                 outcome.wrong.append(f"{name} in wake {outcome.wakes}")
         return run
 

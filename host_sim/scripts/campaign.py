@@ -5,15 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
-from pathlib import Path
+from typing import Any
 
-from host_sim import flash
 from host_sim.errors import SimError
-from host_sim.scripts.bench import Bench, Outcome
+from host_sim.scripts.bench import Outcome
 
 
 @dataclass
@@ -41,26 +41,25 @@ class Tally:
 
     def __str__(self) -> str:
         ends = ", ".join(f"{n} {name}" for name, n in sorted(self.ends.items()))
+        # Nobody measures it in `orders`.
+        longest = f"; longest boot {self.longest_boot_s:.1f} s" if self.longest_boot_s else ""
         return (
             f"{self.scripts} scripts, {len(self.failures)} failures: {self.wakes} wakes, "
             f"{self.boots} boots, {self.power_cuts} power cuts; "
-            f"{self.ends.total()} requests: {ends}; longest boot {self.longest_boot_s:.1f} s"
+            f"{self.ends.total()} requests: {ends}{longest}"
         )
 
 
 def run_all(
-    seeds: list[int], jobs: int, broker: str, firmware: Path = flash.FIRMWARE
-) -> Iterator[Outcome]:
-    """The outcome of each seed's script, as they come, from so many processes."""
+    seeds: list[int], jobs: int, bench: Callable[[], AbstractContextManager[Any]]
+) -> Iterator[Any]:
+    """The outcome of each seed on a bench of each of so many processes, as they come."""
     # Not forked: that would take along half of what the threads here are doing.
     context = multiprocessing.get_context("spawn")
-    queue: SimpleQueue[Outcome | str] = context.SimpleQueue()
+    queue: SimpleQueue[Any] = context.SimpleQueue()
     stop = context.Event()
     shares = [share for n in range(jobs) if (share := seeds[n::jobs])]
-    workers = [
-        context.Process(target=_work, args=(share, broker, firmware, queue, stop))
-        for share in shares
-    ]
+    workers = [context.Process(target=_work, args=(share, bench, queue, stop)) for share in shares]
     for worker in workers:
         worker.start()
     try:
@@ -75,13 +74,13 @@ def run_all(
             worker.join()
 
 
-def _work(seeds: list[int], broker: str, firmware: Path, queue: SimpleQueue, stop: Event) -> None:
+def _work(seeds: list[int], bench: Callable, queue: SimpleQueue, stop: Event) -> None:
     try:
-        with Bench(broker, firmware) as bench:
+        with bench() as ready:
             for seed in seeds:
                 if stop.is_set():
                     return
-                queue.put(bench.run(seed))
+                queue.put(ready.run(seed))
     except SimError as error:
         queue.put(str(error))
     except Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import time
 
@@ -45,7 +46,8 @@ def _command(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     with Progress(*columns, console=terminal, transient=True) as bars:
         task = bars.add_task("scripts", total=len(seeds))
-        for outcome in run_all(seeds, arguments.jobs, arguments.broker):
+        bench = functools.partial(Bench, arguments.broker)
+        for outcome in run_all(seeds, arguments.jobs, bench):
             tally.add(outcome)
             bars.advance(task)
             if outcome.wrong:

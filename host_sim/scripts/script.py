@@ -47,7 +47,8 @@ _BAD_MAINS = {
     "crashes": b"1 / 0\n",
     "does not compile": b"def (:\n",
     "resets": b"import machine\nmachine.reset()\n",
-    "never connects": b"import machine\nmachine.deepsleep(1000)\n",
+    "never connects": b"import machine\nimport ota\nconfig = ota.load_config()\n"
+    b"config['mqtt']['port'] = 1\nota.Agent(config).check()\nmachine.deepsleep(1000)\n",
 }
 
 

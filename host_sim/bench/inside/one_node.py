@@ -12,6 +12,8 @@ import time
 import counted_flash
 import vfs
 
+import __main__
+
 _IDS = {"device_id": "d", "device_key": "k", "control_channel": "c"}
 
 
@@ -30,17 +32,25 @@ class _Machine:
     PWRON_RESET = 1
     HARD_RESET = 2
     DEEPSLEEP_RESET = 4
+    SOFT_RESET = 5
     cause = 1
 
     class Timer:
         """Never fires."""
 
-        ONE_SHOT = 0
-
         def __init__(self, number):
             pass
 
-        def init(self, mode=0, period=0, callback=None):
+        def init(self, period=0, callback=None):
+            """As on an ESP32."""
+
+    class WDT:
+        """Never bites."""
+
+        def __init__(self, timeout=0):
+            pass
+
+        def feed(self):
             """As on an ESP32."""
 
     def reset_cause(self):
@@ -51,16 +61,26 @@ class _Machine:
 
 
 class _Control:
-    """A control channel on which one request waits, or none."""
+    """A control channel on which one request waits, or none; its broker takes every clear."""
 
     topic = b"topic"
+    skipped = 0
+    sure = True
 
     def __init__(self, request):
-        self.request = request
-        self.bad = self.link = None
+        self.retained = self.request = request
+        self.bad = self.link = self.echo = self.kept = None
+        self.client = self
+        self.cb = self.on_message
 
-    def connect(self):
-        self.link = True
+    def connect(self, patient=False):
+        self.link = self
+        self.request = self.retained
+        try:
+            os.stat("/.ota")
+            return True
+        except OSError:
+            return False
 
     def pending(self):
         return self.request
@@ -68,8 +88,15 @@ class _Control:
     def fence(self):
         pass
 
-    def ask(self, *_):
-        pass
+    def on_message(self, topic, payload):
+        self.retained = self.request = None
+
+    def set_callback(self, callback):
+        self.cb = callback
+
+    def ask(self, name, topic, payload, retain, _):
+        if retain:
+            self.cb(topic, payload)
 
     def close(self):
         self.link = None
@@ -101,6 +128,13 @@ class Node:
             counted_flash.write(path, files[path])
         # Costs that every package has, not this one: littlefs looks for free blocks at first use.
         os.statvfs("/")
+        self._boot()
+
+    def _boot(self):
+        # In fresh names, as at power-up; the agent looks for one of them.
+        names = {}
+        execfile("/boot.py", names)  # noqa: F821 - a builtin of MicroPython
+        __main__._trial = names["_trial"]
 
     def check(self, package=None, progress=None, config=_IDS):
         """One check with this package waiting; "reset" where it ends in a reset."""
@@ -132,7 +166,7 @@ class Node:
                 del sys.modules[name]
         counted_flash.mount(self.flash)
         self.machine.cause = 2
-        execfile("/boot.py")  # noqa: F821 - a builtin of MicroPython
+        self._boot()
 
     def update(self, package, config=_IDS):
         """Stage, install, reset, confirm. {step: [bytes programmed, erases]} and other counts.

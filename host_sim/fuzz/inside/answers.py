@@ -19,7 +19,8 @@ _CONFIG = {
     "min_rate": 1,
 }
 _HOST = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-."
-_LINES = (b"GET /", b"Host: ", b"User-Agent: ", b"Connection: ", b"Range: bytes=", b'If-Range: "')
+_LINES = (b"GET /", b"Host: ", b"User-Agent: ", b"Accept-Encoding: identity", b"Connection: ")
+_LINES += (b"Range: bytes=", b'If-Range: "')
 _buffer = bytearray(300)
 _limits = Limits(1000, 1 << 30)
 
@@ -202,7 +203,7 @@ def _check_request(wire):
     if not wire.sent.endswith(b"\r\n\r\n"):
         raise Violation("the request reads %r" % wire.sent)
     lines = wire.sent[:-4].split(b"\r\n")
-    if len(lines) not in (4, 6) or len(lines[0].split(b" ")) != 3:
+    if len(lines) not in (5, 7) or len(lines[0].split(b" ")) != 3:
         raise Violation("the request reads %r" % wire.sent)
     for i in range(len(lines)):
         if not lines[i].startswith(_LINES[i]) or min(lines[i]) < 32 or max(lines[i]) > 126:
