@@ -43,12 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
     show.add_argument("--port", metavar="DEVICE")
     show.add_argument("--stay", action="store_true", help="do not reset it afterwards")
 
-    anchor = commands.add_parser("ca", help="the trust anchor onto a board")
+    anchor = commands.add_parser("ca", help="the trust anchors onto a board")
     anchor.add_argument("--port", metavar="DEVICE")
-    source = anchor.add_mutually_exclusive_group(required=True)
+    source = anchor.add_mutually_exclusive_group()
     source.add_argument("--host", metavar="HOST[:PORT]", help="the public root of this server")
     source.add_argument("--chain", type=Path, metavar="FILE", help="that of this server's chain")
-    source.add_argument("--file", type=Path, metavar="FILE", help="this root, PEM or DER")
+    source.add_argument("--file", type=Path, metavar="FILE", help="these roots, PEM or DER")
 
     commands.add_parser("dist", help="package.json, and dist/ with the compiled agent")
     return parser
@@ -69,7 +69,10 @@ def _run(arguments: argparse.Namespace, terminal: Console) -> None:
             mqtt=arguments.mqtt,
             tls=tls,
         )
-        terminal.print(f"{arguments.file} is written; only you can read it, and git ignores it")
+        ignored = ", and git ignores it" if provision.is_ignored(arguments.file) else ""
+        terminal.print(f"{arguments.file} is written; only you can read it{ignored}")
+        if not provision.check(arguments.file)[1]:
+            terminal.print(provision.PLAIN)
     elif command == "deploy":
         deploy(
             Board(arguments.port),
@@ -84,14 +87,16 @@ def _run(arguments: argparse.Namespace, terminal: Console) -> None:
     elif command == "status":
         status(Board(arguments.port), terminal, arguments.stay)
     else:
+        if not (arguments.host or arguments.chain or arguments.file):
+            raise DeployError("which trust anchor? Say HOST=server, CHAIN=file or CA=file")
         board = Board(arguments.port)
         if arguments.host:
-            root = ca.of_host(arguments.host)
+            anchors = [ca.of_host(arguments.host)]
         elif arguments.chain:
-            root = ca.of_chain(arguments.chain)
+            anchors = [ca.of_chain(arguments.chain)]
         else:
-            root = ca.of_file(arguments.file)
-        ca.install(board, terminal, root)
+            anchors = ca.of_file(arguments.file)
+        ca.install(board, terminal, anchors)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -46,16 +46,16 @@ def deploy(
         f"{size / 1024:.0f} KB"
     )
     terminal.print(f"boot.py  {todo.boot}")
+    tell_frozen(terminal, found)
     if todo.nothing and not keep_trial:
         terminal.print("[green]all of it was there already[/], verified by SHA-256")
         board.reset()
     else:
         _carry_out(board, terminal, todo, found, keep_trial)
         terminal.print("[green]done[/], verified by SHA-256 on the board")
-    if found.ca not in found.files:
-        terminal.print(
-            f"[yellow]no trust anchor in {found.ca}[/]: make ca HOST=… PORT={board.port}"
-        )
+    if not found.anchored:
+        where = " or ".join(found.ca)
+        terminal.print(f"[yellow]no trust anchor in {where}[/]: make ca HOST=… PORT={board.port}")
     terminal.print("the board has been reset and runs")
 
 
@@ -67,6 +67,20 @@ def tell_board(terminal: Console, found: Found) -> None:
         f"board    {found.machine}, MicroPython {version}, {abi}, {found.free >> 10} KB free",
         highlight=False,
     )
+
+
+def tell_frozen(terminal: Console, found: Found) -> None:
+    """A line for each file of the firmware's that runs in place of one on flash."""
+    if found.frozen_boot:
+        terminal.print(
+            "boot.py  [red]frozen into the firmware: it runs in place of the one on flash, and "
+            "nothing brings a failed update back[/]"
+        )
+    if found.frozen("main"):
+        terminal.print(
+            "main.py  [yellow]frozen into the firmware: it runs in place of the one on flash, and "
+            "of any that a package brings[/]"
+        )
 
 
 def _carry_out(
@@ -134,7 +148,7 @@ def undeploy(board: Board, terminal: Console) -> None:
     boot_user = mine and "/boot_user.py" in found.files
     remove = [path for path in found.files if path.rpartition("/")[0] in ours and is_module(path)]
     remove += [path for path in found.files if path.endswith("~")]
-    remove += ["/.ota", "/ota.json", found.ca]
+    remove += ["/.ota", "/ota.json", *found.ca]
     if mine and not boot_user:
         remove.append("/boot.py")
     board.run("remove", reset=True, remove=remove, folders=ours, boot_user=boot_user)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import zlib
 from dataclasses import dataclass, field
 
 from tools.deploy import firmware
@@ -15,6 +17,10 @@ PLACES = ("/ota", "/lib/ota")
 ROOT_FILES = ("/boot.py", "/boot_user.py", "/ota.json")
 #: Blocks beside the files' own: folders, and what littlefs needs to work.
 _SPARE_BLOCKS = 6
+#: Of an open update, as its state says.
+PHASES = ("commit", "trial", "back")
+#: What an ESP32's flash erases at a time, and the block of its littlefs.
+ERASE_BLOCK = 4096
 #: littlefs keeps pointers at the begin of each block of a file.
 _POINTERS = 40
 
@@ -29,15 +35,32 @@ class Found:
     fat: bool
     block: int
     free: int
-    ca: str
-    state: str | None
-    boot: str | None
+    ca: list[str]  # paths of the trust anchors
+    state: str | None  # base64
+    boot: str | None  # base64
     files: dict[str, list]
+    sector: int | None = None  # bytes in a block of an ESP32's flash, as its firmware takes it
+    started: bool = False  # our boot.py has run
+    printed: list[str] = field(default_factory=list)  # by help("modules")
+
+    def frozen(self, name: str) -> bool:
+        """True when a module of this name is frozen into the firmware, or built in."""
+        return any(name in line.split() for line in self.printed)
+
+    @property
+    def frozen_boot(self) -> bool:
+        """True when a boot.py that is not ours runs in place of the one on flash."""
+        return self.frozen("boot") and not self.started
 
     def folder(self, place: str) -> list[str]:
         """Names of the files in a folder, without what is aside."""
         names = [path.rpartition("/")[2] for path in self.files if _parent(path) == place]
         return [name for name in names if not name.endswith("~")]
+
+    @property
+    def anchored(self) -> bool:
+        """True when one of the trust anchors is there: a node needs no more."""
+        return any(path in self.files for path in self.ca)
 
     def has(self, path: str, content: bytes) -> bool:
         """True when the file is there and is the same."""
@@ -71,19 +94,40 @@ def probe_arguments() -> dict:
 
 def check_flash(found: Found) -> None:
     """Refuse a flash on which the agent's promises would not hold."""
+    if found.sector not in (None, ERASE_BLOCK):
+        raise DeployError(
+            f"the board's firmware takes its flash in blocks of {found.sector} bytes, on which "
+            "littlefs does not work: put another firmware on it (docs/deploying.md, “A board with "
+            "FAT”)"
+        )
     if found.fat:
         raise DeployError(
             "the board's flash is FAT, which a power cut can break: format it as littlefs first "
             "(docs/deploying.md, “A board with FAT”)"
         )
+    if found.block != ERASE_BLOCK:
+        raise DeployError(
+            f"the board's littlefs has blocks of {found.block} bytes, the agent counts on the "
+            f"{ERASE_BLOCK} of an ESP32"
+        )
 
 
 def phase(found: Found) -> str | None:
-    """commit, trial or back while an update is open, None when none is."""
+    """commit, trial or back while an update is open, None when none is.
+
+    "unknown" when it is an agent of another version that has opened it.
+    """
     if found.state is None:
         return None
-    fields = found.state.split(" ")
-    return fields[1] if len(fields) > 2 else "unknown"
+    text = base64.b64decode(found.state)
+    if text.startswith(b"1 "):  # the first version's, which has no check sum
+        fields = text.decode(errors="replace").split(" ")
+        return fields[1] if fields[1] in PHASES else "unknown"
+    for line in text.split(b"\n"):
+        state, _, check_sum = line.rpartition(b" ")
+        if check_sum == b"%08x" % zlib.crc32(state):
+            return json.loads(state)[1] if state.startswith(b"[2,") else "unknown"
+    return "back"  # damaged: the next boot rolls it back
 
 
 def check_transaction(found: Found, keep_trial: bool) -> None:
@@ -177,6 +221,12 @@ def make(
 
 
 def _plan_boot(plan: Plan, found: Found, boot: str | None) -> None:
+    if found.frozen_boot and boot != "keep":
+        raise DeployError(
+            "a boot.py is frozen into the board's firmware and runs in place of ours, so that "
+            "nothing brings a failed update back: put another firmware on it, or say BOOT=keep "
+            "if that is meant"
+        )
     kind = boot_kind(found)
     plan.boot = {
         "none": "ours",

@@ -16,25 +16,41 @@ from tools.deploy.firmware import FIRMWARE, ROOT
 #: Becomes /ota.json on the board, byte for byte.
 DEFAULT = ROOT / "provision.json"
 
+#: For people, wherever a node is told of that does so.
+PLAIN = "[yellow]plain MQTT: the device key goes over the network in clear[/]"
+
 _CHECK = """
 import ota
 try:
-    ota.load_config({path!r})
+    config = ota.load_config({path!r})
 except Exception as error:
     print(error)
+else:
+    print(bool(config["mqtt"]["tls"]))
 """
+
+
+def is_ignored(path: Path) -> bool:
+    """Whether a line of .gitignore names this file. Elsewhere nobody knows what git does."""
+    path = path.resolve()
+    return path.parent == ROOT and path.match("provision*.json")
 
 
 def read(path: Path) -> bytes:
     """The file's content, if the agent itself accepts it."""
+    return check(path)[0]
+
+
+def check(path: Path) -> tuple[bytes, bool]:
+    """The file's content, if the agent itself accepts it; and whether MQTT is over TLS."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DeployError(f"{path} can not be read: {error.strerror}") from error
     said = run_code(_CHECK.format(path=str(path)), path=[FIRMWARE]).output.strip()
-    if said:
+    if said not in ("True", "False"):
         raise DeployError(f"{path}: {said.removeprefix('bad configuration: ')}")
-    return content
+    return content, said == "True"
 
 
 def write(

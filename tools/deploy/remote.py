@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import serial
 from serial.tools import list_ports
 
 from tools.deploy.errors import DeployError
@@ -24,6 +25,8 @@ MARK = "@deploy "
 SILENCE_S = 20.0
 #: mpremote's reset comes a little after mpremote has gone.
 RESET_S = 0.3
+#: A board at its prompt begins a soft reset at once.
+SOFT_RESET_S = 3.0
 
 
 class Board:
@@ -46,6 +49,22 @@ class Board:
         """Press the reset button."""
         self.session([], reset=True)
 
+    def soft_reset(self) -> bool:
+        """Ctrl-D at the friendly REPL, after which main.py runs. False when it did not come.
+
+        mpremote's own soft reset stays in the raw REPL, where a board runs no main.py; so these
+        two bytes are all that goes over the wire without it.
+        """
+        try:
+            with serial.Serial(self.port, 115200, timeout=0.1) as wire:
+                wire.write(b"\x03\x04")
+                said, until = b"", time.monotonic() + SOFT_RESET_S
+                while b"soft reboot" not in said and time.monotonic() < until:
+                    said += wire.read(wire.in_waiting or 1)
+        except (OSError, serial.SerialException):
+            return False
+        return b"soft reboot" in said
+
     def session(
         self,
         steps: Sequence[Run | Copy],
@@ -58,12 +77,18 @@ class Board:
         `copying` is called as each file begins to be copied.
         """
         answers: list[dict] = []
+        printed: list[str] = []  # since the last answer
         files = {str(path): path for step in steps for path in getattr(step, "files", ())}
 
         def hear(line: str) -> None:
             if line.startswith(MARK):
                 answers.append(json.loads(line[len(MARK) :]))
-            elif line.startswith("cp ") and copying:
+                if "printed" in answers[-1]:
+                    answers[-1]["printed"] = printed[:]
+                printed.clear()
+                return
+            printed.append(line)
+            if line.startswith("cp ") and copying:
                 name = line[3:].rpartition(" :")[0]
                 if name in files:
                     copying(files[name])

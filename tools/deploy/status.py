@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.console import Console
 
 from tools.deploy import firmware, plan
-from tools.deploy.deploy import probe, tell_board
+from tools.deploy.deploy import probe, tell_board, tell_frozen
 from tools.deploy.plan import Found
+from tools.deploy.provision import PLAIN
 from tools.deploy.remote import Board
 
 _BOOT = {
@@ -27,9 +28,15 @@ _STATES = {
 
 
 def status(board: Board, terminal: Console, stay: bool) -> None:
-    """Say what runs. The node is interrupted for it, and reset afterwards unless `stay`."""
+    """Say what runs. The node is interrupted for it, and begins anew afterwards unless `stay`.
+
+    By a soft reset, which weighs little in a trial: looking at it must not end it.
+    """
     found = probe(board)
-    told = board.run("status", reset=not stay)
+    told = board.run("status")
+    again = "begins anew" if not stay and board.soft_reset() else "has been reset"
+    if not stay and again == "has been reset":
+        board.reset()
 
     def line(name: str, text: str) -> None:
         terminal.print(f"{name:<8} {text}", highlight=False)
@@ -37,16 +44,21 @@ def status(board: Board, terminal: Console, stay: bool) -> None:
     tell_board(terminal, found)
     if found.fat:
         line("flash", "[red]FAT: deploy refuses it[/]")
+    elif found.block != plan.ERASE_BLOCK:
+        line("flash", f"[red]blocks of {found.block} bytes: deploy refuses it[/]")
     line("agent", _agent(found, told))
     line("boot.py", _BOOT[plan.boot_kind(found)])
+    tell_frozen(terminal, found)
     if "/boot_user.py" in found.files:
         line("", "/boot_user.py runs after it")
     if "error" not in told:
         line("config", _config(found, told["config"]))
+        if isinstance(told["config"], dict) and not told["config"]["mqtt"]["tls"]:
+            line("", PLAIN)
         line("update", _update(told["status"]))
         line("report", _report(told["status"]["undelivered"]))
     if not stay:
-        line("", "the node was interrupted for this and has been reset")
+        line("", f"the node was interrupted for this and {again}")
 
 
 def _agent(found: Found, told: dict) -> str:
@@ -73,7 +85,7 @@ def _config(found: Found, config: dict | str) -> str:
         return f"[red]{config}[/]"
     mqtt = config["mqtt"]
     tls = " with TLS" if mqtt["tls"] else ""
-    anchor = "" if config["ca"] in found.files else f", [red]no trust anchor in {config['ca']}[/]"
+    anchor = "" if found.anchored else f", [red]no trust anchor in {' or '.join(found.ca)}[/]"
     return f"{config['server']}, MQTT {mqtt['host']}:{mqtt['port']}{tls}{anchor}"
 
 
@@ -81,6 +93,8 @@ def _update(state: dict) -> str:
     text = _STATES.get(state["state"], state["state"])
     if state["file_id"]:
         text += f": {state['file_id']}, boots counted: {state['boots']}"
+        if "boots_most" in state:
+            text += f" of {state['boots_most']}"
     return text
 
 

@@ -17,14 +17,23 @@ from tools.package.errors import PackageError
 _WINDOW = 13
 
 
+def _named(text: str) -> Path:
+    """A path that was given: an empty one would be the folder that one happens to be in."""
+    if not text:
+        raise argparse.ArgumentTypeError("no name given: make package SRC=folder OUT=file")
+    return Path(text)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.package", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     make = commands.add_parser("build", help="make a package from a folder or from git")
-    make.add_argument("source", type=Path, metavar="FOLDER", help="the node's root")
-    make.add_argument("--out", type=Path, required=True, metavar="FILE", help="*.tar or *.tar.gz")
+    make.add_argument("source", type=_named, metavar="FOLDER", help="the node's root")
+    make.add_argument(
+        "--out", type=_named, required=True, metavar="FILE", help="*.tar or *.tar.gz"
+    )
     make.add_argument("--git", metavar="A..B", help="only what changed between two commits")
     for name, what in (
         ("exclude", "leave these out"),
@@ -81,6 +90,7 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         selection = sources.from_git(arguments.source, arguments.git, arguments.exclude)
     else:
         selection = sources.from_folder(arguments.source, arguments.exclude)
+    of_macos = selection.of_macos
     selection = transform.apply(selection, arguments.minify, arguments.compile)
     selection.deleted.update(arguments.delete)
     content = build(
@@ -101,6 +111,8 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         out.write_bytes(content)
     except OSError as error:
         raise PackageError(f"{out} can not be written: {error.strerror}") from error
+    if of_macos:
+        terminal.print(f"left out: {of_macos} files of macOS (._*, .DS_Store, __MACOSX)")
     whose = f"signed with key {keys.key_id(signer.modulus)}" if signer else "not signed"
     terminal.print(
         f"{escape(str(out))}: {len(content)} bytes, {len(selection.files)} files, "

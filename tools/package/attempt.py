@@ -43,6 +43,7 @@ outcome = agent.check()
 print("@ end", outcome, agent.reason)
 """
 _FLOOR = "/ota.sequence"
+_ANCHOR = "/try~ca.der"
 _IDS = ("device_id", "device_key", "control_channel")
 
 
@@ -84,8 +85,11 @@ def attempt(package: bytes, image: Path) -> Cost:
         config["server"] = f"localhost:{console.ports.https}"
         mqtt = {"host": "localhost", "port": console.ports.mqtt, "tls": False}
         config["mqtt"] = config.get("mqtt", {}) | mqtt
+        # Beside the node's own: the package may bring others in their place.
+        anchors = config.get("ca", "/ca.der")
+        config["ca"] = [*([anchors] if isinstance(anchors, str) else anchors), _ANCHOR]
+        tree[_ANCHOR] = console.ca_der.read_bytes()
         tree["/ota.json"] = json.dumps(config).encode()
-        tree[config.get("ca", "/ca.der")] = console.ca_der.read_bytes()
         root = write_tree(
             {path[1:]: content for path, content in tree.items()}, Path(scratch, "r")
         )

@@ -29,6 +29,13 @@ def build(
     if not files and not deleted:
         raise PackageError("nothing to package: no file has changed, or all are excluded")
     _check_names(files, deleted)
+    for path, content in files.items():
+        if b"PRIVATE KEY-----" in content or (
+            path.endswith(".json") and b'"device_key"' in content
+        ):
+            raise PackageError(
+                f"{path} has a secret key in it, and a package has none: --exclude {path}"
+            )
     manifest = Manifest(
         key=key_id(signer.modulus) if signer else "none",
         sequence=sequence,
@@ -69,6 +76,12 @@ def _check_names(files: dict[str, bytes], deleted: list[str]) -> None:
             raise PackageError(f"{path} is a file and a folder")
         if path in ("boot.mpy", "main.mpy", "boot_user.mpy"):
             raise PackageError(f"{path}: no node runs it, only its source: --exclude {path}")
+        folder = path.rpartition(".")[0] + "/"
+        if paths.twin(path) and any(gone.startswith(folder) for gone in deleted):
+            raise PackageError(
+                f"{path}: the empty folder {folder} stays on a node, and MicroPython imports that "
+                "one first: give the module another name"
+            )
         if path.endswith(".py") and paths.twin(path) in files:
             raise PackageError(
                 f"both {path} and {paths.twin(path)}: --exclude one, a node takes only one"

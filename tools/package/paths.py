@@ -50,6 +50,12 @@ def matches(path: str, patterns: list[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
+def of_macos(path: str) -> bool:
+    """True for what macOS puts beside files, and shows to nobody there; a node passes over it."""
+    parts = path.split("/")
+    return any(each.startswith("._") or each in (".DS_Store", "__MACOSX") for each in parts)
+
+
 def twin(path: str) -> str | None:
     """The other form of a module, `x.mpy` for `x.py`; None for what is no module."""
     if path.endswith(".mpy"):

@@ -10,7 +10,7 @@ from tools.package import paths
 from tools.package.errors import PackageError
 
 #: Never part of a node, wherever they turn up.
-_LITTER = ["__pycache__", "*.pyc", ".git", ".DS_Store"]
+_LITTER = ["__pycache__", "*.pyc", ".git"]
 _REGULAR = ("100644", "100755")
 
 
@@ -20,6 +20,8 @@ class Selection:
 
     files: dict[str, bytes] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
+    of_macos: int = 0
+    """How many files of macOS have been left out."""
 
 
 def from_folder(folder: Path, exclude: list[str]) -> Selection:
@@ -30,6 +32,9 @@ def from_folder(folder: Path, exclude: list[str]) -> Selection:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if paths.matches(name, _LITTER + exclude):
+            continue
+        if paths.of_macos(name):
+            selection.of_macos += not path.is_dir()
             continue
         if path.is_symlink():
             raise PackageError(f"{path} is a link, packages hold files only: --exclude {name}")
@@ -61,6 +66,9 @@ def from_git(project: Path, span: str, exclude: list[str]) -> Selection:
         _, mode, _, blob, kind = row.decode().split()
         path = name.decode(errors="surrogateescape")
         if paths.matches(path, _LITTER + exclude):
+            continue
+        if paths.of_macos(path):
+            selection.of_macos += 1
             continue
         paths.check(path)
         if kind == "D":

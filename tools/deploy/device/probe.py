@@ -48,13 +48,29 @@ def run():
             if not names:
                 os.remove(name)
 
-    def ca_path():
+    def ca_paths():
         # Of all that is in it only this: it also holds the device key.
         try:
-            return json.loads(read("/ota.json", 4096)).get("ca", "/ca.der")
+            ca = json.loads(read("/ota.json", 4096)).get("ca", "/ca.der")
         except (TypeError, ValueError, AttributeError):
-            return "/ca.der"
+            ca = "/ca.der"
+        return ca if type(ca) is list else [ca]
 
+    def sector():
+        # Of the block device, where it is an ESP32's; elsewhere nobody knows its name.
+        try:
+            import flashbdev
+
+            return flashbdev.bdev.ioctl(5, 0)
+        except Exception:
+            return None
+
+    # Told by C, and to nobody but the wire: the host reads it there. Builtin modules, and frozen
+    # ones, of which a boot.py or main.py wins over the one on flash.
+    try:
+        help("modules")
+    except NameError:
+        pass
     implementation = sys.implementation
     flash = os.statvfs("/")
     found = {
@@ -64,15 +80,19 @@ def run():
         "fat": is_fat(),
         "block": flash[0],
         "free": flash[0] * flash[3],
-        "ca": ca_path(),
+        "ca": ca_paths(),
         "state": None,
+        "sector": sector(),
+        # A global of our boot.py, whatever else has run behind it.
+        "started": "_trial" in globals(),
+        "printed": [],
     }
     state = read("/.ota/state", 400)
     if state is not None:
-        found["state"] = state.decode()
+        found["state"] = b2a_base64(state).decode()
     boot = read("/boot.py", 16384)
     found["boot"] = None if boot is None else b2a_base64(boot).decode()
-    paths = [path + tail for path in args["paths"] + [found["ca"]] for tail in ("", "~")]
+    paths = [path + tail for path in args["paths"] + found["ca"] for tail in ("", "~")]
     for folder in args["folders"]:
         paths += [folder + "/" + entry[0] for entry in listed(folder)]
     files = {}

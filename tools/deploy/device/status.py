@@ -19,7 +19,6 @@ def run():
             told["config"] = {
                 "server": config["server"],
                 "mqtt": config["mqtt"],
-                "ca": config["ca"],
             }
         except Exception as error:
             told["config"] = str(error)
