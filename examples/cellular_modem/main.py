@@ -12,8 +12,8 @@ PERIOD_MS = 60 * 60 * 1000
 print("version", VERSION, "wakes")
 config = ota.load_config()
 modem = Modem()
-umqtt.socket = Sockets(modem)
 device, mqtt = config["device_id"], config["mqtt"]
+umqtt.socket = Sockets(modem, mqtt["tls"])
 client = umqtt.MQTTClient(device, mqtt["host"], mqtt["port"], device, config["device_key"], 300)
 agent = ota.Agent(config, client=client, open_stream=lambda url: get(modem, url))
 

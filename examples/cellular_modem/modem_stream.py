@@ -102,14 +102,15 @@ class ModemSocket(io.IOBase):
 
 
 class Sockets:
-    """Stands where umqtt.simple looks for the module `socket`."""
+    """Stands where umqtt.simple looks for the module `socket`. tls: bool, by the modem."""
 
-    def __init__(self, modem):
+    def __init__(self, modem, tls):
         self._modem = modem
+        self._tls = tls
 
     def socket(self, *_):
         """A connection that is not open yet."""
-        return ModemSocket(self._modem)
+        return ModemSocket(self._modem, self._tls)
 
     def getaddrinfo(self, host, port, *_):
         """The modem knows names."""

@@ -3,7 +3,6 @@
 import machine
 import ota
 import wifi
-from umqtt.simple import MQTTClient
 
 VERSION = 1
 PERIOD_MS = 15 * 60 * 1000
@@ -16,27 +15,30 @@ def measure():
     return 21.5
 
 
-def publish(value):
+def publish(client, value):
     """Send one measurement to the platform. Raises when that can not be done."""
-    device, mqtt = config["device_id"], config["mqtt"]
-    client = MQTTClient(device, mqtt["host"], mqtt["port"], device, config["device_key"])
-    client.connect()
     message = '[{"n":"temperature","u":"Cel","v":%.1f}]' % value
-    client.publish("channels/%s/messages/%s" % (DATA_CHANNEL, device), message, False, 1)
-    client.disconnect()
+    topic = "channels/%s/messages/%s" % (DATA_CHANNEL, config["device_id"])
+    client.publish(topic, message, False, 1)
 
 
 print("version", VERSION, "wakes")
-# umqtt.simple may wait for ever on a bad link. The agent never does; it has to know the period.
 watchdog = machine.WDT(timeout=WATCHDOG_S * 1000)
 config = ota.load_config()
+# The agent has to know the period: no wait of its, or of its client's, comes near it.
 config["watchdog_s"] = WATCHDOG_S
 agent = ota.Agent(config, watchdog=watchdog)
 
 outcome = "later"
+value = measure()
 if wifi.connect():
+    # One connection for both. While the measurement is on its way, the broker looks up whether a
+    # request waits: so check() comes last.
+    client = agent.begin()
     try:
-        publish(measure())
+        if not client:
+            raise OSError("no connection")
+        publish(client, value)
     except Exception as error:  # umqtt.simple has others than OSError
         print("not published,", type(error).__name__)
     outcome = agent.check()

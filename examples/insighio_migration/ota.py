@@ -65,39 +65,57 @@ class _Channel:
     """The agent's control channel (ota/control.py says what it needs) on the field's client."""
 
     topic = "channels/%s/messages/%s/ota"
+    sure = True  # fence() waits for as long as the client can
 
     def __init__(self, client):
         field = cfg.get_protocol_config()
         self.topic = self.topic % (field.control_channel_id, field.thing_id)
-        self.request = self.bad = self.echo = self.link = None
+        self.request = self.bad = self.echo = self.link = self.kept = None
         self.others = []
-        self._client = client
+        self._field = client
+        # The agent asks these of a client of umqtt.simple, and of its connection.
+        self.client = self
+        self.cb = self._on_message
+        self.skipped = 0
 
-    def connect(self):
-        self.link = self._client
+    def connect(self, patient=False):
+        self.link = self
         self.fence()
+        return True  # the agent looks whether something is open on flash
 
     def fence(self):
         # The client waits up to 5 s, and tells of one message at a time.
-        heard = self._client.get_control_message()
+        heard = self._field.get_control_message()
         if not heard or heard["topic"] is None or heard["message"] is None:
             return
         topic, message = _text(heard["topic"]), _text(heard["message"])
         if topic != self.topic:
             self.others.append((topic, message))
-            return
-        request, bad = read(message.encode())
-        if request or bad:  # else a report, or a clear
+        else:
+            self.cb(topic, message.encode())
+
+    def _on_message(self, topic, payload):
+        request, bad = read(payload)
+        if request or bad or not payload:  # else a report
             self.request, self.bad = request, bad
+
+    def set_callback(self, callback):
+        self.cb = callback
+
+    def call(self, function, *args):
+        return function(*args)
+
+    def readable(self, wait_ms):
+        return False  # fence() has waited
 
     def pending(self):
         return self.request or self.bad
 
     def ask(self, _publish, topic, payload, retained, _qos):
         if retained:
-            sent = self._client.clear_retained(topic)
+            sent = self._field.clear_retained(topic)
         else:
-            sent = self._client.send_control_packet(_as_the_field_says(payload), "/ota")
+            sent = self._field.send_control_packet(_as_the_field_says(payload), "/ota")
         if sent is False:
             raise Transient("can not connect", "the client did not send")
 

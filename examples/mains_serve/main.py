@@ -17,7 +17,7 @@ def work(_):
 
 
 print("version", VERSION, "serves")
-# Timer 3 is the trial deadline's, or the highest that the chip has.
+# Timer 2 is half of the trial's deadline, or 0 on chips that have no 2.
 machine.Timer(0).init(period=1000, mode=machine.Timer.PERIODIC, callback=work)
 
 config = ota.load_config()

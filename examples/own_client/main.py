@@ -4,6 +4,7 @@ import time
 
 import ota
 import wifi
+from ota.trust import trust
 from umqtt.simple import MQTTClient
 
 VERSION = 1
@@ -31,6 +32,9 @@ def on_message(topic, payload):
 
 def connect():
     """Connect, and subscribe to what the application and the agent listen to."""
+    if mqtt["tls"]:
+        # As the agent does it. Without TLS the device key goes over the network in clear.
+        client.ssl = trust(config["ca"], "no trust")
     client.connect()
     for leaf in (b"ota", b"config", b"cmd"):
         client.subscribe(base + leaf, 1)
