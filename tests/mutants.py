@@ -15,7 +15,8 @@ class Mutant:
     """One fault. `edits` are (file, what stands there, what it becomes); each must be found once.
 
     `scenario` is the one that has to catch it: by a cut, or for some already uncut. The search for
-    that cut begins `near` this share of the cycle's operations, where it was last found.
+    that cut begins `near` this share of the cycle's operations, where it was last found. A fault
+    that neither shows has a `case`, a replay id, or some, one of which has to catch it.
     """
 
     name: str
@@ -26,6 +27,17 @@ class Mutant:
     near: float = 0.86
     slow: bool = False
     """Found only after many cuts: not in `make test`."""
+    case: str = ""
+
+    @property
+    def caught_by(self) -> str:
+        """How its scenario catches it, as the table in docs/power-cuts.md has it."""
+        return f"`{self.cases[0]}`" if self.case else "uncut" if self.uncut else "a cut"
+
+    @property
+    def cases(self) -> list[str]:
+        """The replay ids in `case`."""
+        return self.case.split()
 
     def plant(self, folder: Path) -> Path:
         """A copy of the firmware with this fault in it."""
@@ -43,7 +55,18 @@ class Mutant:
 
 
 RECOVERY, STAGING, AGENT = "ota/recovery.py", "ota/staging.py", "ota/agent.py"
-ENDING, ADMISSION = "ota/ending.py", "ota/admission.py"
+ENDING, ADMISSION, TRANSACTION = "ota/ending.py", "ota/admission.py", "ota/transaction.py"
+BOOT, CYCLE, JOURNAL = "boot.py", "ota/cycle.py", "ota/journal.py"
+REPORT, KEPT, ANCHORS = "ota/report.py", "ota/kept.py", "ota/anchors.py"
+
+_BEGIN_TRIAL = '    write_state("trial", 0)\n\n\ndef roll_back'
+# The next boot would even survive some faults with the copy that is left at the commit.
+_NO_COPY = (TRANSACTION, "    if exists(source):\n", "    if False:\n")
+
+# What a bit does depends on where it is, and that on what is in recovery.
+_BITS_OF_RECOVERY = " ".join(
+    f"few/@trial,bit,:.ota:recovery.mpy,{bit}" for bit in range(8899, 14000, 211)
+)
 
 MUTANTS = [
     Mutant(
@@ -52,16 +75,9 @@ MUTANTS = [
         "one",
         (
             (
-                STAGING,
-                '        """All members are staged and verified: close what the commit relies on."""\n'
-                "        self._journal.close()",
-                '        """Nothing."""\n        import sys\n\n        sys.modules["kept"] = self._journal',
-            ),
-            (
-                STAGING,
-                '        """Close files, in whatever state. Leaves the litter to recovery.discard()."""\n'
-                "        self._journal.close()",
-                '        """Nothing."""',
+                JOURNAL,
+                "        self.file.close()\n",
+                '        import sys\n\n        sys.modules["kept"] = self.file\n',
             ),
         ),
         uncut=True,
@@ -71,15 +87,12 @@ MUTANTS = [
         "the state says trial before the files are in place",
         "forty",
         (
+            (RECOVERY, "    wrong = _move_in(journal", "    wrong = None if journal"),
+            (RECOVERY, ', moved) if journal else "journal"\n', ' else "journal"\n'),
             (
                 RECOVERY,
-                '    _move_in(moved)\n    if state[7] == "installed":',
-                '    if state[7] == "installed":',
-            ),
-            (
-                RECOVERY,
-                '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n',
-                '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n    _move_in(moved)\n',
+                _BEGIN_TRIAL,
+                '    write_state("trial", 0)\n    _move_in(journal, moved)\n\n\ndef roll_back',
             ),
         ),
     ),
@@ -90,8 +103,8 @@ MUTANTS = [
         (
             (
                 RECOVERY,
-                '            os.rename(path, staged + "~")\n',
-                "            os.remove(path)\n",
+                "        os.rename(path, saved)\n    if waits:",
+                "        os.remove(path)\n    if waits:",
             ),
         ),
         uncut=True,
@@ -106,8 +119,7 @@ MUTANTS = [
                 "        elif on_boot_path(path) or _in_root(path):",
                 "        elif _in_root(path) and path != '/boot.py':",
             ),
-            # Without the copy at the commit that moment would even be survived.
-            (RECOVERY, "    _leave_copy()\n", ""),
+            _NO_COPY,
         ),
         slow=True,
     ),
@@ -116,10 +128,18 @@ MUTANTS = [
         "a small file is overwritten instead of renamed into place",
         "one",
         (
-            (RECOVERY, 'with open(path + "~", "w") as file:', 'with open(path, "w") as file:'),
-            (RECOVERY, '    os.rename(path + "~", path)\n', ""),
+            (
+                RECOVERY,
+                'with open(aside, "w") as file:',
+                'with open(name, "w") as file:',
+            ),
+            (
+                RECOVERY,
+                "    done(os.rename, aside, name) or remove(name) or os.rename(aside, name)\n",
+                "",
+            ),
         ),
-        near=0.77,
+        near=0.789,
         slow=True,
     ),
     Mutant(
@@ -129,9 +149,8 @@ MUTANTS = [
         (
             (
                 RECOVERY,
-                "    # On flash before any new code runs: code that crashes can not lose it.\n"
-                "    _write_state(state)\n",
-                "",
+                '        write_state("trial", boots, "", state[4], 0, end, now)\n',
+                "        pass\n",
             ),
         ),
         uncut=True,
@@ -143,9 +162,9 @@ MUTANTS = [
         (
             (
                 AGENT,
-                "        try:\n            if connect:\n",
-                "        from .recovery import confirm\n\n        confirm()\n"
-                "        try:\n            if connect:\n",
+                "        try:\n            busy = connect and",
+                "        from .transaction import confirm\n\n        confirm()\n"
+                "        try:\n            busy = connect and",
             ),
         ),
         uncut=True,
@@ -154,7 +173,7 @@ MUTANTS = [
         "clear before the outcome is durable",
         "the request is cleared while the report is only in RAM",
         "report",
-        ((ENDING, '            recovery.save("report", owed)\n', ""),),
+        ((ENDING, '            transaction.save("report", owed)\n', ""),),
     ),
     Mutant(
         "report forgotten before it is sent",
@@ -163,8 +182,8 @@ MUTANTS = [
         (
             (
                 ENDING,
-                '            _send(agent, owed)\n            recovery.forget("report")\n    except',
-                '            recovery.forget("report")\n            _send(agent, owed)\n    except',
+                '                _send(agent, owed)\n                transaction.forget("report")\n',
+                '                transaction.forget("report")\n                _send(agent, owed)\n',
             ),
         ),
     ),
@@ -172,13 +191,7 @@ MUTANTS = [
         "no report owed after an install",
         "the trial begins without a note that e:1 is due",
         "boots",
-        (
-            (
-                RECOVERY,
-                '        save("report", "1 " + state[1])\n    state[0]',
-                "        pass\n    state[0]",
-            ),
-        ),
+        ((RECOVERY, '        save("report", "1 " + head[1])\n', "        pass\n"),),
         uncut=True,
     ),
     Mutant(
@@ -188,9 +201,8 @@ MUTANTS = [
         (
             (
                 RECOVERY,
-                '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n',
-                '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n'
-                '    os.remove(_DIR + "/0~")\n',
+                _BEGIN_TRIAL,
+                '    write_state("trial", 0)\n    remove(_DIR + "0~")\n\n\ndef roll_back',
             ),
         ),
         uncut=True,
@@ -202,11 +214,10 @@ MUTANTS = [
         (
             (
                 RECOVERY,
-                '    _move_out()\n    save("report", "2 %s %s" % (state[1], state[8]))\n'
-                "    os.remove(_STATE)\n",
-                '    save("report", "2 %s %s" % (state[1], state[8]))\n    os.remove(_STATE)\n'
-                "    _move_out()\n",
+                "    if not journal or _move_out(journal,",
+                "    os.remove(_STATE)\n    if not journal or _move_out(journal,",
             ),
+            (RECOVERY, "the agent removes.\n    os.remove(_STATE)\n", "the agent removes.\n"),
         ),
         slow=True,
     ),
@@ -217,37 +228,27 @@ MUTANTS = [
         (
             (
                 RECOVERY,
-                '            if kind != "m" and exists(staged):  # not moved before a cut\n',
-                '            if kind != "m":\n',
+                "    if waits:\n        _make_way(path)\n        os.rename(staged, path)\n",
+                "    _make_way(path)\n    os.rename(staged, path)\n",
             ),
         ),
+        near=0.946,
     ),
     Mutant(
         "half a replace taken for none",
         "after a cut between the two renames the old file is moved away once more",
         "forty",
-        ((RECOVERY, 'if kind == "r" and not exists(staged + "~"):', 'if kind == "r":'),),
+        ((RECOVERY, 'if kind == "r" and not exists(saved):', 'if kind == "r":'),),
     ),
     Mutant(
         "replaced before added",
         "a replaced module moves in before the new one that it imports, without the copy at the commit",
         "moved",
         (
-            (RECOVERY, "    _leave_copy()\n", ""),
-            (
-                RECOVERY,
-                "    for kind, staged, _, path in _lines(moved):\n        # A cut between",
-                "    for kind, staged, _, path in ():\n        # A cut between",
-            ),
-            (
-                RECOVERY,
-                '        if kind == "t" and',
-                '        if kind == "r" and not exists(staged + "~"):\n            os.rename(path, staged + "~")\n'
-                '        if kind in "rb":\n            _done(os.rename, staged, path)\n'
-                '        if kind == "t" and',
-            ),
+            _NO_COPY,
+            (RECOVERY, 'for turn in "am", "r", "d":', 'for turn in "r", "am", "d":'),
         ),
-        near=0.92,
+        uncut=True,
         slow=True,
     ),
     Mutant(
@@ -255,7 +256,7 @@ MUTANTS = [
         "a file in the root is renamed away, and littlefs hides the next name after a cut in that",
         "forty",
         ((STAGING, '    return path.rfind("/") == 0\n', "    return False\n"),),
-        near=0.69,
+        near=0.748,
         slow=True,
     ),
     Mutant(
@@ -270,14 +271,10 @@ MUTANTS = [
         "a new attempt does not clear what a cut one left",
         "one",
         (
-            (ADMISSION, "    recovery.discard(agent.feed)\n    count = 1\n", "    count = 1\n"),
-            (
-                ENDING,
-                "    recovery.discard(agent.feed)\n    if not agent.control.request:",
-                "    if not agent.control.request:",
-            ),
+            (ADMISSION, "    discard(agent.feed)\n    count = 1\n", "    count = 1\n"),
+            (ENDING, "    transaction.discard(agent.feed)\n    control = ", "    control = "),
         ),
-        near=0.96,
+        near=0.964,
         slow=True,
     ),
     Mutant(
@@ -287,31 +284,31 @@ MUTANTS = [
         (
             (
                 RECOVERY,
-                '        if kind in "an":\n            _done(os.remove, path)\n',
-                '        if kind in "an":\n            os.remove(path)\n',
+                "                remove(path)\n            while depth:",
+                "                os.remove(path)\n            while depth:",
             ),
         ),
-        near=0.955,
+        near=0.948,
         slow=True,
     ),
     Mutant(
         "outer folders left behind",
         "a roll back that was cut takes a folder that is gone for one that has to stay",
-        "boots",
+        "shadows",
         (
             (
                 RECOVERY,
-                "if not _done(os.rmdir, folder) and exists(folder):",
-                "if not _done(os.rmdir, folder):",
+                "if not done(os.remove, path) and exists(path):",
+                "if not done(os.remove, path):",
             ),
         ),
-        near=0.94,
+        near=0.878,
     ),
     Mutant(
         "new folders left behind",
-        "a roll back removes added files, but not those that came with their folder",
+        "a roll back removes added files, but not the folders that came with them",
         "boots",
-        ((RECOVERY, '        if kind in "an":\n', '        if kind == "a":\n'),),
+        ((RECOVERY, "            while depth:\n", "            while False:\n"),),
         uncut=True,
     ),
     Mutant(
@@ -321,8 +318,9 @@ MUTANTS = [
         (
             (
                 RECOVERY,
-                '    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n',
-                '    keep_sequence()\n    state[0] = "trial"\n    state[2] = "0"\n    _write_state(state)\n',
+                _BEGIN_TRIAL,
+                '    with open("/ota.sequence", "w") as file:\n        file.write(str(head[9]))\n'
+                + _BEGIN_TRIAL,
             ),
         ),
         uncut=True,
@@ -333,19 +331,253 @@ MUTANTS = [
         "signed",
         (
             (
-                RECOVERY,
-                "    keep_sequence()\n    # Without a state there is no way back, and what is left is litter.\n"
+                TRANSACTION,
+                "    keep_sequence(sequence)\n    # Without a state there is no way back, and what is left is litter.\n"
                 "    os.remove(_STATE)\n",
-                "    os.remove(_STATE)\n    keep_sequence()\n",
+                "    os.remove(_STATE)\n    keep_sequence(sequence)\n",
             ),
         ),
-        near=0.8,
+        near=0.876,
     ),
     Mutant(
         "deleted for good",
         "a roll back leaves deleted files where they were kept",
         "undeleted",
-        ((RECOVERY, 'if kind in "rbdx" and', 'if kind in "rb" and'),),
+        ((RECOVERY, '        if kind not in "rd" or (', '        if kind not in "r" or ('),),
         uncut=True,
+    ),
+    Mutant(
+        "check sum not compared",
+        "small files are taken for what they say, whatever flash has made of them",
+        "few",
+        ((RECOVERY, 'if found == b"%08x" % crc32(text):', "if text:"),),
+        case="few/@trial,bit,:.ota:state,99",
+    ),
+    Mutant(
+        "second copy not used",
+        "a journal that flash has damaged is the end of the way back",
+        "few",
+        ((RECOVERY, 'for name in "journal", "journal2":', 'for name in ("journal",):'),),
+        case="few/@trial,bit,:.ota:journal,600",
+    ),
+    Mutant(
+        "copy of recovery not checked",
+        "boot.py runs what flash has made of it",
+        "few",
+        ((BOOT, "if crc32(_f.read()) != 0x2144DF1C:", "if crc32(_f.read()) == 0:"),),
+        case=_BITS_OF_RECOVERY,
+    ),
+    Mutant(
+        "folder removed from a full flash",
+        "littlefs takes no write any more once a log has filled it to the last byte",
+        "few",
+        ((TRANSACTION, "if _LEAST_FREE <= info[3] <= info[2]:", "if True:"),),
+        case="few/@owed,brim",
+    ),
+    Mutant(
+        "small files stand once",
+        "a flipped bit costs a good update",
+        "few",
+        ((RECOVERY, "text if len(text) > 63 else text + text", "text"),),
+        case="few/@commit,bit,:.ota:state,49",
+    ),
+    Mutant(
+        "obstacle stays",
+        "a folder that the new code made of a file stops the roll back",
+        "few",
+        ((RECOVERY, "            if exists(path) & _FOLDER:\n", "            if False:\n"),),
+        case="few/@on-trial,folder,:d:old.txt",
+    ),
+    Mutant(
+        "parent stays",
+        "a file that the new code made of a folder stops the roll back",
+        "few",
+        ((RECOVERY, "            force and remove(path[:at])\n", ""),),
+        case="few/@on-trial,file,:d",
+    ),
+    Mutant(
+        "waiting taken for moved",
+        "the roll back removes what the old application has made where a new file would go",
+        "few",
+        (
+            (
+                RECOVERY,
+                '        if kind in "am" and not exists(staged):\n',
+                '        if kind in "am":\n',
+            ),
+        ),
+        case="few/@at-commit,made,:d:add.txt",
+    ),
+    Mutant(
+        "no reserve",
+        "deleted files can not come back to a flash that the new code has filled",
+        "long",
+        ((STAGING, "        if self._returns:\n", "        if False:\n"),),
+        case="long/@trial,brim",
+        slow=True,
+    ),
+    Mutant(
+        "lost copies not told",
+        "a roll back that had nothing to bring back says that all is well",
+        "few",
+        (
+            (
+                RECOVERY,
+                '        elif not (tried or exists(staged) or (kind == "d" and exists(path))):\n',
+                "        elif False:\n",
+            ),
+        ),
+        case="few/@trial,gone,:.ota:1~",
+    ),
+    Mutant(
+        "trust read from one copy",
+        "a good version is undone because flash has damaged the first copy of the journal",
+        "trusted",
+        ((ANCHORS, "    journal = read_head()[0]\n", '    journal = "/.ota/journal"\n'),),
+        case="trusted/@trial,bit,:.ota:journal,743",
+    ),
+    Mutant(
+        "no rehearsal",
+        "a version that can not be updated again is kept",
+        "compiled",
+        (
+            (
+                CYCLE,
+                "            wrong = rehearse(agent, stage, piece)\n",
+                "            wrong = None\n",
+            ),
+        ),
+        case="compiled/@trial,gone,:ota:journal.mpy",
+        slow=True,
+    ),
+    Mutant(
+        "runs on after an error of flash",
+        "main.py runs on a tree between old and new",
+        "boots",
+        (
+            (
+                RECOVERY,
+                "            if machine.reset_cause() != machine.SOFT_RESET:\n"
+                "                machine.soft_reset()\n            return\n",
+                "            return\n        return\n",
+            ),
+        ),
+        case="boots/500.EIO",
+    ),
+    Mutant(
+        "keys not switched off",
+        "Ctrl-C at power-up leaves a tree between old and new",
+        "boots",
+        ((BOOT, "    micropython.kbd_intr(-1)\n", ""),),
+        case="boots/key:4287.ctrl_c",
+        slow=True,
+    ),
+    Mutant(
+        "a soft reset taken for a crash",
+        "three looks at a good version end its trial",
+        "signed",
+        ((RECOVERY, "machine.SOFT_RESET: 1, 0: 1", "0: 1"),),
+        case="signed/key:1070.soft_reset/key:280.soft_reset/key:280.soft_reset",
+        slow=True,
+    ),
+    Mutant(
+        "soft resets not counted",
+        "new code that does nothing else is on trial for ever",
+        "shadows",
+        ((RECOVERY, "machine.SOFT_RESET: 1, 0: 1", "machine.SOFT_RESET: 0, 0: 1"),),
+        uncut=True,
+    ),
+    Mutant(
+        "wakes taken for crashes",
+        "a version that sleeps between its tries has no time to reach its channel",
+        "wakes",
+        ((RECOVERY, "_DEEPSLEEP_RESET: 0, ", ""),),
+        uncut=True,
+    ),
+    Mutant(
+        "frozen recovery not alone",
+        "modules that a package brings come before those that are frozen",
+        "shadows+frozen",
+        ((BOOT, '(".frozen",), ("/.ota",), _path:', '("/.ota",), _path:'),),
+        uncut=True,
+    ),
+]
+
+
+def _order_mutant(name: str, fault: str, file: str, old: str, new: str) -> Mutant:
+    return Mutant(name, fault, "", ((file, old, new),))
+
+
+#: Faults that the campaign of `host_sim/orders` has to catch.
+ORDER_MUTANTS = [
+    _order_mutant(
+        "commits unseen",
+        "nobody looks whether the request still stands",
+        ENDING,
+        "    if agent.control.request != request:\n",
+        "    if False:\n",
+    ),
+    _order_mutant(
+        "commits on a stale view",
+        "what was heard last is believed, without a fence",
+        REPORT,
+        "            control.fence()\n            return\n",
+        "            return\n",
+    ),
+    _order_mutant(
+        "stays wiped",
+        "a request that the clear has wiped is heard and forgotten",
+        REPORT,
+        "    if over == payload or times > earlier:\n",
+        "    if True:\n",
+    ),
+    _order_mutant(
+        "kept in RAM",
+        "a request that is to be put back does not survive a power cut",
+        REPORT,
+        '                save("request", hexlify(other).decode())\n',
+        "                pass\n",
+    ),
+    _order_mutant(
+        "older over newer",
+        "what was wiped is put back over what has been asked for since",
+        KEPT,
+        "if not wiped or control.pending():",
+        "if not wiped:",
+    ),
+    _order_mutant(
+        "echo not looked at",
+        "a request that comes while another one is put back is lost",
+        REPORT,
+        "    over = heard[-1] if heard and times else payload\n",
+        "    over = heard[-1] if heard and times and not payload else payload\n",
+    ),
+    _order_mutant(
+        "acknowledged, so cleared",
+        "a broker that drops a clear has its way",
+        REPORT,
+        '            cleared = retain(control, b"", mark)\n',
+        '            cleared = True\n            retain(control, b"", mark)\n',
+    ),
+    _order_mutant(
+        "clear before report, for ever",
+        "a broker that closes the connection on a clear never hears the report",
+        REPORT,
+        '                save("done", mark)\n                raise\n',
+        "                raise\n",
+    ),
+    _order_mutant(
+        "done in RAM",
+        "nobody remembers that a request has ended",
+        REPORT,
+        '            save("done", mark)\n            progress("notice", KEPT)\n',
+        '            progress("notice", KEPT)\n',
+    ),
+    _order_mutant(
+        "done for ever",
+        "an end is not forgotten when its request is gone",
+        KEPT,
+        '        if control or pending:\n            forget("done")\n',
+        "",
     ),
 ]

@@ -187,7 +187,7 @@ REFUSED = {
         header(kind=b"x", size=22) + b"22 GNU.sparse.major=1\n".ljust(512, b"\0") + header() + END,
         "sparse file",
     ),
-    "PAX of a megabyte": (header(kind=b"x", size=1 << 20) + END, "extended header of"),
+    "PAX of a megabyte": (header(kind=b"x", size=1 << 20) + END, "damaged PAX header"),
     "PAX behind nothing": (
         header(kind=b"x", size=12) + b"12 path=abc\n".ljust(512, b"\0") + END,
         "ends after an extended header",
@@ -206,6 +206,28 @@ def test_damaged_and_hostile_archives_are_refused(tmp_path: Path, agent: Path):
     seen = read_on_device(agent, paths)
     for (row, (_, reason)), (_, error) in zip(REFUSED.items(), seen, strict=True):
         assert error and error.startswith("can not apply: ") and reason in error, (row, error)
+
+
+@pytest.mark.parametrize("tar_format", FORMATS)
+def test_an_archive_cut_between_any_two_members_is_refused(
+    tmp_path: Path, agent: Path, tar_format: str
+):
+    """At every block that could be its end, wrapped as well: a wrapping is sound, too, then."""
+    tree = {f"folder/file {n}.txt": b"x" * 300 * n for n in range(6)}
+    plain = sample.tar(tree, tar_format=FORMATS[tar_format])
+    with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
+        cuts = [member.offset for member in archive]
+    end = len(plain.rstrip(b"\0")) + 511 & ~511
+    paths = []
+    for cut in [*cuts[1:], end, end + 512, end + 1024]:
+        for shape, data in (("tar", plain[:cut]), ("gz", gzip.compress(plain[:cut]))):
+            paths.append(tmp_path / f"{cut}.{shape}")
+            paths[-1].write_bytes(data)
+    *cut_ones, plain_seen, wrapped_seen = read_on_device(agent, paths)
+    assert len(cut_ones) >= 2 * 7
+    for path, (_, error) in zip(paths, cut_ones, strict=False):
+        assert error == "can not apply: bad archive, it has no end", path.name
+    assert plain_seen == wrapped_seen == (read_here(plain), None)
 
 
 def test_old_and_odd_but_sound_archives(tmp_path: Path, agent: Path):

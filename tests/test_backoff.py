@@ -11,7 +11,9 @@ import pytest
 from host_sim.node import Node, run_code
 from tests.conftest import FIRMWARE, MakeSite
 
-MARK = b"ota\x01"
+MARK, OLD_MARK = b"ota\x02", b"ota\x01"
+# What is known of the broker, after all else: nothing.
+NOTHING = bytes(3)
 MAIN = """
 import machine
 import ota
@@ -32,6 +34,11 @@ def put(node: Node, memory: bytes) -> None:
     node.rtc_memory = len(memory).to_bytes(2, "little") + memory
 
 
+def kept(failures: int, noted: bytes = b"", learned: bytes = NOTHING) -> bytes:
+    """What the agent keeps there."""
+    return MARK + bytes([failures]) + noted + learned
+
+
 def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
@@ -46,10 +53,10 @@ def test_failures_are_counted_across_sleeps_without_a_write_to_flash(make_site: 
     site.configure(mqtt={"port": closed_port()})
     run = site.run(wakes=3)
     assert run.output.count("check: later") == 3
-    assert stored(site.node.rtc_memory) == MARK + b"\3"
+    assert stored(site.node.rtc_memory) == kept(3)
     assert run.ops == 0
     run = site.run(wakes=9, cause="deepsleep")
-    assert stored(site.node.rtc_memory) == MARK + b"\x0c"
+    assert stored(site.node.rtc_memory) == kept(12)
     assert run.ops == 0
 
     # One success, and it begins again at none; so does a node that has been without power.
@@ -58,33 +65,49 @@ def test_failures_are_counted_across_sleeps_without_a_write_to_flash(make_site: 
     run = site.run(wakes=2, cause="deepsleep")
     assert run.output.count("check: idle") == 2
     assert run.ops == 0
-    assert stored(site.node.rtc_memory) == MARK + b"\0"
+    assert stored(site.node.rtc_memory) == kept(0)
     site.image.write_bytes(failing)
     site.run(wakes=2)
-    assert stored(site.node.rtc_memory) == MARK + b"\2"
+    assert stored(site.node.rtc_memory) == kept(2)
 
 
 def test_it_stops_counting_at_the_end_of_its_byte(make_site: MakeSite):
     site = make_site({"main.py": MAIN.encode()}, config={"mqtt": {"port": closed_port()}})
-    put(site.node, MARK + b"\xfe")
+    put(site.node, kept(254))
     site.run(wakes=3, cause="deepsleep")
-    assert stored(site.node.rtc_memory) == MARK + b"\xff"
+    assert stored(site.node.rtc_memory) == kept(255)
 
 
 @pytest.mark.parametrize(
     "theirs",
-    [b"theirs", b"\0", b"ota", MARK, MARK + b"\1\1", b"ota\2\1", b"OTA\1\1", bytes(2048)],
+    [
+        b"theirs",
+        b"\0",
+        b"ota",
+        MARK,
+        MARK + b"\1\1",
+        MARK + bytes(1),
+        MARK + bytes(5),
+        MARK + bytes(9),
+        OLD_MARK + bytes(4),
+        OLD_MARK + bytes(8),
+        b"ota\3" + bytes(4),
+        b"OTA\2\1abcdefg",
+        bytes(2048),
+    ],
     ids=lambda memory: f"{len(memory)} {memory[:6]!r}",
 )
 def test_what_an_application_keeps_there_stays(make_site: MakeSite, theirs: bytes):
     """Then the count is kept in RAM, for as long as the node does not sleep."""
     code = """
 import ota
-from ota.backoff import remember, pause_ms
+from ota.backoff import note, pause_ms, remember, seen
 
 for _ in range(3):
     remember(True)
 print("longest:", max([pause_ms(1) for _ in range(200)]))
+note(b"abcd")
+print("seen:", seen(b"abcd"), seen(b"abce"))
 remember(False)
 print("longest:", max([pause_ms(1) for _ in range(200)]))
 """
@@ -92,20 +115,87 @@ print("longest:", max([pause_ms(1) for _ in range(200)]))
     put(site.node, theirs)
     run = site.node.exec(code, cause="deepsleep")
     assert stored(site.node.rtc_memory) == theirs
-    thrice, once = (int(line.split()[1]) for line in run.output.splitlines())
+    assert "seen: True False\n" in run.output
+    longest = [line for line in run.output.splitlines() if line.startswith("longest")]
+    thrice, once = (int(line.split()[1]) for line in longest)
     assert 2000 < thrice <= 4000
     assert 500 < once <= 1000
     assert run.ops == 0
 
 
-@pytest.mark.parametrize("ours", [b"", MARK + b"\0", MARK + b"\7"], ids=repr)
-def test_empty_memory_and_our_own_is_used(make_site: MakeSite, ours: bytes):
+@pytest.mark.parametrize(
+    ("ours", "count"),
+    [(b"", 0), (kept(0), 0), (kept(7), 7), (OLD_MARK + b"\7", 7), (OLD_MARK + b"\7abcd", 7)],
+    ids=repr,
+)
+def test_empty_memory_and_our_own_is_used(make_site: MakeSite, ours: bytes, count: int):
+    """Also an earlier agent's: else an update would leave the node with none until power-off."""
     site = make_site()
     put(site.node, ours)
     # An application that asks for pauses takes part; else nothing is put into empty memory.
     code = "from ota.backoff import pause_ms, remember\nremember(True)\npause_ms(1)\n"
     site.node.exec(code, cause="deepsleep")
-    assert stored(site.node.rtc_memory) == MARK + bytes([(ours[4] if ours else 0) + 1])
+    noted = ours[5:] if ours[:4] == OLD_MARK else b""
+    assert stored(site.node.rtc_memory) == kept(count + 1, noted)
+
+
+def test_what_has_been_refused_is_known_after_a_sleep(make_site: MakeSite):
+    """It stands between the count and what is known of the broker, and none harms the others."""
+    site = make_site()
+    code = """
+from ota.backoff import note, pause_ms, remember, seen
+remember(True)
+print(seen(b"abcd"), seen(b"wxyz"), seen(bytes(4)), DO)
+"""
+    for count, noted, learned in (
+        (None, b"", NOTHING),
+        (2, b"", NOTHING),
+        (0, b"abcd", b"\x03\x00\x97"),
+        (2, b"abcd", NOTHING),
+        (2, b"wxyz", b"\x05\x00\x01"),
+    ):
+        before = b"" if count is None else kept(count, noted, learned)
+        count = (count or 0) + 1
+        for do, after in (
+            ("None", before and kept(count, noted, learned)),
+            ("pause_ms(1) < 0", kept(count, noted, learned)),
+            ("note(b'abcd')", kept(count, b"abcd", learned)),
+            ("note(b'wxyz')", kept(count, b"wxyz", learned)),
+        ):
+            put(site.node, before)
+            run = site.node.exec(code.replace("DO", do), cause="deepsleep")
+            known = f"{noted == b'abcd'} {noted == b'wxyz'} False "
+            assert run.output.startswith(known), (before, do, run.output)
+            assert run.ops == 0
+            assert stored(site.node.rtc_memory) == after, (before, do)
+
+
+def test_the_same_mark_is_not_written_twice():
+    """An ESP32's RTC memory does not wear, but an application may watch it."""
+    code = """
+import sys
+class Rtc:
+    kept, writes = b"", 0
+    def memory(self, new=None):
+        if new is None:
+            return Rtc.kept
+        Rtc.kept = new
+        Rtc.writes += 1
+class machine:
+    RTC = Rtc
+sys.modules["machine"] = machine
+from ota.backoff import note, seen
+for mark in (b"abcd", b"abcd", b"wxyz", b"wxyz"):
+    note(mark)
+    print(Rtc.writes, Rtc.kept, seen(mark))
+"""
+    lines = run_code(code, path=[FIRMWARE]).output.splitlines()
+    assert lines == [
+        "1 b'ota\\x02\\x00abcd\\x00\\x00\\x00' True",
+        "1 b'ota\\x02\\x00abcd\\x00\\x00\\x00' True",
+        "2 b'ota\\x02\\x00wxyz\\x00\\x00\\x00' True",
+        "2 b'ota\\x02\\x00wxyz\\x00\\x00\\x00' True",
+    ]
 
 
 def test_memory_that_nobody_asked_for_stays_empty(make_site: MakeSite):

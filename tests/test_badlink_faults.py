@@ -133,7 +133,7 @@ PLANTED = [
         "gives up",
         "a server in trouble is not asked again",
         "a 503 while resuming",
-        ((DOWNLOAD, "_MOST_FRUITLESS = const(3)", "_MOST_FRUITLESS = const(1)"),),
+        ((FETCH, "_MOST_FRUITLESS = const(3)", "_MOST_FRUITLESS = const(1)"),),
         resumed(Faults(status=503)),
     ),
     Planted(
@@ -143,8 +143,8 @@ PLANTED = [
         (
             (
                 ENDING,
-                '_send(agent, owed)\n            recovery.forget("report")\n    except',
-                'recovery.forget("report")\n            _send(agent, owed)\n    except',
+                '_send(agent, owed)\n                transaction.forget("report")\n    except',
+                'transaction.forget("report")\n                _send(agent, owed)\n    except',
             ),
         ),
         before_the_report_is_heard,
@@ -162,8 +162,8 @@ PLANTED = [
         "a black hole in the body, and then at every connect",
         (
             (WIRE, "the watchdog.\n        self._limits.step()", "the watchdog."),
-            (WIRE, 'is not known")\n        self._limits.step()', 'is not known")'),
-            (DOWNLOAD, "            self.limits.step()\n", ""),
+            (WIRE, "an empty list\n                self._limits.step()", "an empty list"),
+            (FETCH, "        limits.step()\n", ""),
         ),
         silent_at("body-drop.watchdog"),
     ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ from host_sim.link import Link
 from tests.brokers import available_brokers, need
 from tests.conftest import MakeSite
 from tests.secrecy import WatchedSite
+from tests.test_own_client import kick
 
 UP = {"CONNECT", "SUBSCRIBE", "PINGREQ", "PUBLISH", "PUBACK", "DISCONNECT"}
 DOWN = {"CONNACK", "SUBACK", "PINGRESP", "PUBLISH", "PUBACK"}
@@ -89,6 +91,23 @@ def broker_goes_down(site: WatchedSite, link: Link) -> Iterator[None]:
 
 
 FILLER = {"filler.bin": random.Random(6).randbytes(15_000)}
+# It is held at the commit until the broker has gone.
+COMMITTED = b"""
+import machine
+import os
+import ota
+import socket
+
+def progress(step, value):
+    if step == "commit":
+        s = socket.socket()
+        s.connect(socket.getaddrinfo("127.0.0.1", int(os.getenv("COMMITTED")))[0][-1])
+        s.read(1)
+        s.close()
+
+print("check:", ota.Agent(ota.load_config(), progress).check())
+machine.deepsleep(60_000)
+"""
 
 
 @pytest.mark.parametrize("broker", available_brokers())
@@ -120,12 +139,22 @@ def test_a_failure_waits_for_the_broker(make_site: MakeSite, broker: str):
 @pytest.mark.parametrize("broker", available_brokers())
 def test_an_install_waits_for_the_broker(make_site: MakeSite, broker: str):
     """The new version runs on trial all the while, and is neither trusted nor rolled back."""
-    site = make_site(broker=broker)
+    site = make_site({"main.py": COMMITTED}, broker=broker)
     package = FILLER | {"main.py": sample.main_py(2)}
-    with behind_a_link(site) as link:
+    with behind_a_link(site) as link, socket.create_server(("127.0.0.1", 0)) as told:
+        site.node.environ = {"COMMITTED": str(told.getsockname()[1])}
         fuid = site.ask(sample.tar_gz(package))
-        with broker_goes_down(site, link):
-            assert "version 2 runs" in site.run().output
+
+        def go_down() -> None:
+            connection, _ = told.accept()
+            link.profile = "connect=refuse"
+            kick(site)
+            connection.close()
+
+        thread = threading.Thread(target=go_down)
+        thread.start()
+        assert "version 2 runs" in site.run().output
+        thread.join()
         down = site.run(cause="deepsleep", wakes=20)
         assert down.output.count("version 2 runs") == 20
         assert down.output.count("check: later") == 20

@@ -16,13 +16,18 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trustme
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509 import (
+    load_der_x509_certificate,
+    load_pem_x509_certificate,
+    load_pem_x509_certificates,
+)
 from rich.console import Console
 
 from host_sim import flash
@@ -129,7 +134,8 @@ def test_a_new_board(desk: Desk) -> None:
         seen = desk.type("status", board.port)
         assert f"agent    {firmware.version()} as .mpy in /ota, that of this checkout" in seen
         assert "boot.py  ours\n" in seen
-        assert "config   console.insigh.io, MQTT console.insigh.io:1883, no trust anchor" in seen
+        assert "config   console.insigh.io, MQTT console.insigh.io:8883 with TLS, no trust" in seen
+        assert "in clear" not in seen
         assert "update   none open" in seen
         assert "report   none waits" in seen
     assert board.traffic.ops == operations  # not a byte was written again
@@ -312,6 +318,72 @@ def test_fat(desk: Desk) -> None:
     assert image.read_bytes() == before
 
 
+def test_blocks_of_512_bytes(desk: Desk) -> None:
+    """As boards with TinyUF2's or Arduino's partition table have it."""
+    bdev = b"class bdev:\n    @staticmethod\n    def ioctl(op, _):\n        return 512\n"
+    image = desk.flash({"main.py": MAIN, "flashbdev.py": bdev.replace(b"512", b"4096")})
+    with desk.board(image) as board:
+        assert "[yellow]" not in desk.type("deploy", board.port)
+    image = desk.flash({"main.py": MAIN, "flashbdev.py": bdev})
+    with desk.board(image) as board:
+        before = image.read_bytes()
+        for command in ("deploy", "ca"):
+            more = ["--file", str(desk.folder / "root.pem")] if command == "ca" else []
+            if more:
+                Path(more[1]).write_bytes(trustme.CA().cert_pem.bytes())
+            seen = desk.type(command, board.port, *more, code=2)
+            assert "takes its flash in blocks of 512 bytes" in seen
+        assert image.read_bytes() == before
+
+
+def test_littlefs_of_another_block_size() -> None:
+    found = found_with(main=MAIN)
+    plan.check_flash(found)
+    found.block = 512
+    with pytest.raises(DeployError, match="littlefs has blocks of 512 bytes"):
+        plan.check_flash(found)
+
+
+#: An application at the REPL of a board that has these modules in its firmware: what the board
+#: says of itself is all that tells, so it says it.
+HELP = b"""
+def help(what):
+    print("__main__          array             gc                 main\\n_boot  %s  ota/agent")
+"""
+
+
+@pytest.mark.usefixtures("few")
+def test_a_boot_py_in_the_firmware(desk: Desk) -> None:
+    """It wins over the one on flash: recovery never runs. Not when it is ours."""
+    foreign = HELP % b"boot"
+    image = desk.flash({"boot.py": b"# stock\n", "main.py": foreign})
+    with desk.board(image) as board:
+        mpremote(board.port, "reset")
+        seen = desk.type("status", board.port)
+        assert "boot.py  frozen into the firmware: it runs in place of the one on flash" in seen
+        assert "main.py  frozen into the firmware: it runs in place of the one on flash" in seen
+        before = image.read_bytes()
+        for boot in ([], ["--boot", "replace"]):
+            seen = desk.type("deploy", board.port, *boot, code=2)
+            assert "a boot.py is frozen into the board's firmware" in seen
+        assert image.read_bytes() == before
+        seen = desk.type("deploy", board.port, "--boot", "keep")
+        assert "boot.py  frozen into the firmware" in seen
+        # On this board the one on flash has run meanwhile: so it is ours that runs.
+        seen = desk.type("status", board.port)
+        assert "boot.py  frozen" not in seen
+        assert "main.py  frozen" in seen
+
+
+def test_builtin_modules_that_only_look_alike(desk: Desk) -> None:
+    image = desk.flash(
+        {"main.py": b"def help(what):\n    print('_boot  boot/x mainline x.main')\n"}
+    )
+    with desk.board(image) as board:
+        mpremote(board.port, "reset")
+        assert "frozen" not in desk.type("status", board.port)
+
+
 def test_another_abi(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = firmware._compiled
     older = functools.cache(lambda name: b"M\x05" + compiled(name)[2:])
@@ -341,14 +413,33 @@ def test_another_package_named_ota(desk: Desk) -> None:
     assert "/lib/ota is another package of that name (status)" in seen
 
 
+def state_of(phase: str, boots: int = 1, version: int = 2) -> bytes:
+    """/.ota/state of an update that is open (firmware/ota/recovery.py has the format)."""
+    text = json.dumps([version, phase, boots, "", 0, 0, 0, 0]).encode()
+    return b"\n%s %08x\n" % (text, zlib.crc32(text)) * 2
+
+
+STATES = {phase: state_of(phase) for phase in plan.PHASES}
+STATES |= {
+    f"{phase} of the first version": f"1 {phase} fa8884d2 1 1 3 24 300 installed ".encode()
+    for phase in plan.PHASES
+}
+STATES |= {
+    "trial of another version": state_of("commit", version=3),
+    "trial, half of it damaged": state_of("trial").replace(b"[2", b"\xff2", 1),
+    "damaged": state_of("trial").replace(b"trial", b"\xffrial"),
+    "empty": b"",
+}
+
+
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("phase", ["commit", "back", "trial"])
-def test_in_the_middle_of_an_update(desk: Desk, phase: str) -> None:
-    state = f"1 {phase} fa8884d2 1 1 3 24 300 installed ".encode()
+@pytest.mark.parametrize("kind", STATES)
+def test_in_the_middle_of_an_update(desk: Desk, kind: str) -> None:
+    state = STATES[kind]
     image = desk.flash({"main.py": MAIN, ".ota/state": state})
     with desk.board(image) as board:
         seen = desk.type("deploy", board.port, code=2)
-        if phase != "trial":
+        if not kind.startswith("trial"):
             assert "in the middle of an update" in seen
             desk.type("undeploy", board.port, code=2)
             assert flash.read_tree(image) == {"/main.py": MAIN, "/.ota/state": state}
@@ -528,17 +619,50 @@ def test_undeploy_leaves_a_foreign_boot(desk: Desk) -> None:
 
 
 def test_status_of_a_trial(desk: Desk) -> None:
-    state = b"1 trial fa8884d2 1 1 3 24 300 installed "
-    tree = relative(expected(source=True)) | {".ota/state": state, ".ota/report": b"1 fa8884d2"}
-    tree["ota/config.mpy"] = b"x"
+    head = b'[2, "fa8884d2", 3, 24, 7, 900, "installed", 0, 0, null]\n='
+    tree = relative(expected(source=True)) | {
+        ".ota/state": state_of("trial", boots=8),
+        ".ota/journal": head + zlib.crc32(head).to_bytes(4, "little"),
+        ".ota/report": b"\n1 fa8884d2 %08x\n" % zlib.crc32(b"1 fa8884d2"),
+        "ota/config.mpy": b"x",
+    }
     image = desk.flash(tree)
     with desk.board(image) as board:
         seen = desk.type("status", board.port, "--stay")
         events = list(board.events)
-    assert "update   on trial: fa8884d2, boots counted: " in seen
+    # This boot is one more.
+    assert "update   on trial: fa8884d2, boots counted: 2 of 3" in seen
     assert "report   waits to be delivered: e:1 fa8884d2" in seen
     assert "as .mpy and sources in /ota, not that of this checkout" in seen
     assert "reset" not in [event["event"] for event in events]
+
+
+def test_looking_does_not_press_the_reset_button(desk: Desk) -> None:
+    """It begins anew by a soft reset, and its main.py runs."""
+    main = b"import machine\nwith open('/ran', 'w') as file:\n"
+    main += b"    file.write(str(machine.reset_cause()))\n"
+    image = desk.flash({"main.py": main})
+    with desk.board(image) as board:
+        mpremote(board.port, "resume", "exec", "1")
+        begun = len(board.events)
+        seen = desk.type("status", board.port)
+        assert "the node was interrupted for this and begins anew" in seen
+        for _ in range(50):
+            events = board.events[begun:]
+            if [event["event"] for event in events].count("repl"):
+                break
+            time.sleep(0.1)
+    resets = [event for event in events if event["event"] == "reset"]
+    assert [event.get("soft") for event in resets] == [True]
+    assert flash.read_tree(image)["/ran"] == b"5"  # SOFT_RESET
+
+
+def test_boots_of_a_trial_and_how_many_it_has(desk: Desk, capsys: pytest.CaptureFixture) -> None:
+    from tools.deploy.status import _update
+
+    state = {"state": "trial", "file_id": "x", "boots": 1}
+    assert _update(state) == "on trial: x, boots counted: 1"
+    assert _update(state | {"boots_most": 3}) == "on trial: x, boots counted: 1 of 3"
 
 
 def test_status_of_a_board_without_it(desk: Desk) -> None:
@@ -577,6 +701,21 @@ def test_provision(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept["mqtt"] == {"host": "localhost", "port": 1884, "tls": True}
 
 
+def test_a_node_that_speaks_plain_is_told_of(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the desk, and on the board; never where it speaks TLS."""
+    line = "plain MQTT: the device key goes over the network in clear"
+    for tls in ("1", "0"):
+        answer(desk, monkeypatch, DEVICE_ID, CONTROL_CHANNEL, DEVICE_KEY)
+        seen = desk.type("provision", None, "--file", str(desk.provisioning), "--tls", tls)
+        assert (line in seen) == (tls == "0")
+    config = desk.provisioning.read_bytes()
+    assert json.loads(config)["mqtt"] == {"tls": False}
+    with desk.board(desk.flash({**relative(agent()), "ota.json": config})) as board:
+        seen = desk.type("status", board.port)
+        assert "MQTT console.insigh.io:1883, no trust anchor" in seen
+        assert line in seen
+
+
 @pytest.mark.parametrize(
     ("options", "lines", "message"),
     [
@@ -602,6 +741,20 @@ def test_the_provisioning_file_stays_out_of_git() -> None:
     assert "/provision*.json" in (PROJECT / ".gitignore").read_text().splitlines()
 
 
+def test_only_what_git_ignores_is_said_to_be_ignored(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of another name or in another place may well be committed."""
+    assert provision.is_ignored(Path("provision.json"))
+    assert provision.is_ignored(PROJECT / "provision-7.json")
+    assert not provision.is_ignored(PROJECT / "node-7.json")
+    assert not provision.is_ignored(PROJECT / "docs" / "provision.json")
+    answer(desk, monkeypatch, "", "", "")
+    seen = desk.type("provision", None, "--file", str(desk.provisioning))
+    assert "only you can read it" in seen
+    assert "git ignores it" not in seen
+
+
 def test_provision_shows_no_key_to_who_looks_over_the_shoulder(desk: Desk) -> None:
     desk.provisioning.unlink()
     ours, theirs = pty.openpty()
@@ -619,7 +772,7 @@ def test_provision_shows_no_key_to_who_looks_over_the_shoulder(desk: Desk) -> No
         "device id: ": DEVICE_ID,
         "control channel id: ": CONTROL_CHANNEL,
         "device key (not shown): ": DEVICE_KEY,
-        "git ignores it": "",
+        "only you can read it": "",
     }
     for question, reply in answers.items():
         while question not in screen:
@@ -646,18 +799,34 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
     root.cert_pem.write_to_path(folder / "roots.pem", append=True)
     stranger.cert_pem.write_to_path(folder / "stranger.pem")
     leaf.private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    leaf.private_key_pem.write_to_path(folder / "short.pem")
+    leaf.cert_chain_pems[0].write_to_path(folder / "short.pem", append=True)
+    leaf.cert_chain_pems[0].write_to_path(folder / "leaf.pem")
+    middle.cert_pem.write_to_path(folder / "middle.pem")
     for number, part in enumerate(leaf.cert_chain_pems):
         part.write_to_path(folder / "chain.pem", append=number > 0)
+    server, short = serve(folder / "server.pem"), serve(folder / "short.pem")
+    der = load_pem_x509_certificate(root.cert_pem.bytes()).public_bytes(Encoding.DER)
+    yield {
+        "folder": folder,
+        "host": f"localhost:{server.server_port}",
+        "incomplete": f"localhost:{short.server_port}",
+        "der": der,
+    }
+    for each in server, short:
+        each.shutdown()
+        each.server_close()
+
+
+def serve(key_and_chain: Path) -> http.server.ThreadingHTTPServer:
+    """An HTTPS server that shows this chain."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "server.pem")
+    context.load_cert_chain(key_and_chain)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.handle_error = lambda *_: None
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    der = load_pem_x509_certificate(root.cert_pem.bytes()).public_bytes(Encoding.DER)
-    yield {"folder": folder, "host": f"localhost:{server.server_port}", "der": der}
-    server.shutdown()
-    server.server_close()
+    return server
 
 
 def test_the_root_of_a_host(authority: dict) -> None:
@@ -668,6 +837,17 @@ def test_the_root_of_a_host(authority: dict) -> None:
         ca.of_host(authority["host"], folder / "stranger.pem")
     with pytest.raises(DeployError, match=r"can not reach 127\.0\.0\.1:1: "):
         ca.of_host("127.0.0.1:1")
+
+
+def test_a_server_that_sends_half_of_its_chain(authority: dict) -> None:
+    """No node could verify it with any root; nothing that it sends is taken on its word."""
+    line = r"localhost sends its own certificate only.*let it send its whole chain, or give"
+    for roots in ("roots.pem", "stranger.pem"):
+        with pytest.raises(DeployError, match=line) as caught:
+            ca.of_host(authority["incomplete"], authority["folder"] / roots)
+        issuer = load_pem_x509_certificate((authority["folder"] / "middle.pem").read_bytes())
+        assert issuer.subject.rfc4514_string() in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def test_the_root_of_a_chain_file(authority: dict) -> None:
@@ -688,9 +868,17 @@ def test_the_anchor_on_the_node(desk: Desk, authority: dict) -> None:
     config = json.dumps(IDS | {"ca": "/certs/root.der"}).encode()
     image = desk.flash({"ota.json": config})
     with desk.board(image) as board:
-        root = str(authority["folder"] / "roots.pem")
-        seen = desk.type("ca", board.port, "--file", root, code=2)
-        assert "holds 2 certificates: one root is needed" in seen
+        chain = str(authority["folder"] / "chain.pem")
+        seen = desk.type("ca", board.port, "--file", chain, code=2)
+        assert "holds 2 certificates and no root: CHAIN=file finds the public one" in seen
+        leaf = str(authority["folder"] / "leaf.pem")
+        seen = desk.type("ca", board.port, "--file", leaf, code=2)
+        assert "is a server's certificate that somebody else has issued" in seen
+        middle = str(authority["folder"] / "middle.pem")
+        seen = desk.type("ca", board.port, "--file", middle)
+        assert "issuer   " in seen
+        der = flash.read_tree(image)["/certs/root.der"]
+        assert load_der_x509_certificate(der).issuer != load_der_x509_certificate(der).subject
         (desk.folder / "root.der").write_bytes(authority["der"])
         seen = desk.type("ca", board.port, "--file", str(desk.folder / "root.der"))
         assert "written to /certs/root.der as DER" in seen
@@ -702,6 +890,13 @@ def test_the_anchor_on_the_node(desk: Desk, authority: dict) -> None:
         assert flash.read_tree(image) == {"/ota.json": config, "/certs/root.der": der}
         seen = desk.type("ca", board.port, "--file", str(desk.folder / "new.pem"))
         assert "it was in /certs/root.der already" in seen
+        # Two at a time, for a root that is to change.
+        roots = authority["folder"] / "roots.pem"
+        seen = desk.type("ca", board.port, "--file", str(roots))
+        assert seen.count("root     ") == 2
+        assert "written to /certs/root.der as PEM" in seen
+        there = flash.read_tree(image)["/certs/root.der"]
+        assert load_pem_x509_certificates(there) == load_pem_x509_certificates(roots.read_bytes())
         seen = desk.type("ca", board.port, "--file", str(desk.provisioning), code=2)
         assert "holds no certificate, neither PEM nor DER" in seen
 
@@ -809,4 +1004,5 @@ def test_make_hands_on_what_was_said(words: str) -> None:
 
 def test_make_without_a_port() -> None:
     assert "deploy: which port? Say PORT=" in make("deploy").stderr
+    assert "ca: which trust anchor? Say HOST=" in make("ca", "PORT=/dev/none").stderr
     assert "BOOT=keep or replace" in make("help").stdout

@@ -17,7 +17,7 @@ MODULES = sorted(DEVICE.glob("test_*.py"))
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
 def test_inside_micropython(module: Path, agent: Path):
     """Every test function of the module ran, and passed."""
-    result = run_code(module.read_text(), path=[agent, DEVICE], heap="16M")
+    result = run_code(module.read_text(), path=[agent, DEVICE], heap="32M")
     expected = set(re.findall(r"^def (test_\w+)", module.read_text(), re.MULTILINE))
     passed = set(re.findall(r"^ok (\w+)", result.output, re.MULTILINE))
     assert expected

@@ -89,11 +89,11 @@ def mutant(name: str, file: str, old: str, new: str) -> Mutant:
 # A script that catches each: where scripts are drawn in another way now, look for another seed.
 PLANTED = {
     0: next(m for m in MUTANTS if m.name == "delete before rename"),
-    2: mutant(
+    196: mutant(
         "clear whatever stands there",
         "ota/report.py",
-        "    if pending and pending.file_id == file_id:",
-        "    if pending:",
+        "    if mark_of(control.pending()) == mark and done() != mark:",
+        "    if control.pending():",
     ),
     551: mutant(
         "the rest of another package",

@@ -143,14 +143,15 @@ def test_a_flash_on_which_nothing_can_be_written(make_site: MakeSite):
     site.files, site.folders = site.flash_files(), site.flash_folders()
     site.ask(sample.tar({"x.bin": b"x"}), "p.tar")
     run = site.run()
-    # Reported, then reset: after an error of flash nothing more may be written.
+    # It resets before it reports, as after any error of flash, but not for ever.
     assert "ota: failed not enough space" in run.output, run.output
-    assert run.names().count("reset") == 1
+    assert 1 <= run.names().count("reset") <= 4
     assert [report["e"] for report in site.reports()] == [2]
     assert site.retained() is None
     assert "check: idle" in site.run().output
     assert site.flash_files() == site.files
-    assert site.flash_folders() == site.folders
+    # The folder itself stays until flash has room: removing it could be littlefs's last write.
+    assert [f for f in site.flash_folders() if f != "/.ota"] == site.folders
 
 
 @pytest.mark.parametrize("left", [0, 1, 2, 5])
@@ -170,4 +171,37 @@ def test_a_full_flash(make_site: MakeSite, left: int):
         assert site.console.downloads == []
     assert "check: idle" in site.run().output
     assert site.flash_files() == site.files
-    assert site.flash_folders() == site.folders
+    # The folder itself stays until flash has room: removing it could be littlefs's last write.
+    assert [f for f in site.flash_folders() if f != "/.ota"] == site.folders
+
+
+# New code under which opening a file fails once.
+FAILS_ONCE = """
+import builtins
+import os
+
+def failing(path, *mode, open=open):
+    if path == "PATH":
+        try:
+            os.stat("/once")
+        except OSError:
+            open("/once", "w").close()
+            raise OSError(ERRNO)
+    return open(path, *mode)
+
+builtins.open = failing
+"""
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("errno", ["5", "-24577"])
+@pytest.mark.parametrize("path", ["/ca.der", "/boot.py"])
+def test_a_read_that_fails_in_the_rehearsal(make_site: MakeSite, path: str, errno: str, tls: bool):
+    """It says nothing of the new version, which is kept."""
+    site = make_site(tls=tls)
+    code = FAILS_ONCE.replace("PATH", path).replace("ERRNO", errno)
+    fuid = site.ask(sample.tar_gz({"main.py": code.encode() + sample.main_py(2)}))
+    run = site.run(wakes=2)
+    assert "check: confirmed" in run.output, run.output
+    assert "/once" in site.flash_files()
+    assert [(r["e"], r["i"]) for r in site.reports()] == [(1, fuid)]

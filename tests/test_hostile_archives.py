@@ -15,6 +15,7 @@ from tests.hostile.raw import END, OLD_TREE, member, pax
 DEVICE = Path(__file__).parent / "device"
 SCRIPT = """
 import staging_probe
+_trial = False  # our boot.py has run: else nothing is installed
 bundle = open(BUNDLE, "rb")
 node = staging_probe.Node(FILES)
 staging_probe.run_table(node, bundle, CASES)

@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urldefrag, urljoin, urlsplit
 
 import pytest
 
@@ -48,11 +49,12 @@ except OtaError as error:
 class Server:
     """A TLS server that gives each connection the next of its answers, whatever was asked."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, host: str = "127.0.0.1") -> None:
         self.answers: list[bytes] = []
         self.heard: list[bytes] = []
         self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, 0), family=family)
         self.port = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -73,7 +75,10 @@ class Server:
         with self._context.wrap_socket(connection, server_side=True) as secure:
             request = b""
             while not request.endswith(b"\r\n\r\n"):
-                request += secure.recv(4096)
+                piece = secure.recv(4096)
+                if not piece:
+                    return  # it has asked for nothing, and gone
+                request += piece
             self.heard.append(request)
             secure.sendall(self.answers.pop(0))
             secure.settimeout(0)  # say goodbye, and do not wait for the other's
@@ -94,6 +99,13 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> certificates.Authorit
 @pytest.fixture
 def server(authority: certificates.Authority) -> Iterator[Server]:
     server = Server(certificates.server_context(authority.https))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def server6(authority: certificates.Authority) -> Iterator[Server]:
+    server = Server(certificates.server_context(authority.https), "::1")
     yield server
     server.stop()
 
@@ -179,7 +191,8 @@ TRANSIENT = {
     "a length with a _": (OK + b"Content-Length: 1_0\r\n\r\n", "Content-Length makes no sense"),
     "a length empty": (OK + b"Content-Length:\r\n\r\n", "Content-Length makes no sense"),
     "a length huge": (OK + b"Content-Length: 9999999999\r\n\r\n", "Content-Length makes no sense"),
-    "gzip": (OK + b"Content-Encoding: gzip\r\n" + HELLO, "unknown Content-Encoding"),
+    "deflate": (OK + b"Content-Encoding: deflate\r\n" + HELLO, "unknown Content-Encoding"),
+    "gzip twice": (OK + b"Content-Encoding: gzip, gzip\r\n" + HELLO, "unknown Content-Encoding"),
     "br": (OK + b"Content-Encoding: br\r\n" + HELLO, "unknown Content-Encoding"),
     "transfer gzip": (
         OK + b"Transfer-Encoding: gzip, chunked\r\n" + HELLO,
@@ -237,7 +250,15 @@ LOCATIONS = {
     f"https://localhost:123456789/?{QUERY}": UNUSABLE,
     f"https://localhost:4x4/?{QUERY}": UNUSABLE,
     f"https://localhost:443:443/?{QUERY}": UNUSABLE,
-    f"https://[::1]/?{QUERY}": UNUSABLE,
+    f"https://[::1/?{QUERY}": UNUSABLE,
+    f"https://::1]/?{QUERY}": UNUSABLE,
+    f"https://x[::1]/?{QUERY}": UNUSABLE,
+    f"https://[::1]x/?{QUERY}": UNUSABLE,
+    f"https://[]/?{QUERY}": UNUSABLE,
+    f"https://[::1%25eth0]/?{QUERY}": UNUSABLE,
+    f"https://[{DEVICE_KEY}]/?{QUERY}": UNUSABLE,
+    f"https:/localhost/?{QUERY}": UNUSABLE,
+    f"https:?{QUERY}": UNUSABLE,
     f"https://local\\host/?{QUERY}": UNUSABLE,
     f"https:///?{QUERY}": UNUSABLE,
     f"https://?{QUERY}": UNUSABLE,
@@ -247,11 +268,17 @@ LOCATIONS = {
     f"https://localhost/\t?{QUERY}": NOWHERE,
     f"https://localhost/\xe9?{QUERY}": NOWHERE,
     "": NOWHERE,
-    f"//localhost/x?{QUERY}": NOT_HTTPS,
+    f"//?{QUERY}": UNUSABLE,
+    f"///x?{QUERY}": UNUSABLE,
+    f"//{DEVICE_KEY}@localhost/?{QUERY}": UNUSABLE,
     f"http://localhost/?{QUERY}": NOT_HTTPS,
+    f"HTTP://localhost/?{QUERY}": NOT_HTTPS,
+    f"httpsx://localhost/?{QUERY}": NOT_HTTPS,
     f"file:///ota.json?{QUERY}": NOT_HTTPS,
-    f"?{QUERY}": NOT_HTTPS,
-    QUERY: NOT_HTTPS,
+    f"://localhost/?{QUERY}": NOT_HTTPS,
+    f"https%3A://localhost/?{QUERY}": NOT_HTTPS,
+    f"{DEVICE_KEY}:8443/?{QUERY}": NOT_HTTPS,
+    "/" + "x" * 4096: TRY_AGAIN + "a header line is too long",
 }
 
 
@@ -279,6 +306,144 @@ def test_a_redirect_to_a_host_alone(fetch: Fetch, server: Server):
     assert server.heard[1].startswith(b"GET /?a=1 HTTP/1.1\r\n")
 
 
+RELATIVE = [
+    "/",
+    "/x",
+    "/x?y=1&z=/../a",
+    "x",
+    "x?y",
+    "x/y/",
+    "./x",
+    "../x",
+    "../../x",
+    "../../../../x",
+    "../x/./y/../z?a=./../b",
+    "..",
+    ".",
+    "../",
+    "/a/../../b/./c/.",
+    "/a/..",
+    "/a//b/../c",
+    "?y",
+    "?y=http://else.where/#no",
+    "a/b:c",
+    "x%2e%2e/%2E./y",
+    "/x;p=1/y;q",
+    "//localhost:{port}/x",
+    "//localhost:{port}",
+    "//localhost:{port}?y",
+    "HTTPS://LOCALHOST:{port}/x",
+    "hTTps://localhost:{port}/A?b",
+    "/..x/.y/...",
+]
+
+
+def test_relative_redirects_are_what_cpython_makes_of_them(fetch: Fetch, server: Server):
+    """From /a/b/c?old=1; the query stays behind, the fragment never leaves."""
+    wrong = []
+    for reference in (each.format(port=server.port) for each in RELATIVE):
+        base = f"https://localhost:{server.port}/a/b/c?old=1"
+        expected = urlsplit(urldefrag(urljoin(base, reference)).url)
+        target = (expected.path or "/") + (f"?{expected.query}" if expected.query else "")
+        server.heard.clear()
+        answer = fetch(redirect("/a/b/c?old=1"), redirect(reference), OK + HELLO)
+        asked = [request.split(b" ")[1].decode() for request in server.heard]
+        if asked[2:] != [target] or answer != "200 5 b'hello'":
+            wrong.append((reference, target, asked[2:], answer))
+    assert wrong == []
+
+
+def test_a_presigned_address_of_four_kilobytes(fetch: Fetch, server: Server):
+    """Sent as it came, twice in a row; the reason of a longer one stands in LOCATIONS."""
+    for length in (1000, 1018, 1700, 4096):
+        server.heard.clear()
+        begin = f"https://localhost:{server.port}/store/p.tar?X-Amz-Signature="
+        there = begin + "f" * (length - len(begin))
+        again = "?" + "e" * (length - 1)
+        answer = fetch(redirect(there), redirect(again), OK + HELLO)
+        assert answer == "200 5 b'hello'"
+        asked = [request.split(b" ")[1].decode() for request in server.heard]
+        path = there[there.index("/store") :]
+        assert asked[1:] == [path, path.partition("?")[0] + again]
+
+
+IPV6_OR_NAMED = """
+import socket as real
+import ota.wire
+
+class Socket:
+    SOCK_STREAM = real.SOCK_STREAM
+    def getaddrinfo(self, host, port, *rest):
+        print("asked for", host, port)
+        return PLACES(host, port)
+    def socket(self, *what):
+        print("socket", *what[:2])
+        return real.socket(*what)
+
+ota.wire.socket = Socket()
+
+def at(host, port):
+    return real.getaddrinfo(host, port, 0, real.SOCK_STREAM)
+"""
+
+
+@pytest.fixture
+def elsewhere(agent: Path, authority: certificates.Authority, server: Server):
+    """Ask the server as `fetch` does, under a URL, and with names that mean what `places` says."""
+
+    def ask(url: str, places: str, *answers: bytes) -> list[str]:
+        server.answers[:] = answers
+        script = IPV6_OR_NAMED.replace("PLACES", f"(lambda host, port: {places})")
+        script += FETCH % json.dumps([url.format(port=server.port), str(authority.der)])
+        result = run_code(script, path=[agent], heap="4M", timeout_s=20)
+        assert result.exit_code == 0, result.output
+        return result.output.splitlines()
+
+    return ask
+
+
+def test_a_host_with_an_underscore(elsewhere, server: Server):
+    """No host name by the book, but DNS has them, and certificates with a wildcard."""
+    lines = elsewhere("https://my_store.localhost:{port}/x", "at('127.0.0.1', port)", OK + HELLO)
+    assert lines == [f"asked for my_store.localhost {server.port}", "socket 2 1", "200 5 b'hello'"]
+    assert f"\r\nHost: my_store.localhost:{server.port}\r\n".encode() in server.heard[0]
+
+
+def test_an_address_of_ipv6(elsewhere, server6: Server):
+    """In brackets in the URL and in Host, without them where it is looked up and verified."""
+    url = f"https://[::1]:{server6.port}/x"
+    server6.answers[:] = redirect("/y"), OK + HELLO
+    lines = elsewhere(url, "at(host, port)")
+    lookup = [f"asked for ::1 {server6.port}", "socket 10 1"]
+    assert lines == [*lookup, *lookup, "200 5 b'hello'"]
+    for request in server6.heard:
+        assert f"\r\nHost: [::1]:{server6.port}\r\n".encode() in request
+
+
+DEAD = "at('127.0.0.1', 1)"
+
+
+@pytest.mark.parametrize(
+    ("places", "tried"),
+    [
+        (f"{DEAD} + at('::1', 1) + at('127.0.0.1', port)", [2, 10, 2]),
+        ("[(99, 1, 6, '', b'')] + at('127.0.0.1', port)", [99, 2]),
+        (f"at('127.0.0.1', port) + {DEAD}", [2]),
+    ],
+    ids=["two that refuse", "a family that is not known", "the first one answers"],
+)
+def test_each_address_in_turn(elsewhere, server: Server, places: str, tried: list[int]):
+    lines = elsewhere("https://localhost:{port}/x", places, OK + HELLO)
+    assert [line for line in lines if "socket " in line] == [f"socket {n} 1" for n in tried]
+    assert lines[-1] == "200 5 b'hello'"
+    assert len(server.heard) == 1
+
+
+def test_no_address_answers(elsewhere):
+    lines = elsewhere("https://localhost:{port}/x", f"{DEAD} + {DEAD}")
+    assert lines[1:] == ["socket 2 1"] * 2 + [TRY_AGAIN + "the host does not answer, OSError 111"]
+
+
 def test_what_is_asked(fetch: Fetch, server: Server):
     fetch(OK + HELLO)
     (request,) = server.heard
@@ -286,4 +451,5 @@ def test_what_is_asked(fetch: Fetch, server: Server):
     assert line == f"GET /package?{QUERY} HTTP/1.1"
     assert f"Host: localhost:{server.port}" in headers
     assert "Connection: close" in headers
+    assert "Accept-Encoding: identity" in headers
     assert not any(holds_key(header) for header in headers)

@@ -32,7 +32,7 @@ def test_rules_of_device_code(source: Path):
     assert not re.search(r"^\s*assert\b", text, re.MULTILINE), "gone under -O3"
     assert not re.search(r"except\s*:", text), "a bare except hides what went wrong"
     assert "import typing" not in text and "from typing" not in text
-    assert len(text.splitlines()) <= 380
+    assert len(text.splitlines()) <= 420
 
 
 def test_what_a_node_runs_is_byte_for_byte_the_firmware(tmp_path: Path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 
 from host_sim import sample
@@ -95,10 +97,14 @@ def test_a_main_py_that_is_not_utf_8_is_rolled_back(make_site: MakeSite):
 
 
 def test_a_transaction_of_an_unknown_version_is_left_alone(make_site: MakeSite):
-    """An older agent came back under a newer one's transaction: staging would destroy it."""
+    """An older agent came back under a newer one's transaction: staging would destroy it.
+
+    With a right check sum: what has none is a damaged state, and is rolled back.
+    """
+    text = b"[3, commit fa8884d2 of some other shape"
     site = make_site(
         extra={
-            ".ota/state": b"2 commit fa8884d2 of some other shape",
+            ".ota/state": b"\n%s %08x\n" % (text, zlib.crc32(text)),
             ".ota/journal": b"r 0 0 /main.py\n",
             ".ota/0": sample.main_py(3),
             ".ota/0~": sample.main_py(1),

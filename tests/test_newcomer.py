@@ -118,9 +118,9 @@ def quick_start() -> list[str]:
     readme = (ROOT / "README.md").read_text()
     text = section(readme, "## Quick start: a virtual board, then a real one")
     mqtt, https = free_ports(2)
-    assert "18830" in text
+    assert "18883" in text
     assert "18443" in text
-    return commands(text.replace("18830", str(mqtt)).replace("18443", str(https)))
+    return commands(text.replace("18883", str(mqtt)).replace("18443", str(https)))
 
 
 def test_from_nothing_to_a_node_that_updated_itself(checkout: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from host_sim import flash, node_process
+from host_sim import flash, node_keys, node_process
 from host_sim.errors import SimError
 from host_sim.node import SIM_HEAP, Node, run_code
 
@@ -370,6 +370,114 @@ def test_stock_modules_appear_when_used(tmp_path: Path, make: MakeNode) -> None:
     assert run.error.startswith("ImportError")
 
 
+# A keyboard
+
+HOOKED = {
+    "boot": """
+        import sys
+        path = sys.path[:]
+        sys.path[:] = ()
+        import micropython
+        try:
+            print('a')
+            print('b')
+        finally:
+            print('c')
+        micropython.kbd_intr(-1)
+        print('d')
+        micropython.kbd_intr(3)
+        sys.path[:] = path
+    """,
+    "main": """
+        import machine, lib
+        print(machine.reset_cause())
+        lib.write()
+        machine.deepsleep(1)
+    """,
+    "lib": """
+        'A docstring.'
+        from micropython import const
+        _N = const(2)
+        def write():
+            'And another.'
+            for n in range(_N):
+                with open('f', 'w') as f:
+                    f.write('x')
+                print(n)
+    """,
+}
+HOOKS = 16  # of boot.py and main.py; those of lib have no numbers
+
+
+@pytest.fixture
+def hooked(make: MakeNode) -> Node:
+    texts = {name: textwrap.dedent(text).encode() for name, text in HOOKED.items()}
+    files = {name: node_keys.instrument(text, name != "lib") for name, text in texts.items()}
+    node = make(**{name: text.decode() for name, text in files.items()})
+    node.hooks = True
+    return node
+
+
+def test_hooks_change_nothing(hooked: Node) -> None:
+    run = hooked.run()
+    assert (run.output, run.hooks) == ("a\nb\nc\nd\n1\n0\n1\n", HOOKS)
+    assert run.names() == ["boot", "sleep", "flash"]
+
+
+def test_ctrl_c_at_every_hook(hooked: Node) -> None:
+    seen = set()
+    for number in range(1, HOOKS + 1):
+        run = hooked.run(interrupt=(number, "ctrl_c"))
+        if "interrupt" not in run.names():  # switched off there
+            assert run.output.startswith("a\nb\nc\nd\n1\n0\n1\n")
+            seen.add("off")
+            continue
+        assert run.error == "KeyboardInterrupt"
+        assert run.names()[:3] == ["boot", "interrupt", "repl"]
+        printed = run.output.partition("Traceback")[0]
+        seen.add(printed)
+        for then, cause in (("soft_reset", "soft"), ("reset", "power_on")):
+            run = hooked.run(interrupt=(number, "ctrl_c"), then=then)
+            assert run.output.endswith("d\n5\n0\n1\n" if cause == "soft" else "d\n1\n0\n1\n")
+            assert [e["cause"] for e in run.events if e["event"] == "boot"] == ["power_on", cause]
+            assert run.exit_code == 0
+    everything = ["a\n", "b\n", "c\n", "d\n", "1\n", "0\n1\n"]
+    places = {"".join(everything[:n]) for n in (0, 2, 3, 4, 5, 6)}
+    assert seen == places | {"c\n", "a\nc\n", "off"}
+
+
+def test_ctrl_c_twice(hooked: Node) -> None:
+    kept = {
+        hooked.run(interrupt=(n, "ctrl_c_twice")).output.partition("T")[0] for n in range(6, 9)
+    }
+    assert kept == {"", "a\n", "a\nb\n"}  # not even the finally runs
+
+
+def test_soft_reset_at_every_hook(hooked: Node) -> None:
+    for number in range(1, HOOKS + 1):
+        run = hooked.run(interrupt=(number, "soft_reset"))
+        assert run.names() == ["boot", "interrupt", "reset", "boot", "sleep", "flash"]
+        assert run.output.endswith("a\nb\nc\nd\n5\n0\n1\n")
+
+
+def test_a_key_during_an_operation(hooked: Node) -> None:
+    image = hooked.image.read_bytes()
+    operations = hooked.run().ops
+    seen = set()
+    for number in range(1, operations + 1):
+        hooked.image.write_bytes(image)
+        run = hooked.run(interrupt_op=(number, "ctrl_c"), then="soft_reset")
+        assert run.names() == ["boot", "interrupt", "repl", "reset", "boot", "sleep", "flash"]
+        seen.add(run.output.partition("Traceback")[0])
+    assert seen == {"a\nb\nc\nd\n1\n", "a\nb\nc\nd\n1\n0\n"}
+
+
+def test_keys_that_there_are_not(hooked: Node) -> None:
+    for options in ({"interrupt": (0, "ctrl_c")}, {"interrupt_op": (1, "x")}, {"then": "shout"}):
+        with pytest.raises(SimError):
+            hooked.run(**options)
+
+
 # Options of a run
 
 
@@ -439,6 +547,10 @@ def test_command_line(make: MakeNode) -> None:
     assert events[3] == {"event": "power_cut", "op": 3}
     assert events[-1]["event"] == "flash" and events[-1]["ops"] == 3
     assert command("--fail", "1:EIO").returncode == 1
+    frozen = node.image.parent / "frozen"
+    frozen.mkdir()
+    (frozen / "main.py").write_text("import os\nprint(os.listdir())")
+    assert command("--frozen", str(frozen)).stderr == "['main.py', 'x']\n"
     node = make(main="import machine\nmachine.deepsleep(1000)")
     done = command("--wakes", "2")
     assert done.returncode == 0

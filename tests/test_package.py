@@ -413,11 +413,14 @@ BAD_TREES = [
     ({"a\x7f": b""}, [], "has a character that no node takes"),
     ({"/".join(["x" * 80] * 5): b""}, [], "is longer than 328 bytes: shorten it"),
     ({"main.mpy": b"M\6\0\x1f"}, [], "no node runs it"),
+    ({"provision.json": b'{"device_key": "x"}'}, [], "provision.json has a secret key in it"),
+    ({"k.pem": b"-----BEGIN RSA PRIVATE KEY-----\n"}, [], "k.pem has a secret key in it"),
     ({"a.mpy": b"M\6\0\x1f", "a.py": b""}, [], "both a.py and a.mpy"),
     ({"a.mpy": b"M\6\0\x1f", "a.py": b""}, ["--compile", "*"], "would be the same file"),
     ({"a": b""}, ["--exclude", "*"], "nothing to package"),
     ({"a": b""}, ["--delete", "a"], "a is brought and deleted"),
     ({"a.py": b""}, ["--delete", "a.mpy"], "a.mpy need not be deleted"),
+    ({"l/a.py": b""}, ["--delete", "l/a/b.py"], "the empty folder l/a/ stays on a node"),
     ({"a": b""}, ["--delete", "/a"], "is no path of a package"),
     ({"a": b""}, ["--delete", "b/../a"], "is no path of a package"),
     ({"a": b""}, ["--delete", ""], "is no path of a package"),
@@ -443,6 +446,22 @@ def test_what_no_node_would_take(desk: Desk, tree: Tree, words: list[str], line:
     out = desk.folder / "p.tar"
     assert line in desk.refused("build", desk.tree(tree), "--out", out, *words)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("words", [["", "--out", "p.tar"], ["app", "--out", ""]])
+def test_make_without_a_folder_packs_nothing(
+    desk: Desk,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    words: list[str],
+):
+    """An empty SRC= is not the folder that one is in, which may hold keys."""
+    desk.tree({"main.py": b""})
+    monkeypatch.chdir(desk.folder)
+    with pytest.raises(SystemExit, match="2"):
+        main(["build", *words])
+    assert "no name given: make package SRC=folder OUT=file" in capsys.readouterr().err
+    assert not list(desk.folder.glob("*.tar"))
 
 
 def test_places_that_do_not_exist(desk: Desk):

@@ -171,17 +171,61 @@ def test_python(tmp_path: Path, compiled: Path, tar_format: str):
 def test_git_archive(tmp_path: Path, compiled: Path):
     """It puts a global PAX header in front, and long names into PAX headers."""
     root = laid_down(tmp_path, _LONG)
-    author = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.autocrlf=false"]
-    output_of(["git", "init", "-q"], root)
-    output_of(["git", "add", "."], root)
-    output_of(["git", *author, "commit", "-q", "-m", "All of it"], root)
     archives = {
-        "tar": output_of(["git", "archive", "HEAD"], root),
+        "tar": git_archive(root),
         "tar.gz": output_of(["git", "archive", "--format=tar.gz", "HEAD"], root),
     }
     for members in read(compiled, archives).values():
         files = [member for member in members if not member.is_folder]
         assert files == expected(_LONG, folders=False)
+
+
+def git_archive(root: Path) -> bytes:
+    author = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.autocrlf=false"]
+    output_of(["git", "init", "-q"], root)
+    output_of(["git", "add", "."], root)
+    output_of(["git", *author, "commit", "-q", "-m", "All of it"], root)
+    return output_of(["git", "archive", "HEAD"], root)
+
+
+ENDS = {
+    "GNU tar": ["tar", "-c", "file.bin"],
+    "GNU tar -b1": ["tar", "-c", "-b1", "file.bin"],
+    "bsdtar": ["bsdtar", "-c", "-f", "-", "file.bin"],
+    "bsdtar -b1": ["bsdtar", "-c", "-b", "1", "-f", "-", "file.bin"],
+    "busybox": ["busybox", "tar", "-c", "-f", "-", "file.bin"],
+    "Python": None,
+    "git archive": None,
+}
+
+
+@pytest.mark.parametrize("program", ENDS)
+def test_the_end_that_real_programs_write(tmp_path: Path, compiled: Path, program: str):
+    """Two zero blocks, also where the members fill the last record, or all of it but a block.
+
+    Without them, and with one of them, the archive is refused.
+    """
+    archives = {}
+    for blocks in range(15, 21):
+        root = sample.write_tree({"file.bin": _NOISE[: 512 * blocks]}, tmp_path / str(blocks))
+        if program == "git archive":
+            data = git_archive(root)
+        elif program == "Python":
+            out = io.BytesIO()
+            with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+                archive.add(root / "file.bin", "file.bin")
+            data = out.getvalue()
+        else:
+            data = output_of(ENDS[program], root)
+        end = len(data.rstrip(b"\0")) + 511 & ~511
+        archives |= {(blocks, n): data[: end + 512 * n] for n in (0, 1, 2)}
+        archives[blocks, "whole"] = data
+    readings = read_on_device(compiled, list(archives.values()))
+    for (blocks, end), reading in zip(archives, readings, strict=True):
+        cut = end in (0, 1)
+        wanted = "can not apply: bad archive, it has no end" if cut else None
+        assert reading.error == wanted, (blocks, end)
+        assert [member.size for member in reading.members] == [512 * blocks], (blocks, end)
 
 
 COMPRESSORS = {

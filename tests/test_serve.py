@@ -9,6 +9,7 @@ import re
 import statistics
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -140,7 +141,8 @@ def test_a_newer_request_is_not_forgotten_over_the_end_of_an_older_one(
     make_site: MakeSite, broker: str
 ):
     """The node hears its own reports as well, and none of them is the end of another request."""
-    extra = {".ota/report": b"2 00000000 not enough space"}
+    owed = b"2 00000000 not enough space"
+    extra = {".ota/report": b"\n%s %08x\n" % (owed, zlib.crc32(owed))}
     site = make_site({"main.py": serving(1)}, broker=broker, config=QUICK, extra=extra)
     damaged = bytearray(sample.tar_gz({"x": random.Random(1).randbytes(4000)}))
     damaged[-6] ^= 1
@@ -323,6 +325,74 @@ def test_a_request_that_is_withdrawn_while_it_pauses(make_site: MakeSite):
         assert len(site.console.downloads) <= tries + 1  # it may have been on its way
     assert site.reports() == []
     assert "/main.py" in site.flash_files()
+
+
+# -- requests that are refused -------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def flood(site: WatchedSite) -> Iterator[None]:
+    """A bad request each few milliseconds, every one with a file id of its own."""
+    stop = threading.Event()
+
+    def publish() -> None:
+        for number in itertools.count():
+            message = f'[{{"n":"e","v":0}},{{"n":"i","vs":"bad{number}"}}]'
+            site.console.request_raw(DEVICE_ID, message.encode())
+            if stop.wait(0.005):
+                return
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("loop", ["agent.serve()", "while True:\n    agent.poll()"])
+def test_a_flood_of_bad_requests_is_answered_with_pauses(make_site: MakeSite, loop: str):
+    """Each answer costs flash. Pauses grow; what is good is done after the last of them."""
+    main = serving(1).replace(b"agent.serve()", loop.encode())
+    site = make_site({"main.py": main}, config={"mqtt": {"keepalive": 2}})
+    with Serving(site) as node:
+        with flood(site):
+            node.wait_for("ota: report")
+            began = time.monotonic()
+            time.sleep(8)
+            lasted = time.monotonic() - began
+        # The last one, and a second at least between any two.
+        assert len(site.reports()) <= lasted / 1 + 2
+        assert len(site.reports()) >= 2
+        good = site.ask(sample.tar_gz({"main.py": serving(2)}))
+        node.wait_for("ota: confirm", timeout=40)
+    assert {"e": 1, "i": good, "m": None} in site.reports()
+    assert site.flash_files()["/main.py"] == serving(2)
+    assert "wdt" not in node.run.names()
+
+
+def test_refusals_that_are_long_ago_are_forgotten(make_site: MakeSite):
+    """Else the pause of an hour's bad requests would meet next year's."""
+    main = serving(1).replace(
+        b"agent.serve()",
+        b"""import time
+while True:
+    before = getattr(agent, "refusals", 0)
+    agent.poll()
+    if getattr(agent, "refusals", 0) != before:
+        print("refusals:", agent.refusals)
+    time.sleep_ms(5)
+""",
+    )
+    site = make_site({"main.py": main}, config=QUICK)
+    with Serving(site) as node:
+        for count in (1, 2):
+            site.console.request_raw(DEVICE_ID, b'[{"n":"e","v":0},{"n":"i","vs":"bad"}]')
+            node.wait_for(f"refusals: {count}\n")
+        node.wait_for("refusals: 0\n")
+        site.console.request_raw(DEVICE_ID, b'[{"n":"e","v":0},{"n":"i","vs":"bad"}]')
+        node.wait_for("refusals: 1\n", 2)
 
 
 # -- poll ----------------------------------------------------------------------------------------

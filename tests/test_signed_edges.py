@@ -16,7 +16,14 @@ def test_a_key_is_replaced_by_a_key_only(agent: Path, tmp_path: Path):
     for name in ("a.pub", "b.pub"):
         cases = [
             (by_hand({name: content}), f"manifest: /{name} would hold no key")
-            for content in (b"", pem, signing.key(2).modulus + b"\n")
+            for content in (
+                b"",
+                pem,
+                signing.key(2).modulus + b"\n",
+                bytes(384),
+                signing.key(2).modulus[::-1][:383] + b"\2",
+                b"\x7f" + signing.key(2).modulus[1:],
+            )
         ]
         deleted = by_hand(A, deleted=("lib/driver.py", name))
         cases.append((deleted, f"manifest: /{name} is a key: bring another in its place"))

@@ -39,10 +39,13 @@ def test_code_that_does_not_reach_its_end_is_rolled_back(make_site: MakeSite, na
 
 
 def test_code_that_sleeps_but_never_connects_is_rolled_back_after_24_wakes(make_site: MakeSite):
+    """A wake counts that has tried its channel and failed; days end one that never tries."""
+    port = b"import ota\nc = ota.load_config()\nc['mqtt']['port'] = 1\nprint('busy')\n"
+    main = port + b"print('check:', ota.Agent(c).check())\n" + SLEEP.encode()
     site = make_site()
-    site.ask(sample.tar_gz({"main.py": b"print('busy')\n" + SLEEP.encode()}))
+    site.ask(sample.tar_gz({"main.py": main}))
     run = site.run(wakes=30)
-    assert run.output.count("busy") == 24
+    assert run.output.count("busy\nota: later ") == 24, run.output
     assert "check: rolled_back" in run.output
     assert site.reports()[1]["m"] == "rolled back: 24 wakes without confirm"
     assert site.flash_files() == site.files

@@ -15,18 +15,20 @@ from tests.archives.rules import (
     OF_EXTENSIONS,
     OF_MEMBERS,
     OF_WRAPPINGS,
+    SHORT_NAME,
     end_rules,
     member_rules,
     wrapping_rules,
 )
 from tests.archives.wrapping import Wrapped
+from tools.package.paths import of_macos
 
 AGREED = "same members"
 REFUSED = "same refusal"
 UNREAD = "numbers that are not read"
 LAST_GLOBAL = "global header last"
 GLOBAL_SIZE = "global size"
-EMPTY = "nothing in a wrapping"
+MACOS = "attributes of macOS"
 #: The names of all documented differences.
 NAMES = tuple(
     dict.fromkeys(
@@ -40,7 +42,7 @@ NAMES = tuple(
             UNREAD,
             LAST_GLOBAL,
             GLOBAL_SIZE,
-            EMPTY,
+            MACOS,
         ]
     )
 )
@@ -75,7 +77,11 @@ def judge(wrapped: Wrapped, reading: Reading, device: DeviceReading) -> Verdict:
 
 def _compare(wrapped: Wrapped, reading: Reading, device: DeviceReading, found: list[str]) -> None:
     sizes = GlobalSizes()
-    for at, mine in enumerate(device.members):
+    at = -1
+    for mine in device.members:
+        at = _past_macos(reading, at + 1, sizes, found)
+        if at is None:
+            return
         case = Case(reading, at)
         sizes.pass_by(case)
         theirs = case.entry.member if case.entry else None
@@ -95,13 +101,16 @@ def _compare(wrapped: Wrapped, reading: Reading, device: DeviceReading, found: l
             found.append(difference.name)
             if difference.rest_differs(case):
                 return
-    case = Case(reading, len(device.members))
+    at = _past_macos(reading, at + 1, sizes, found)
+    if at is None:
+        return
+    case = Case(reading, at)
     if sizes.differ and (device.error or case.entry):
         found.append(GLOBAL_SIZE)
     elif device.error:
         found.append(_explain(wrapped, case, device.error))
     elif case.entry:
-        raise Wrong(f"ends before member {len(device.members)}, {case.entry.info.name!r}")
+        raise Wrong(f"ends before member {at}, {case.entry.info.name!r}")
     elif reading.refusal:
         _more_than_cpython(wrapped, case, device, found)
     else:
@@ -109,6 +118,25 @@ def _compare(wrapped: Wrapped, reading: Reading, device: DeviceReading, found: l
         if broken and not sizes.differ:
             raise Wrong(f"is taken, but: {broken[0]}")
         found.append(GLOBAL_SIZE if broken else AGREED)
+
+
+def _past_macos(reading: Reading, at: int, sizes: GlobalSizes, found: list[str]) -> int | None:
+    """The number of the next member that the device does not pass over; None: all behind differs.
+
+    CPython may take such a file for a folder, and its content for what comes next.
+    """
+    while at < len(reading.entries):
+        case = Case(reading, at)
+        ours = of_macos(case.path[1:]) and case.raw.kind in b"0\x0075"
+        if not ours or sizes.differ or member_rules(case):
+            break
+        found.append(MACOS)
+        if case.is_folder_to_cpython and case.size:
+            found.append(SHORT_NAME)
+            return None
+        sizes.pass_by(case)
+        at += 1
+    return at
 
 
 class GlobalSizes:
@@ -152,9 +180,6 @@ def _more_than_cpython(
     wrapped: Wrapped, case: Case, device: DeviceReading, found: list[str]
 ) -> None:
     """The device read on where CPython stopped."""
-    if not case.reading.plain:
-        found.append(EMPTY)
-        return
     only_global = case.raw.kinds and not case.raw.kinds.strip("g")
     if case.entry is None and only_global and not any(case.raw.header):
         found.append(LAST_GLOBAL)

@@ -17,6 +17,8 @@ end("junk after the end", lambda rng: bytes(1024 + 512 * rng.randrange(4)) + b"j
 end("member after the end", lambda rng: bytes(1024) + member(b"hidden.py", _BODY))
 end("member after one zero block", lambda rng: bytes(512) + member(b"hidden.py", _BODY))
 end("part of a block at the end", lambda rng: member(b"last.py")[: rng.randrange(1, 512)])
+end("no end", lambda rng: b"")
+end("one zero block", lambda rng: bytes(512))
 end("part of a zero block at the end", lambda rng: bytes(rng.randrange(1, 1024)))
 end("zeros of any number at the end", lambda rng: bytes(rng.randrange(1024, 3000)))
 

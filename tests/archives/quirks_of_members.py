@@ -168,6 +168,36 @@ anywhere(
 anywhere("prefix without a name", lambda rng: header(b"", kind=b"0", prefix=b"folder"))
 anywhere("prefix with a slash at its end", lambda rng: header(b"", prefix=b"a/", kind=b"5"))
 
+# --- what macOS puts beside files ---------------------------------------------------------------
+
+_BESIDE = [b"._module.py", b"lib/._module.py", b"./._.", b".DS_Store", b"lib/.DS_Store"]
+_BESIDE += [b"__MACOSX/._lib", b"__MACOSX/lib/x.py", b"lib/__MACOSX", "größe/._ä.py".encode()]
+anywhere(
+    "attributes of macOS",
+    lambda rng: (
+        rng.choice([b"", pax(("SCHILY.xattr.com.apple.provenance", "\x01\n7 path=x\n\0"))])
+        + member(
+            rng.choice(_BESIDE),
+            *rng.choice([(_BODY, b"0"), (_BODY * 200, b"0"), (b"", b"\0"), (b"", b"5")]),
+            style=_style(rng),
+        )
+    ),
+)
+anywhere(
+    "attributes of macOS by an extended name",
+    lambda rng: (
+        rng.choice([pax(("path", "lib/._x"), ("size", "7")), gnu_long(b"d/" * 70 + b"._x")])
+        + member(_NAME, _BODY)
+    ),
+)
+anywhere(
+    "an extended name only for what is passed over",
+    lambda rng: member(b"lib/._a.py", _BODY) + member(_NAME, _BODY),
+)
+anywhere(
+    "hardly of macOS", lambda rng: member(rng.choice([b"_._", b"a._", b"_._/x", b"DS_Store"]))
+)
+
 # --- extended headers ---------------------------------------------------------------------------
 
 _X = pax(("path", "extended/name.py"))
@@ -213,7 +243,17 @@ _EXTENSIONS = {
     "very large size in x": [pax(("size", "99999999999")), pax(("size", "9" * 30))],
     "PAX size": [pax(("size", "7"))],
     "PAX size with a wrong one in the header": [pax(("size", "1030"))],
-    "long comment": [pax(("comment", "c" * 4000)), pax(("comment", "c" * 4200))],
+    "long comment": [pax(("comment", "c" * n)) for n in (480, 499, 500, 501, 4200, 65536)],
+    "long comment between others": [
+        pax(("size", "7"), ("comment", "c" * n), ("path", "extended/name.py"))
+        for n in (470, 1000, 60000)
+    ],
+    "long record that is damaged": [
+        extended(b"x", b"1000 comment=" + b"c" * 987),
+        extended(b"x", b"1001 comment=" + b"c" * 986 + b"\n"),
+        extended(b"x", b"999 comment=" + b"c" * 986 + b"\n"),
+    ],
+    "PAX path of the longest": [pax(("path", "p/" * n)) for n in (2042, 2298, 2299, 2300, 2301)],
     "very long extended header": [gnu_long(b"l" * 5000), pax(("path", "p" * 5000))],
     "long name with junk behind its end": [extended(b"L", b"name.py\0junk", style="gnu")],
     "empty long name": [gnu_long(b"")],

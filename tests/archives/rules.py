@@ -12,12 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.archives import raw
-from tests.archives.blocks import BLOCK, ZERO_BLOCK, is_utf8
+from tests.archives.blocks import BLOCK, ZERO_BLOCK, is_utf8, record
 from tests.archives.case import Case
 from tests.archives.readers import Member
 from tests.archives.wrapping import GzipMember, Wrapped, gzip_members
 
-_LONGEST_EXTENSION = 4096
+#: What the device takes for a file, for its long name, is a folder to CPython.
+SHORT_NAME = "slash in the short name"
+_LONGEST_NAME = 4096
+#: Of a record that matters a block may be there before it is known how long it is.
+_LONGEST_RECORD = _LONGEST_NAME + BLOCK
 _LONGEST_GZIP_TEXT = 1024
 _NO_FILE = ("/boot.mpy", "/main.mpy", "/boot_user.mpy")
 _PROTECTED = ("/.ota", "/ota.json")
@@ -56,8 +60,9 @@ def _ambiguous(case: Case) -> bool:
 
 
 def _long_extension(case: Case) -> bool:
-    sizes = [raw.number(header, 124, 12) for header in case.raw.headers]
-    return any(size > _LONGEST_EXTENSION for size in sizes)
+    of_gnu = [len(content) for kind, content in case.raw.extensions if kind in b"LK"]
+    names = [len(record(key, v)) for key in (b"path", b"size") for v in case.values(key)]
+    return max(of_gnu, default=0) > _LONGEST_NAME or max(names, default=0) > _LONGEST_RECORD
 
 
 def _damaged_pax(case: Case) -> bool:
@@ -121,7 +126,7 @@ OF_MEMBERS = (
     Rule("a folder has content", "folders with content", _folder_with_content),
     Rule("number is not octal", "odd numbers", _odd_number),
     Rule("negative or huge number", "odd numbers", _odd_number),
-    Rule("ends inside a member", "slash in the short name", _folder_to_cpython_is_cut),
+    Rule("ends inside a member", SHORT_NAME, _folder_to_cpython_is_cut),
 )
 
 
@@ -134,6 +139,11 @@ def _ends_inside_block(case: Case) -> bool:
     if _zero_blocks(case) == 1:
         return BLOCK < len(case.rest) < 2 * BLOCK
     return 0 < len(case.raw.header) < BLOCK
+
+
+def _without_end(case: Case) -> bool:
+    """Nothing follows any more, or one zero block and then nothing."""
+    return case.rest in (b"", ZERO_BLOCK)
 
 
 def _damaged_header(case: Case) -> bool:
@@ -163,6 +173,7 @@ OF_ENDS = (
     Rule("header check sum differs", "damaged headers", _damaged_header),
     Rule("number is not octal", "damaged headers", _damaged_header),
     Rule("negative or huge number", "damaged headers", _damaged_header),
+    Rule("it has no end", "archives without an end", _without_end),
     Rule("ends after an extended header", None, _ends_after_extension),
     Rule("ends inside a member", None, _ends_inside_member),
     Rule("", None, lambda c: not c.start and _damaged_header(c)),  # not known for tar at all
@@ -241,6 +252,6 @@ def _empty_value(case: Case, mine: Member) -> bool:
 DIFFERENCES = (
     Difference("prefix without ustar", _prefix_without_ustar),
     Difference("slash at the end", _slash_at_end),
-    Difference("slash in the short name", _slash_in_short_name, lambda case: bool(case.size)),
+    Difference(SHORT_NAME, _slash_in_short_name, lambda case: bool(case.size)),
     Difference("empty PAX values", _empty_value, lambda case: b"" in case.values(b"size")),
 )

@@ -2,7 +2,7 @@
 
 import json
 
-from signed_probe import ota, recovery
+from signed_probe import ota, transaction
 
 
 def flips(node, bundle, size, bits):
@@ -12,7 +12,7 @@ def flips(node, bundle, size, bits):
     """
     _remember_verified()
     node.read_in_large_pieces()
-    recovery.save("attempts", "fa8884d2 1")
+    transaction.save("attempts", "fa8884d2 1")
     content = bytearray(bundle.read(size))
     sound = node.stage(content)
     found = ""

@@ -2,16 +2,13 @@
 
 import gc
 import json
-import sys
 from binascii import hexlify
 
+import check
 import ramflash
 import staging_probe
 import vfs
-from staging_probe import Reset, ota
-
-recovery = ota.recovery
-stage = None  # what stages, which the host finds
+from staging_probe import Reset, ota, recovery, transaction
 
 
 class Cut(BaseException):
@@ -54,10 +51,9 @@ class Node(staging_probe.Node):
     def boot(self, times=1):
         """As boot.py does, so many times, with the resets that follow."""
         for _ in range(times):
-            sys.modules.pop("ota.counted", None)
             self._load(bytes(self._device._data))
             try:
-                recovery.boot()
+                check.boot(recovery)
             except Reset:
                 self.boot()
 
@@ -66,8 +62,12 @@ class Node(staging_probe.Node):
         agent = ota.agent.Agent(self._config, _silent, lambda url: staging_probe.Body(content))
         agent.approach()
         try:
-            stage(agent, ota.request.Request("fa8884d2", ".tar", len(content)))
-            return ramflash.tree("/.ota", None)
+            ota.cycle.stage(agent, ota.request.Request("fa8884d2", ".tar", len(content)))
+            found = ramflash.tree("/.ota", None)
+            # The head tells how much memory it took, which is not the same each time.
+            journal = found["/.ota/journal"]
+            found["/.ota/journal"] = journal[journal.index(b"\n") : -5]
+            return found
         except ota.errors.Refused:
             return None
         finally:
@@ -95,9 +95,9 @@ class Node(staging_probe.Node):
             if end:
                 print(json.dumps(end[0]))
                 return
-            now = _text("/ota.sequence"), recovery.in_transaction()
+            now = _text("/ota.sequence"), transaction.in_transaction()
             woken = self.wake()
-            then = _text("/ota.sequence"), recovery.in_transaction()
+            then = _text("/ota.sequence"), transaction.in_transaction()
             print(json.dumps([now, woken[0], then, self.row(woken)["changes"]]))
 
     def cut_the_install(self, content):
@@ -111,16 +111,10 @@ class Node(staging_probe.Node):
                 print(json.dumps(end[0]))
                 return
             waiting = []
-            place = ""
-            for line in (_text("/.ota/journal") or "").split("\n"):
-                if line.startswith("h ") and recovery.exists(place):
-                    waiting.append(place)
-                elif line:
-                    kind, place, depth, path = line.split(" ", 3)
-                    place = "/.ota/" + place
-                    if kind == "n":
-                        parts = path.split("/")
-                        place += path[len("/".join(parts[: len(parts) - int(depth)])) :]
+            if recovery.read_state():
+                for kind, place, _, sum_, _ in recovery.lines("/.ota/journal"):
+                    if kind in "ar" and sum_ != "-" and recovery.exists(place):
+                        waiting.append(place)
             if waiting:
                 with open(waiting[-1], "rb") as file:
                     damaged = bytearray(file.read())
@@ -196,7 +190,7 @@ class Node(staging_probe.Node):
 
     def _look(self):
         self.least_free = min(self.least_free, staging_probe.free())
-        if recovery.in_transaction():
+        if transaction.in_transaction():
             return
         if ramflash.tree() != self._here:
             self.outside = False

@@ -10,7 +10,7 @@ import ramflash
 import vfs
 from whole_agent import ota
 
-recovery = ota.recovery
+recovery, transaction = ota.recovery, ota.transaction
 CONFIG = {"device_id": "d", "device_key": "k", "control_channel": "c", "max_attempts": 1}
 
 
@@ -21,6 +21,7 @@ class Reset(BaseException):
 class _Machine:
     PWRON_RESET = 1
     DEEPSLEEP_RESET = 4
+    SOFT_RESET = 5
 
     def reset_cause(self):
         return self.PWRON_RESET
@@ -34,14 +35,26 @@ class _Control:
 
     payload = b""
     published = []
+    sure = True
 
     def __init__(self, config, limits):
-        self.request = self.bad = self.link = None
+        self.request = self.bad = self.link = self.kept = self.echo = None
         self.topic = b"topic"
+        # What the agent asks of a client of umqtt.simple, and of its connection.
+        self.client = self
+        self.cb = self.on_message
+        self.skipped = 0
 
-    def connect(self):
-        self.link = True
-        self.request, self.bad = ota.request.read(self.payload)
+    def connect(self, patient=False):
+        self.link = self
+        self.on_message(self.topic, self.payload)
+        return True
+
+    def on_message(self, topic, payload):
+        self.request, self.bad = ota.request.read(payload)
+
+    def set_callback(self, callback):
+        self.cb = callback
 
     def pending(self):
         return self.request or self.bad
@@ -49,9 +62,18 @@ class _Control:
     def fence(self):
         pass
 
+    def call(self, function, *args):
+        return function(*args)
+
+    def readable(self, wait_ms):
+        return False
+
     def ask(self, what, topic, payload, retained, qos):
         if payload:
             self.published.append(payload.decode())
+        else:
+            _Control.payload = b""
+            self.cb(topic, payload)
 
     def close(self):
         self.link = None
@@ -93,8 +115,8 @@ class Node:
         self.least_free = self.free
         # Before anything is cleared away: what is there outside /.ota?
         self.outside = True
-        self._discard = recovery.discard
-        recovery.discard = self._look_and_discard
+        self._discard = transaction.discard
+        transaction.discard = self._look_and_discard
         self._open_archive = ota.archive.open_archive
         ota.archive.open_archive = self._open_watched
 
@@ -126,7 +148,7 @@ class Node:
         self._discard(moved)
 
     def _look(self):
-        if not recovery.in_transaction():
+        if not transaction.in_transaction():
             here = ramflash.tree()
             if here != self.before:
                 self.outside = False
@@ -143,6 +165,7 @@ class _Watched:
     """The archive's tar bytes, with a look at free flash now and then."""
 
     def __init__(self, archive, sample):
+        self.window = archive.window
         self._archive = archive
         self._sample = sample
         self._reads = 0
@@ -200,7 +223,7 @@ def run_table(node, bundle, cases):
             "untouched": after == node.before,
             "new": _new_files(node.before, after),
             "changed": [k for k in node.before if after.get(k) != node.before[k]],
-            "state": recovery.in_transaction(),
+            "state": transaction.in_transaction(),
             "free": [node.free, node.least_free, free()],
         }
         print(json.dumps(result))

@@ -16,17 +16,44 @@ def wrong(text, **changes):
 def test_defaults():
     config = complete(IDS)
     check.equal(config["server"], "console.insigh.io")
-    check.equal(config["mqtt"]["port"], 1883)
-    check.equal(config["mqtt"]["tls"], False)
+    check.equal(config["mqtt"]["port"], 8883)
+    check.equal(config["mqtt"]["tls"], True)
     check.equal(config["ca"], "/ca.der")
     check.equal(config["report"], "installed")
     check.equal((config["trial_boots"], config["trial_wakes"]), (3, 24))
-    check.equal((config["trial_deadline_s"], config["max_attempts"]), (300, 5))
+    check.equal((config["trial_days"], config["trial_deadline_s"]), (7, 900))
+    check.equal(config["max_attempts"], 5)
 
 
 def test_a_complete_configuration_stays_as_it_is():
     config = complete(IDS)
     check.equal(complete(config), config)
+
+
+def test_plain_has_to_be_written_out():
+    """The device key in clear is never what nobody asked for."""
+    for mqtt, tls, port in (
+        ({}, True, 8883),
+        ({"port": 1883}, True, 1883),
+        ({"tls": True}, True, 8883),
+        ({"tls": False}, False, 1883),
+        ({"tls": False, "port": 8883}, False, 8883),
+        ({"tls": False, "port": 1884}, False, 1884),
+    ):
+        config = complete(dict(IDS, mqtt=mqtt))
+        check.equal((config["mqtt"]["tls"], config["mqtt"]["port"]), (tls, port))
+        check.equal(complete(config), config)
+
+
+def test_trust_anchors():
+    both = ["/ca.der", "/next.der"]
+    config = complete(dict(IDS, ca=both))
+    check.equal(config["ca"], both)
+    check.equal(complete(config), config)
+    for wrong_one in ([], 1, None, {}):
+        wrong("ca is not of type str", ca=wrong_one)
+    for wrong_one in ([1], ["ca.der"], ["/ca.der", ""], [["/ca.der"]]):
+        wrong("ca is not a list of paths", ca=wrong_one)
 
 
 def test_missing_ids():
@@ -59,7 +86,9 @@ def test_values_out_of_range():
     for key, most in (
         ("trial_boots", 1000),
         ("trial_wakes", 100000),
+        ("trial_days", 365),
         ("trial_deadline_s", 86400),
+        ("watchdog_s", 86400),
         ("max_attempts", 1000),
         ("timeout_s", 86400),
     ):
@@ -70,6 +99,14 @@ def test_values_out_of_range():
         check.equal(complete(dict(IDS, mqtt={key: most}))["mqtt"][key], most)
         wrong("mqtt.%s is above %d" % (key, most), mqtt={key: most + 1})
     wrong("timeout_s is below 1", timeout_s=0)
+    wrong("trial_days is below 1", trial_days=0)
+    wrong("trial_days is not of type int", trial_days=0.5)
+    for period_s in (1, 10, 21, 24):
+        text = "watchdog_s is below 25: looking up a name may take 21 s"
+        wrong(text, watchdog_s=period_s)
+    for period_s in (0, 25):
+        check.equal(complete(dict(IDS, watchdog_s=period_s))["watchdog_s"], period_s)
+    wrong("watchdog_s is below 0", watchdog_s=-1)
     wrong("trial_deadline_s is below 0", trial_deadline_s=-1)
     wrong("mqtt.port is below 1", mqtt={"port": 0})
     wrong("report is neither", report="later")
@@ -88,11 +125,17 @@ def test_texts_are_of_a_sensible_length():
 
 
 def test_servers_that_are_none():
-    for server in ("a\tb", "a b", "host\r\nX: y", "a_b", "a\0", ":443", "host:0", "host:65536"):
+    for server in ("a\tb", "a b", "host\r\nX: y", "a[b", "a\0", ":443", "host:0", "host:65536"):
         wrong("server is not host", server=server)
     for server in ("h:", "host:-1", "host:4_4", "host: 443", "\u03b1"):
         wrong("server is not host", server=server)
-    check.equal(complete(dict(IDS, server="Console.Insigh.io:8443"))["server"][-4:], "8443")
+    for server in ("::1", "[::1", "::1]", "[]", "[]:1", "[::1]x", "x[::1]", "[a_b]", "[::1]:0"):
+        wrong("server is not host", server=server)
+
+
+def test_servers_that_are_unusual():
+    for server in ("Console.Insigh.io:8443", "my_host", "_a:1", "[::1]", "[FD00::2]:8443"):
+        check.equal(complete(dict(IDS, server=server))["server"], server)
 
 
 def test_the_key_is_in_no_error():

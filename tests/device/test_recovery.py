@@ -9,10 +9,11 @@ import sys
 import check
 import ramflash
 import vfs
-from ota import recovery
-from ota.ending import status
+from ota import recovery, transaction
 from ota.errors import Refused
+from ota.journal import Journal
 from ota.staging import Staging
+from ota.transaction import status
 from ota.vetting import clean_path
 
 
@@ -38,7 +39,7 @@ OLD = {
     "/main.py": b"old main" * 300,
     "/same.py": b"same" * 900,
     "/lib/a.py": b"old a",
-    "/boot.py": b"import ota.recovery\nota.recovery.boot()\nold = 1\n",
+    "/boot.py": b"import ota.recovery\nota.recovery.boot()\nsys.path[:] = _path\nold = 1\n",
     "/ota/agent.py": b"agent = 'old'\n" * 300,
     "/keep.bin": bytes(range(256)) * 20,
 }
@@ -48,7 +49,7 @@ NEW = {
     "/lib/a.py": b"new a, longer",
     "/lib/sub/deep/b.py": b"b",
     "/lib/sub/c.py": b"",
-    "/boot.py": b"import ota.recovery\n\n# new\nota.recovery.boot()\nnew = 1\n",
+    "/boot.py": b"import ota.recovery\n\n# new\nota.recovery.boot()\nsys.path[:] = _path\nx = 1\n",
     "/ota/agent.py": b"agent = 'new'\n" * 300,
     "/ota/more.py": b"more = 1\n",
     b"/f\xc3\xbcr/\xe2\x82\xac.txt".decode(): b"names",
@@ -63,9 +64,32 @@ def old_tree(blocks=64):
     return device, ramflash.tree()
 
 
-def stage(package):
-    recovery.discard()
-    staging = Staging(lambda step, value: None, [], lambda: None)
+def head(at_once=True, deadline_s=300):
+    """What the agent writes first into the journal, see ota/recovery.py."""
+    return [2, "fa8884d2", 3, 24, 7, deadline_s, at_once, 0, 0, None]
+
+
+def new_staging(journal_head=None):
+    journal = Journal(journal_head or head())
+    return Staging(lambda step, value: None, [], lambda: None, journal)
+
+
+def commit_and_install():
+    transaction.prepare()
+    transaction.commit()
+    recovery.install()
+
+
+def cleared():
+    """The agent's next check, which clears up and delivers. True when nothing is left."""
+    transaction.discard()
+    transaction.forget("report")
+    return not recovery.exists("/.ota")
+
+
+def stage(package, journal_head=None):
+    transaction.discard()
+    staging = new_staging(journal_head)
     members = package if type(package) is list else [(path, package[path]) for path in package]
     try:
         for path, content in members:
@@ -76,23 +100,21 @@ def stage(package):
     return staging
 
 
-def open_trial(when="installed"):
+def open_trial(at_once=True):
+    sys.modules.pop("ota.counted", None)
     _, before = old_tree()
-    stage(NEW)
-    recovery.commit("fa8884d2", 3, 24, 300, when)
-    recovery.install()
+    # No deadline: there is no timer here.
+    stage(NEW, head(at_once, 0))
+    commit_and_install()
     return before
-
-
-def write_state(state):
-    recovery.save("state", "1 " + " ".join(state))
 
 
 def one_boot():
     """As boot.py counts it, without a machine."""
     state = recovery.read_state()
-    state[2] = state[3] = "1"
-    write_state(state)
+    state[2] = 8
+    recovery.write_state(*state[1:])
+    sys.modules["ota.counted"] = sys
 
 
 def expected_new():
@@ -116,22 +138,36 @@ def test_install_then_confirm():
     check.equal(ramflash.tree(), expected_new())
     check.equal(status()["state"], "trial")
     check.equal(recovery.load("report"), "1 fa8884d2")
-    check.equal(recovery.confirm(), False)  # the new tree has not run yet
+    check.equal(transaction.confirm(), False)  # the new tree has not run yet
     check.equal(status()["state"], "trial")
     one_boot()
-    check.equal(recovery.confirm(), True)
-    check.equal(recovery.confirm(), False)
+    check.equal(transaction.confirm(), True)
+    check.equal(transaction.confirm(), False)
     check.equal(ramflash.tree(), expected_new())
-    recovery.forget("report")
-    check.equal(recovery.exists("/.ota"), False)
+    check.equal(cleared(), True)
 
 
 def test_confirmed_mode_owes_its_report_only_then():
-    open_trial("confirmed")
+    open_trial(False)
     check.equal(recovery.load("report"), None)
     one_boot()
-    recovery.confirm()
+    transaction.confirm()
     check.equal(recovery.load("report"), "1 fa8884d2")
+    check.equal(transaction.owed(), "1 fa8884d2")
+
+
+def test_a_cut_in_the_confirm_tells_nothing_before_the_next_one():
+    """The report is on flash and the trial still open: the rehearsal may yet fail."""
+    open_trial(False)
+    one_boot()
+    transaction.save("report", "1 fa8884d2")
+    check.equal(transaction.owed(), None)
+    check.equal(transaction.confirm(), True)
+    check.equal(transaction.owed(), "1 fa8884d2")
+    # One that is due at once is told during the trial.
+    open_trial(True)
+    one_boot()
+    check.equal(transaction.owed(), "1 fa8884d2")
 
 
 def test_roll_back_restores_exactly_the_old_tree():
@@ -139,8 +175,7 @@ def test_roll_back_restores_exactly_the_old_tree():
     recovery.roll_back("rolled back: a test")
     check.equal(ramflash.tree(), before)
     check.equal(recovery.load("report"), "2 fa8884d2 rolled back: a test")
-    recovery.forget("report")
-    check.equal(recovery.exists("/.ota"), False)
+    check.equal(cleared(), True)
 
 
 def test_roll_back_keeps_what_new_code_wrote_itself():
@@ -156,7 +191,7 @@ def test_a_package_that_changes_nothing_stages_nothing():
     _, before = old_tree()
     staging = stage(OLD)
     check.equal((staging.staged, staging.bytes), (0, 0))
-    recovery.discard()
+    transaction.discard()
     check.equal(ramflash.tree(skip=None), before)
 
 
@@ -168,8 +203,7 @@ def test_one_changed_byte_at_every_place():
         changed = bytearray(content)
         changed[at] ^= 1
         check.equal(stage({"/x.bin": bytes(changed)}).staged, 1)
-        recovery.commit("a", 3, 24, 0, "installed")
-        recovery.install()
+        commit_and_install()
         check.equal(ramflash.tree()["/x.bin"], bytes(changed))
 
 
@@ -194,7 +228,8 @@ def test_an_error_of_flash_while_moving_in_is_left_to_the_next_boot():
     for renames in range(1, 12):
         device, _ = old_tree()
         stage(NEW)
-        recovery.commit("fa8884d2", 3, 24, 300, "installed")
+        transaction.prepare()
+        transaction.commit()
         recovery.os = Flaky(renames)
         try:
             check.raises(OSError, "5", recovery.install)
@@ -216,22 +251,23 @@ def test_the_transaction_is_run_by_the_code_that_committed_it():
     recovery.__file__ = "ota/recovery.py"
     try:
         stage({"/ota/recovery.py": b"import nowhere\n"})
-        recovery.commit("fa8884d2", 3, 24, 300, "installed")
-        recovery.install()
+        commit_and_install()
     finally:
         recovery.__file__ = file
-    check.equal(ramflash.tree(skip=None)["/.ota/recovery.py"], b"as it was at the commit")
+    copy = ramflash.tree(skip=None)["/.ota/recovery.py"]
+    check.equal(copy[:23], b"as it was at the commit")
+    # What follows is its CRC-32, by which boot.py knows it, and which is a comment.
+    check.equal(copy[23:25] + copy[-5:-4], b"\n# ")
+    check.equal(binascii.crc32(copy[:-4]).to_bytes(4, "little"), copy[-4:])
     recovery.roll_back("rolled back: a test")
-    recovery.forget("report")
-    check.equal(recovery.exists("/.ota"), False)
+    check.equal(cleared(), True)
 
 
 def test_a_foreign_boot_py_never_takes_the_front():
     _, before = old_tree()
     foreign = b"# ota.recovery is not for me\nimport network\n"
     stage({"/boot.py": foreign})
-    recovery.commit("a", 3, 24, 0, "installed")
-    recovery.install()
+    commit_and_install()
     before["/boot_user.py"] = foreign
     check.equal(ramflash.tree(), before)
 
@@ -246,8 +282,7 @@ def test_a_boot_py_that_could_not_be_undone_never_takes_the_front():
     ):
         _, before = old_tree()
         stage({"/boot.py": foreign})
-        recovery.commit("a", 3, 24, 0, "installed")
-        recovery.install()
+        commit_and_install()
         before["/boot_user.py"] = foreign
         check.equal(ramflash.tree(), before)
 
@@ -264,8 +299,7 @@ def test_a_stale_twin_is_retired_and_comes_back():
         before = ramflash.tree()
         stage({new_name: mpy()})
         check.equal(ramflash.tree(), before)
-        recovery.commit("a", 3, 24, 0, "installed")
-        recovery.install()
+        commit_and_install()
         check.equal(ramflash.tree(), {"/main.py": b"", "/lib": None, new_name: mpy()})
         recovery.roll_back("rolled back: a test")
         check.equal(ramflash.tree(), before)
@@ -304,7 +338,9 @@ def test_source_on_the_boot_path_must_compile():
 class Machine:
     """What recovery.boot() asks of the machine module."""
 
+    PWRON_RESET = 1
     DEEPSLEEP_RESET = 4
+    SOFT_RESET = 5
 
     def __init__(self):
         self.resets = 0
@@ -316,48 +352,47 @@ class Machine:
         return 1
 
 
+def boot():
+    """As boot.py does. Returns the machine, which counts resets."""
+    machine = sys.modules["machine"] = Machine()
+    check.boot(recovery)
+    return machine
+
+
 def test_boot_counts_a_boot_once():
     before = open_trial()
-    machine = sys.modules["machine"] = Machine()
-    state = recovery.read_state()
-    state[6] = "0"  # no deadline: there is no timer here
-    write_state(state)
     for boots in (1, 2, 3):
-        sys.modules.pop("ota.counted", None)
-        recovery.boot()
+        check.equal(boot().resets, 0)
         recovery.boot()  # a package's own boot.py may call it once more
         check.equal(status()["boots"], boots)
-    check.equal(machine.resets, 0)
-    sys.modules.pop("ota.counted", None)
-    recovery.boot()
-    check.equal(machine.resets, 1)
+    check.equal(boot().resets, 1)
     check.equal(ramflash.tree(), before)
     check.equal(recovery.load("report"), "2 fa8884d2 rolled back: 3 boots without confirm")
 
 
-def test_flash_that_has_lost_the_journal_does_not_make_a_reset_loop():
-    open_trial()
-    machine = sys.modules["machine"] = Machine()
-    state = recovery.read_state()
-    state[0] = "commit"
-    write_state(state)
+def test_one_copy_of_the_journal_is_enough():
+    for name in "journal", "journal2":
+        before = open_trial()
+        os.remove("/.ota/" + name)
+        recovery.roll_back("rolled back: a test")
+        check.equal(ramflash.tree(), before)
+        check.equal(recovery.load("report"), "2 fa8884d2 rolled back: a test")
 
-    os.remove("/.ota/journal")
-    phases = []
-    for _ in range(80):
-        sys.modules.pop("ota.counted", None)
-        try:
-            recovery.boot()
-        except OSError:
-            pass
-        phases.append(status()["state"])
-    check.equal(phases[:20], ["commit"] * 20)
-    check.equal(phases[20:], ["back"] * 60)
-    resets = machine.resets
-    check.equal(20 < resets < 70, True)
-    sys.modules.pop("ota.counted", None)
-    check.raises(OSError, "2", recovery.boot)
-    check.equal(machine.resets, resets)  # tried again, without a reset
+
+def test_flash_that_has_lost_the_journal_ends_at_once():
+    """Both copies. Once it was tried for ever, as state `back`; now it is said, and closed."""
+    for phase in "commit", "trial", "back":
+        open_trial()
+        recovery.write_state(phase, 8)
+        os.remove("/.ota/journal")
+        ramflash.write("/.ota/journal2", b"[2]\n=1234")
+        resets = 0
+        for _ in range(4):
+            resets += boot().resets
+        check.equal(resets, 1)
+        check.equal(recovery.load("report"), "2 - rolled back, but not whole: lost")
+        check.equal(recovery.exists("/.ota/state"), 0)
+        check.equal(cleared(), True)
 
 
 def test_refused_members():
@@ -383,7 +418,7 @@ def test_refused_members():
     for package, text in rows:
         _, before = old_tree()
         check.raises(Refused, text, stage, package)
-        recovery.discard()
+        transaction.discard()
         check.equal(ramflash.tree(skip=None), before)
 
 
@@ -412,7 +447,7 @@ def test_conflicts_inside_new_folders():
     ):
         _, before = old_tree()
         check.raises(Refused, text, stage, package)
-        recovery.discard()
+        transaction.discard()
         check.equal(ramflash.tree(skip=None), before)
 
 
@@ -422,7 +457,8 @@ def test_new_folders_move_whole_however_members_are_ordered():
     _, before = old_tree(256)
     stage(tree)
     check.equal(ramflash.tree(), before)
-    recovery.commit("fa8884d2", 3, 24, 0, "installed")
+    transaction.prepare()
+    transaction.commit()
     renamed, rename_for_real = [], os.rename
 
     class Watching:
@@ -461,7 +497,8 @@ def test_a_new_folder_that_the_application_makes_meanwhile():
     for earlier in {"/data/log.csv": b"1,2"}, {"/data/sub/log.csv": b"1,2"}, {"/data/sub": None}:
         _, before = old_tree()
         stage(package)
-        recovery.commit("fa8884d2", 3, 24, 0, "installed")
+        transaction.prepare()
+        transaction.commit()
         for path in earlier:
             if earlier[path] is None:
                 os.mkdir("/data")
@@ -501,7 +538,7 @@ def test_a_card_below_a_folder_that_is_missing():
 def test_what_waits_in_a_new_folder_is_checked_before_it_moves():
     _, before = old_tree()
     for wrong in False, True:
-        staging = Staging(lambda step, value: None, [], lambda: None)
+        staging = new_staging()
         for path in "/t/deep er/a", "/t/b":
             digest = hashlib.sha256(path.encode()).digest()
             digest = binascii.hexlify(digest).decode()
@@ -510,15 +547,15 @@ def test_what_waits_in_a_new_folder_is_checked_before_it_moves():
         staging.close()
         if wrong:
             ramflash.write("/.ota/0/deep er/a", b"/t/deep er/!")
-        recovery.commit("fa8884d2", 3, 24, 0, "installed")
-        recovery.install()
+        commit_and_install()
         if wrong:
-            check.equal(recovery.load("report"), "2 fa8884d2 can not apply: damaged on flash")
+            reason = "can not apply: changed on flash, /t/deep er/a"
+            check.equal(recovery.load("report"), "2 fa8884d2 " + reason)
         else:
             check.equal(ramflash.tree()["/t/b"], b"/t/b")
             recovery.roll_back("rolled back: a test")
         check.equal(ramflash.tree(), before)
-        recovery.forget("report")
+        check.equal(cleared(), True)
 
 
 def test_litter_with_many_folders_is_not_listed_over_and_over():
@@ -537,7 +574,7 @@ def test_litter_with_many_folders_is_not_listed_over_and_over():
 
     recovery.os = Counting()
     try:
-        recovery.discard()
+        transaction.discard()
     finally:
         recovery.os = os
     check.equal(listed < 2 * 80, True)
@@ -550,10 +587,11 @@ def test_folders_deeper_than_the_stack():
     before = ramflash.tree()
     for confirmed in False, True:
         stage([(path + "/file", b"deep"), (path + "/folder", None)])
-        recovery.commit("fa8884d2", 3, 24, 0, "installed")
+        transaction.prepare()
+        transaction.commit()
         if not confirmed:  # what waits is litter, and has not moved
             os.remove("/.ota/state")
-            recovery.discard()
+            transaction.discard()
             check.equal(ramflash.tree(skip=None), before)
             continue
         recovery.install()
@@ -567,7 +605,7 @@ def test_a_full_flash_is_refused_with_a_reserve_left():
     _, before = old_tree()
     check.raises(Refused, "not enough space", stage, {"/big": bytes(200000)})
     check.equal(os.statvfs("/")[3] >= 10, True)
-    recovery.discard()
+    transaction.discard()
     check.equal(ramflash.tree(skip=None), before)
 
 
@@ -578,22 +616,32 @@ def test_many_small_files_fit_where_littlefs_keeps_them_inside_folders():
 
 def test_discard_never_touches_an_open_transaction():
     open_trial()
-    recovery.discard()
+    transaction.discard()
     recovery.roll_back("rolled back: a test")
     check.equal(ramflash.tree()["/main.py"], OLD["/main.py"])
 
 
 def test_a_state_of_another_version_is_left_alone():
+    """It has a right check sum of its own; what has none is damaged, see below."""
     before = open_trial()
-    with open("/.ota/state") as file:
-        text = file.read()
-    recovery.save("state", "2" + text[1:])
-    recovery.discard()
-    recovery.boot()
-    check.equal(recovery.confirm(), False)
+    text = recovery.load("state")
+    recovery.save("state", "[3" + text[2:])
+    transaction.discard()
+    whole = ramflash.tree(skip=None)
+    check.equal(boot().resets, 0)
+    check.equal(transaction.confirm(), False)
+    check.equal(ramflash.tree(skip=None), whole)
     recovery.save("state", text)
     recovery.roll_back("rolled back: a test")
     check.equal(ramflash.tree(), before)
+
+
+def test_a_damaged_state_is_rolled_back():
+    before = open_trial()
+    ramflash.write("/.ota/state", b"[3, a state of another version, or not]")
+    check.equal(boot().resets, 1)
+    check.equal(ramflash.tree(), before)
+    check.equal(recovery.load("report"), "2 fa8884d2 rolled back: damaged")
 
 
 def test_clean_paths():

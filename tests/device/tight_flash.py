@@ -4,17 +4,20 @@ import json
 import os
 import sys
 
+import check
 import ramflash
 import vfs
 from whole_agent import ota
 
-recovery = ota.recovery
+recovery, transaction = ota.recovery, ota.transaction
 free_blocks = ota.space.free_blocks
 FILLER = "/filler.bin"
 
 
 class _Machine:
+    PWRON_RESET = 1
     DEEPSLEEP_RESET = 4
+    SOFT_RESET = 5
 
     def reset_cause(self):
         return 1
@@ -155,11 +158,13 @@ def _walk(folder):
 
 def stage(package):
     """Stage all members; raises what Staging raises. Returns it."""
-    recovery.discard()
+    transaction.discard()
     if not ota.space.enough_for(1 + sum(len(content or b"") for _, content in package)):
         raise ota.errors.Refused("not enough space")
-    recovery.save("attempts", "fa8884d2 1")
-    staging = ota.staging.Staging(_silent, [], _silent)
+    transaction.save("attempts", "fa8884d2 1")
+    # No deadline: there is no timer here.
+    journal = ota.journal.Journal([2, "fa8884d2", 3, 24, 7, 0, True, 0, 0, None])
+    staging = ota.staging.Staging(_silent, [], _silent, journal)
     try:
         for path, content in package:
             staging.add(Member(path, content))
@@ -189,8 +194,7 @@ def twin(path):
 
 def boot():
     """What boot.py does while a transaction is open."""
-    sys.modules.pop("ota.counted", None)
-    recovery.boot()
+    check.boot(recovery)
 
 
 def _silent(*what):
@@ -206,8 +210,8 @@ def attempt(flash, package, new):
     try:
         stage(package)
     except ota.errors.Refused as error:
-        recovery.discard()
-        recovery.forget("attempts")
+        transaction.discard()
+        transaction.forget("attempts")
         if flash.tree() != flash.old or recovery.exists("/.ota") or really_free() != free:
             raise ValueError("not the old tree after a refusal")
         return str(error)
@@ -243,23 +247,32 @@ def sweep(flash, package, more):
         free += step if installed < more else 20
 
 
+def left_over():
+    """Whether anything is in /.ota; or that is there at all, though flash has room."""
+    free, most = os.statvfs("/")[3], os.statvfs("/")[2]
+    return recovery.exists("/.ota") and (0 < free <= most or os.listdir("/.ota"))
+
+
 def finish(flash, new):
     """Commit, install, and both ends of the trial. Raises OSError, or ValueError for a tree."""
-    recovery.commit("fa8884d2", 3, 24, 0, "installed")
+    transaction.prepare()
+    transaction.commit()
     recovery.install()
-    recovery.forget("attempts")
-    recovery.forget("report")
+    transaction.forget("attempts")
+    transaction.forget("report")
     if flash.tree() != new:
         raise ValueError("not the new tree")
     image = flash.save()
     flash.load(image)
     boot()
-    recovery.confirm()
-    if flash.tree() != new or recovery.exists("/.ota"):
+    transaction.confirm()
+    if flash.tree() != new or left_over():
         raise ValueError("not the new tree after confirm")
     flash.load(image)
     boot()
     recovery.roll_back("rolled back: a test")
-    recovery.forget("report")
-    if flash.tree() != flash.old or recovery.exists("/.ota"):
+    # The agent's next check.
+    transaction.discard()
+    transaction.forget("report")
+    if flash.tree() != flash.old or left_over():
         raise ValueError("not the old tree after the roll back")

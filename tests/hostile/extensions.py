@@ -188,9 +188,9 @@ def gnu_name_and_pax_path() -> bytes:
 
 
 @hostile(BAD + "extended header of ")
-def pax_of_a_megabyte() -> bytes:
+def pax_path_of_a_megabyte() -> bytes:
     """It fits into no node's memory."""
-    content = record(b"comment", b"x" * (1 << 20))
+    content = record(b"path", b"x" * (1 << 20))
     return gzip.compress(x(content))
 
 
@@ -206,7 +206,7 @@ def gnu_link_target_of_a_megabyte() -> bytes:
     return gzip.compress(package(extension(b"K", b"n" * (1 << 20)), member(b"x", b"x")))
 
 
-@hostile(BAD + "extended header of ")
+@hostile(DAMAGED)
 def pax_of_four_gigabytes() -> bytes:
     """Only announced."""
     return package(header(b"x", kind=b"x", size_field=b"\x80" + (1 << 32).to_bytes(11, "big")))
@@ -218,7 +218,7 @@ def pax_of_nobody() -> bytes:
     return package(pax(path=b"evil"))
 
 
-@hostile(NOBODY)
+@hostile("can not apply: bad archive, it has no end")
 def pax_of_nobody_without_an_end() -> bytes:
     """A PAX header, then nothing at all."""
     return FIRST + pax(path=b"evil")

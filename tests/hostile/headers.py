@@ -204,7 +204,19 @@ def nothing_but_zeros() -> bytes:
     return bytes(10240)
 
 
-@hostile(BAD + "it is empty")
+@hostile(BAD + "it has no end")
 def one_zero_block() -> bytes:
     """Not even a whole end."""
     return bytes(BLOCK)
+
+
+@hostile(BAD + "it has no end")
+def no_end() -> bytes:
+    """Cut behind a member: nothing else tells that something is missing."""
+    return FIRST + member(b"evil", b"x")
+
+
+@hostile(BAD + "it has no end")
+def half_an_end() -> bytes:
+    """One zero block of the two."""
+    return FIRST + member(b"evil", b"x") + bytes(BLOCK)

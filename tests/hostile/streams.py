@@ -135,7 +135,7 @@ def gzip_with_half_a_trailer() -> bytes:
     return gz()[:-4]
 
 
-@hostile(BAD + "it is empty")
+@hostile(BAD + "it has no end")
 def gzip_of_nothing() -> bytes:
     """A sound gzip file without content."""
     return gzip.compress(b"")
@@ -229,13 +229,13 @@ def zlib_with_a_dictionary() -> bytes:
     return compressor.compress(TAR) + compressor.flush()
 
 
-@hostile(BAD + "neither tar nor a known compression")
+@hostile(BAD + "neither tar nor a known compression", length=True)
 def zlib_header_check() -> bytes:
     """Its two bytes are no multiple of 31."""
     return flipped(zlib.compress(TAR), 1)
 
 
-@hostile(BAD + "neither tar nor a known compression")
+@hostile(BAD + "neither tar nor a known compression", length=True)
 def zlib_window_of_64_kilobytes() -> bytes:
     """A window larger than deflate has."""
     return b"\x88\x1c" + zlib.compress(TAR)[2:]
