@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow powercut badlink archives fuzz board provision deploy ca status \
-	undeploy dist package bench scripts fleet lint format lock clean
+.PHONY: help setup demo test slow aedes brokers powercut obstacles mix keys badlink archives fuzz board provision \
+	deploy ca status undeploy dist package bench scripts orders lives fleet lint format lock clean
 
 help: ## list what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
@@ -34,8 +34,24 @@ test: $(READY) lint ## lint and all tests
 slow: $(READY) ## the tests that take too long for make test
 	@$(BIN)/python -m pytest -q -n 4 -m slow
 
-powercut: $(READY) ## cut the power at every flash operation (S=scenario for one of them)
-	@$(BIN)/python -m host_sim powercut $(if $(S),--scenario $(S))
+aedes: $(READY) ## install the broker aedes (npm, pinned) into the virtual environment, for its tests
+	@$(BIN)/python -m host_sim.console.aedes_broker
+
+brokers: $(READY) ## 200 requests on each broker, plain and with TLS (N=how many, C=nats or C=nats/tls for one)
+	@$(BIN)/python -m host_sim brokers $(if $(N),--requests $(N)) $(if $(C),--cell $(C))
+
+powercut: $(READY) ## cut the power at every flash operation (S=scenario, N=only so many of each)
+	@$(BIN)/python -m host_sim powercut $(if $(S),--scenario $(S)) $(if $(N),--sample $(N))
+
+obstacles: $(READY) ## something in the way, a full flash, flipped bits, in each phase (N=so many of each, S=scenario)
+	@$(BIN)/python -m host_sim powercut --obstacles --full --bits $(if $(N),--sample $(N)) \
+		$(if $(S),--scenario $(S))
+
+mix: $(READY) ## 5,000 random obstacles, full flashes and flipped bits, each with a power cut (N=how many)
+	@$(BIN)/python -m host_sim powercut --mix $(or $(N),5000)
+
+keys: $(READY) ## Ctrl-C and soft resets at each statement of the boot path (N=so many, S=scenario)
+	@$(BIN)/python -m host_sim powercut --keys $(if $(N),--sample $(N)) $(if $(S),--scenario $(S))
 
 badlink: $(READY) ## cut and silence the link at every place (P=part, N=at most so many)
 	@$(BIN)/python -m host_sim badlink $(if $(P),--part $(P)) $(if $(N),--sample $(N))
@@ -50,7 +66,7 @@ board: $(READY) ## a virtual board for mpremote, on the port board.port ([IMG=bo
 	@$(BIN)/python -m host_sim board $(or $(IMG),board.img) --link board.port
 
 DEPLOY = $(BIN)/python -m tools.deploy
-provision: $(READY) ## write down who a node is ([ID= CHANNEL= SERVER= MQTT= TLS=1 FILE=], asks for the rest)
+provision: $(READY) ## write down who a node is ([ID= CHANNEL= SERVER= MQTT= TLS=0 FILE=], asks for the rest)
 	@$(DEPLOY) provision $(if $(FILE),--file "$(FILE)") $(if $(ID),--id "$(ID)") \
 		$(if $(CHANNEL),--channel "$(CHANNEL)") $(if $(SERVER),--server "$(SERVER)") \
 		$(if $(MQTT),--mqtt "$(MQTT)") $(if $(TLS),--tls "$(TLS)")
@@ -59,7 +75,7 @@ deploy: $(READY) ## put the agent on a board (PORT= [SRC=1 BOOT=keep or replace,
 	@$(DEPLOY) deploy --port "$(PORT)" $(if $(SRC),--src) $(if $(BOOT),--boot "$(BOOT)") \
 		$(if $(TRIAL),--trial "$(TRIAL)") $(if $(FILE),--provision "$(FILE)")
 
-ca: $(READY) ## put the trust anchor on a board (PORT= and HOST=server, CHAIN=file or CA=file)
+ca: $(READY) ## put trust anchors on a board (PORT= and HOST=server, CHAIN=file or CA=file)
 	@$(DEPLOY) ca --port "$(PORT)" $(if $(HOST),--host "$(HOST)") \
 		$(if $(CHAIN),--chain "$(CHAIN)") $(if $(CA),--file "$(CA)")
 
@@ -77,13 +93,19 @@ package: $(READY) ## make a package (SRC=folder OUT=file [GIT=A..B KEY=pem SEQUE
 		$(if $(KEY),--key "$(KEY)") $(if $(SEQUENCE),--sequence "$(SEQUENCE)") \
 		$(if $(TRY),--try "$(TRY)") $(ARGS)
 
-bench: $(READY) ## measure flash, heap, code, wear and time beside their floors (P=part for one)
+bench: $(READY) ## measure flash, heap, code, wear and time, and write docs/benchmarks.md (P=part for one)
 	@$(BIN)/python -m host_sim bench --write $(P)
 
 scripts: $(READY) ## 500 random fault scripts, one rule for the end (N=how many, SEED=one of them)
 	@$(BIN)/python -m host_sim scripts $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
 
-fleet: $(READY) ## 200 nodes at one console: asked at once, then bereft of their broker (N=how many)
+orders: $(READY) ## 1,000 random scripts of cancel and replace, one rule for the end (N=how many, SEED=one)
+	@$(BIN)/python -m host_sim orders $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
+
+lives: $(READY) ## 2,000 random lives of a node, watched by a model (N=how many, SEED=one of them)
+	@$(BIN)/python -m host_sim lives $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
+
+fleet: $(READY) ## 200 nodes at one console: asked at once, then without their broker (N=how many)
 	@$(BIN)/python -m host_sim fleet $(if $(N),--nodes $(N))
 
 lint: $(READY) ## look for what is not in the project's style
