@@ -14,7 +14,7 @@ help: ## list what can be made
 
 setup: $(READY) ## make the virtual environment with everything pinned
 
-$(READY): requirements.txt host_sim/stock.py
+$(READY): requirements.txt host_sim/node/stock.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed: make PYTHON=python3.12 …" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' || \
@@ -22,7 +22,7 @@ $(READY): requirements.txt host_sim/stock.py
 	@echo "Setting up $(VENV) (first use only) …"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
-	@$(BIN)/python -m host_sim.stock
+	@$(BIN)/python -m host_sim.node.stock
 	@touch $@
 
 demo: $(READY) ## a node updates itself from v1 to v2, live
@@ -60,7 +60,7 @@ fuzz: $(READY) ## feed two million mutated inputs to the agent (N=how many)
 	@$(BIN)/python -m host_sim fuzz $(if $(N),--cases $(N))
 
 archives: $(READY) ## 20,000 generated archives, read by the device's reader and by CPython's tarfile
-	@$(BIN)/python -m tests.archives $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.package.archives $(if $(SEED),--seed $(SEED))
 
 board: $(READY) ## a virtual board for mpremote, on the port board.port ([IMG=board.img])
 	@$(BIN)/python -m host_sim board $(or $(IMG),board.img) --link board.port

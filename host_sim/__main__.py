@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 
-from host_sim import demo, flash, node
-from host_sim.badlink import cli as badlink
+from host_sim import demo
 from host_sim.bench import cli as bench
 from host_sim.board import cli as board
-from host_sim.brokers import cli as brokers
+from host_sim.campaigns.badlink import cli as badlink
+from host_sim.campaigns.brokers import cli as brokers
+from host_sim.campaigns.fleet import cli as fleet
+from host_sim.campaigns.fuzz import cli as fuzz
+from host_sim.campaigns.lives import cli as lives
+from host_sim.campaigns.orders import cli as orders
+from host_sim.campaigns.powercut import cli as powercut
+from host_sim.campaigns.scripts import cli as scripts
 from host_sim.console import cli as console
 from host_sim.errors import SimError
-from host_sim.fleet import cli as fleet
-from host_sim.fuzz import cli as fuzz
-from host_sim.lives import cli as lives
-from host_sim.orders import cli as orders
-from host_sim.powercut import cli as powercut
-from host_sim.scripts import cli as scripts
+from host_sim.node import flash, node
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from rich.progress import TransferSpeedColumn as Speed
 
 from host_sim import sample
 from host_sim.console import Console
-from host_sim.node import Event
+from host_sim.node.node import Event
 from host_sim.sample import DEVICE_ID
 from host_sim.site import Site
 

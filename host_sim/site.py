@@ -6,11 +6,11 @@ import contextlib
 import json
 from pathlib import Path
 
-from host_sim import flash
-from host_sim.agent_code import compile_agent
 from host_sim.console import Console
 from host_sim.link import Link, Profile
-from host_sim.node import Node, Run
+from host_sim.node import flash
+from host_sim.node.agent_code import compile_agent
+from host_sim.node.node import Node, Run
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, main_py, write_tree
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from host_sim.agent_code import compile_agent
 from host_sim.console import Console
+from host_sim.node.agent_code import compile_agent
 from tests.brokers import need
 from tests.secrecy import WatchedSite, holds_key
 
-# These run inside MicroPython: tests/test_device_modules.py and tests/test_examples.py see to it.
+# These run inside MicroPython: agent/test_device_modules.py and docs/test_examples.py see to it.
 collect_ignore = ["device", "stand_ins"]
 
 MakeSite = Callable[..., WatchedSite]

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_sim import flash
+from host_sim.node import flash
 
 
 @dataclass(frozen=True)
@@ -508,7 +508,7 @@ def _order_mutant(name: str, fault: str, file: str, old: str, new: str) -> Mutan
     return Mutant(name, fault, "", ((file, old, new),))
 
 
-#: Faults that the campaign of `host_sim/orders` has to catch.
+#: Faults that the campaign of `host_sim/campaigns/orders` has to catch.
 ORDER_MUTANTS = [
     _order_mutant(
         "commits unseen",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from host_sim.agent_code import short_names
-from host_sim.flash import FIRMWARE
+from host_sim.node.agent_code import short_names
+from host_sim.node.flash import FIRMWARE
 
 
 def private(agent: Path, module: str, name: str) -> str:

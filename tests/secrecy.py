@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
-from host_sim.flash_rules import BLOCK
-from host_sim.node import Run
+from host_sim.node.flash_rules import BLOCK
+from host_sim.node.node import Run
 from host_sim.sample import DEVICE_KEY
 from host_sim.site import Site
 

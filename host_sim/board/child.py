@@ -22,7 +22,7 @@ def main() -> int:
     """Become the interpreter; returns its exit code."""
     settings = json.loads(sys.argv[1])
     sys.path += settings["path"]
-    from host_sim.node_server import become_node
+    from host_sim.node.server import become_node
 
     library = ctypes.CDLL(importlib.util.find_spec("micropython_run").origin)
     remember = ctypes.cast(library.mp_sched_keyboard_interrupt, ctypes.c_void_p)

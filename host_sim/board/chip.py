@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from host_sim import node_boot, node_chip
 from host_sim.board.child import KEYBOARD_INTERRUPT
 from host_sim.errors import SimError
-from host_sim.node_boot import Boot, End
+from host_sim.node import boot, chip
+from host_sim.node.boot import Boot, End
 
-# Reported by node_side/_board.py, which has the same numbers.
+# Reported by inside/_board.py, which has the same numbers.
 BOOTING, MAIN = 32, 33
 
 CTRL_A, CTRL_C, GO = b"\x01", b"\x03", b"\x07"
@@ -59,7 +59,7 @@ class Chip(Boot):
         self.was_in_main = False
         self.greeting_is_due = False
         # at_repl stays None: here Boot is not to skip to the next timer.
-        self._begin(report, node_chip.Chip())
+        self._begin(report, chip.Chip())
         self._hidden: bytes | None = None  # the greeting that is not to be seen
         self._tail = b""
         self._running_since: float | None = None
@@ -143,7 +143,7 @@ class Chip(Boot):
             self.was_in_main = self.listening = True
             if self.patient:
                 self._say_what_waited()
-        elif code == node_boot.REPL:
+        elif code == boot.REPL:
             self.was_in_main = self.listening = True
             self.greeting_is_due = self._greets_in_raw
             self.report({"event": "repl"})

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from host_sim.board.board import Board
-from host_sim.flash_rules import IN_PLACE_KINDS
+from host_sim.node.flash_rules import IN_PLACE_KINDS
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:

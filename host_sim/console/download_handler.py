@@ -6,18 +6,15 @@ import contextlib
 import logging
 import re
 import ssl
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from host_sim.console.faults import Faults
-from host_sim.console.journal import Download, PlainRequest
-from host_sim.console.registry import Package
-
-if TYPE_CHECKING:
-    from host_sim.console.download_server import DownloadServer
+from host_sim.console.journal import Download, Journal, PlainRequest
+from host_sim.console.registry import Package, Registry
 
 PATH = "/mf-rproxy/packages/download"
 IDLE_TIMEOUT = 60
@@ -34,6 +31,15 @@ def plain_request(method: str, target: str) -> PlainRequest:
     return PlainRequest(method, parts.path, "dk=" in parts.query)
 
 
+class PlatformServer(ThreadingHTTPServer):
+    """What the handler asks of its server."""
+
+    registry: Registry
+    journal: Journal
+    faults: Callable[[], Faults]
+    stopping: threading.Event
+
+
 class DownloadHandler(BaseHTTPRequestHandler):
     """One connection, for as many requests as the peer makes on it."""
 
@@ -42,7 +48,7 @@ class DownloadHandler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = IDLE_TIMEOUT
     disable_nagle_algorithm = True
-    server: DownloadServer
+    server: PlatformServer
     cut_off = False
     """The connection ends in the middle of something: no goodbye."""
 

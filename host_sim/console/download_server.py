@@ -9,9 +9,13 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from http.server import ThreadingHTTPServer
 
-from host_sim.console.download_handler import IDLE_TIMEOUT, DownloadHandler, plain_request
+from host_sim.console.download_handler import (
+    IDLE_TIMEOUT,
+    DownloadHandler,
+    PlatformServer,
+    plain_request,
+)
 from host_sim.console.faults import Faults
 from host_sim.console.journal import Journal
 from host_sim.console.registry import Registry
@@ -22,7 +26,7 @@ _TLS_HANDSHAKE_RECORD = 0x16
 logger = logging.getLogger("console")
 
 
-class DownloadServer(ThreadingHTTPServer):
+class DownloadServer(PlatformServer):
     """A thread for each connection; TLS is set up there, so a slow peer delays nobody else."""
 
     daemon_threads = False

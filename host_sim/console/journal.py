@@ -15,7 +15,7 @@ class Message:
     """One message on a device's ota topic, as the broker delivered it to the console.
 
     `qos` and `retain` are those of the delivery. A live message never carries `retain`, and amqtt
-    delivers at the subscriber's QoS: how a node published shows on the wire (`host_sim.wiretap`).
+    delivers at the subscriber's QoS: how a node published shows on the wire (`link.wiretap`).
     """
 
     topic: str

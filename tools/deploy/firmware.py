@@ -8,8 +8,8 @@ import re
 import tempfile
 from pathlib import Path
 
-from host_sim.agent_code import compile_agent
 from host_sim.errors import SimError
+from host_sim.node.agent_code import compile_agent
 from tools.deploy.errors import DeployError
 
 ROOT = Path(__file__).parents[2]

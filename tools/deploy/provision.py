@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from host_sim.node import run_code
+from host_sim.node.node import run_code
 from tools.deploy.errors import DeployError
 from tools.deploy.firmware import FIRMWARE, ROOT
 

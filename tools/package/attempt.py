@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_sim import flash
 from host_sim.console import Console
-from host_sim.node import Node, Run
+from host_sim.node import flash
+from host_sim.node.node import Node, Run
 from host_sim.sample import write_tree
 from tools.package.errors import PackageError
 

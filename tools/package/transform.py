@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from host_sim.agent_code import compile_agent
 from host_sim.errors import SimError
-from host_sim.flash import FIRMWARE
-from host_sim.node_process import compile_mpy
+from host_sim.node.agent_code import compile_agent
+from host_sim.node.flash import FIRMWARE
+from host_sim.node.process import compile_mpy
 from tools.package import paths
 from tools.package.errors import PackageError
 from tools.package.sources import Selection

@@ -1,0 +1,138 @@
+"""`badlink`: the campaign on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from host_sim.campaigns.badlink.control import ControlChannel
+from host_sim.campaigns.badlink.holes import BlackHoles
+from host_sim.campaigns.badlink.parts import Part, Result, run_part
+from host_sim.campaigns.badlink.resume import CutEverywhere, CutOnce, CutStream
+from host_sim.errors import SimError
+
+_SHOWN_FAILURES = 20
+
+PARTS: dict[str, Callable[[], Part]] = {
+    "everywhere": CutEverywhere,
+    "once.tar": lambda: CutOnce("tar"),
+    "once.tar.gz": lambda: CutOnce("tar.gz"),
+    "stream": CutStream,
+    "mqtt.mosquitto": lambda: ControlChannel("mosquitto"),
+    "mqtt.amqtt": lambda: ControlChannel("amqtt"),
+    "holes": BlackHoles,
+}
+#: Parts that compute, and parts that mostly wait: one track runs beside the other.
+_TRACKS = (
+    ("once.tar.gz", "once.tar", "everywhere", "stream"),
+    ("holes", "mqtt.mosquitto", "mqtt.amqtt"),
+)
+#: How many cases of a part are run where nothing else is said: the other broker has had them all.
+_SAMPLED = {"mqtt.amqtt": 100}
+
+
+def register(subparsers: argparse._SubParsersAction) -> None:
+    """Add the `badlink` command."""
+    parser = subparsers.add_parser(
+        "badlink", help="cut and silence the link everywhere, judge what comes of it"
+    )
+    parser.add_argument("--part", metavar="P", help="one part only (default: all)")
+    parser.add_argument("--sample", type=int, metavar="N", help="N random cases a part at most")
+    parser.add_argument("--seed", type=int, default=0, help="of the random cases")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write every case there")
+    parser.add_argument("--replay", metavar="ID", help="run one case again")
+    parser.add_argument("--list", action="store_true", help="list the parts")
+    parser.set_defaults(run=_command)
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    terminal = Terminal()
+    if arguments.list:
+        for name, make in PARTS.items():
+            terminal.print(f"{name:15} {make().what}", highlight=False)
+        return 0
+    part, _, case = (arguments.replay or arguments.part or "").partition("/")
+    if part and part not in PARTS:
+        raise SimError(f"no part {part!r}: choose from {', '.join(PARTS)}")
+    tracks = [(part,)] if part else _TRACKS
+    with _bars(terminal) as bars, ThreadPoolExecutor(len(tracks)) as pool:
+
+        def follow(track: tuple[str, ...]) -> list[Result]:
+            return [_run(terminal, bars, name, arguments, case) for name in track]
+
+        results = [result for found in pool.map(follow, tracks) for result in found]
+    failures = [outcome for result in results for outcome in result.failures]
+    if arguments.table:
+        arguments.table.write_text(table(results) + "\n")
+    if arguments.log:
+        arguments.log.write_text(log(results))
+    if failures:
+        terminal.print("Replay one with: python -m host_sim badlink --replay ID")
+    return 1 if failures else 0
+
+
+def _bars(terminal: Terminal) -> Progress:
+    text = TextColumn("{task.description:>15}")
+    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=terminal, transient=True)
+
+
+def _run(
+    terminal: Terminal, bars: Progress, name: str, arguments: argparse.Namespace, case: str
+) -> Result:
+    with PARTS[name]() as part:
+        cases = part.cases()
+        if case and case not in cases:
+            raise SimError(f"{name} has no case {case!r}, but such as {cases[0]!r}")
+        count = min(arguments.sample or len(cases), _SAMPLED.get(name, len(cases)))
+        if case:
+            cases = [case]
+        elif count < len(cases):
+            cases = random.Random(arguments.seed).sample(cases, count)
+        task = bars.add_task(name, total=len(cases))
+        result = run_part(part, cases, lambda done: bars.update(task, completed=done))
+        bars.remove_task(task)
+    for line in _lines(result):
+        terminal.print(line, highlight=False, markup=False, soft_wrap=True)
+    return result
+
+
+def _lines(result: Result) -> list[str]:
+    failed = result.failures
+    lines = [
+        f"{result.part}: {len(result.outcomes)} cases, {len(failed)} failures, "
+        f"{result.seconds:.0f} s",
+        result.summary,
+    ]
+    for outcome in failed[:_SHOWN_FAILURES]:
+        lines.append(f"FAILED {outcome.case}: {'; '.join((*outcome.wrong, outcome.slow))}")
+    return lines
+
+
+def table(results: list[Result]) -> str:
+    """The figures, in Markdown."""
+    lines = ["| part | cases | failures | seconds | |", "|---|---|---|---|---|"]
+    after = []
+    for result in results:
+        figures = result.summary
+        if figures.startswith("|"):
+            after += ["", figures]
+            figures = "see below"
+        lines.append(
+            f"| {result.part}: {result.what} | {len(result.outcomes)} | {len(result.failures)} "
+            f"| {result.seconds:.0f} | {figures} |"
+        )
+    return "\n".join(lines + after)
+
+
+def log(results: list[Result]) -> str:
+    """Every case that was run, a line each: `ok` or `FAILED`, and the id for `--replay`."""
+    outcomes = [outcome for result in results for outcome in result.outcomes]
+    return "".join(f"{'FAILED' if o.wrong or o.slow else 'ok'} {o.case}\n" for o in outcomes)

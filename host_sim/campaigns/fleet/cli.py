@@ -1,0 +1,107 @@
+"""`fleet`: many nodes at one console, on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from rich.console import Console as Terminal
+
+from host_sim.campaigns.fleet.campaign import Fleet, Plan, Result, raise_file_limit
+from host_sim.campaigns.fleet.plot import expected_rate, histogram
+from host_sim.errors import SimError
+
+_SHOWN = 20
+_MB = 1_000_000
+
+
+def register(subparsers: argparse._SubParsersAction) -> None:
+    """Add the `fleet` command."""
+    parser = subparsers.add_parser(
+        "fleet", help="many nodes at one Mosquitto and one console, asked at once"
+    )
+    parser.add_argument("--nodes", type=int, default=200)
+    parser.add_argument("--cut", type=float, default=0.1, help="share of nodes on bad links")
+    parser.add_argument("--retry", type=int, default=20, metavar="S", help="the nodes' retry_s")
+    parser.add_argument("--down", type=float, default=8, metavar="S", help="broker away so long")
+    parser.add_argument("--plot", type=Path, metavar="SVG", help="when they came back, as a plot")
+    parser.set_defaults(run=_command)
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    plan = Plan(arguments.nodes, arguments.cut, arguments.retry, arguments.down)
+    if plan.nodes < 1 or not 0 <= plan.cut_share <= 1 or plan.retry_s < 1 or plan.down_s < 0:
+        raise SimError("--nodes and --retry are at least 1, --cut is 0 to 1, --down at least 0")
+    terminal = Terminal()
+    raise_file_limit()
+    began = time.monotonic()
+
+    def tell(text: str) -> None:
+        terminal.print(f"{time.monotonic() - began:6.1f} s  {text}", highlight=False)
+
+    with Fleet(plan, tell) as fleet:
+        result = fleet.run()
+    for line in summary(result):
+        terminal.print(line, highlight=False, soft_wrap=True)
+    if arguments.plot:
+        arguments.plot.write_text(plot(result))
+    for wrong in result.wrong[:_SHOWN]:
+        terminal.print(f"WRONG {wrong}", style="red", highlight=False, markup=False)
+    return 1 if result.wrong else 0
+
+
+def summary(result: Result) -> list[str]:
+    """The result as rows of a Markdown table."""
+    plan, memory = result.plan, result.memory
+    back = result.back_s
+    after = [t - result.down_s for t in back]
+    busiest = max((sum(s <= t < s + 1 for t in back) for s in back), default=0)
+    rows = {
+        "nodes": f"{plan.nodes}, {round(plan.nodes * plan.cut_share)} of them on bad links",
+        "all connected after": f"{result.connect_s:.1f} s",
+        "all asked within": f"{result.ask_s:.1f} s",
+        "half of the ends reported after": _middle(result.reported_s),
+        "last end reported after": f"{max(result.reported_s, default=0.0):.1f} s",
+        "… on a bad link": f"{max(result.reported_cut_s, default=0.0):.1f} s",
+        "last new version confirmed after": f"{result.confirmed_s:.1f} s",
+        "downloads begun, resumed ones included": f"{result.downloads}",
+        "left for later by a node": f"{result.laters} times",
+        "broker away for": f"{result.down_s:.1f} s",
+        "nodes back within 1 s of its return": f"{sum(t < 1 for t in after)}",
+        "half of them back after its return within": _middle(after),
+        "last one back after its return": f"{max(after, default=0.0):.1f} s",
+        "most that came back in any one second": f"{busiest}",
+    }
+    if memory.interpreters:
+        rows |= {
+            "interpreters at a time": f"{memory.interpreters}",
+            "all interpreters together, shared pages once (PSS)": _mb(memory.interpreters_pss),
+            "all interpreters together, peak RSS": _mb(memory.interpreters_rss),
+            "the largest interpreter, peak RSS": _mb(memory.largest_rss),
+            "console, package server and the nodes' hosts, peak RSS": _mb(memory.hosts_rss),
+            "Mosquitto, peak RSS": _mb(memory.broker_rss),
+        }
+    lines = [f"| {name} | {value} |" for name, value in rows.items()]
+    ends = "all ended in one report and on the new tree" if not result.wrong else "NOT as it must"
+    return ["| what | |", "|---|---|", *lines, ends]
+
+
+def _middle(seconds: list[float]) -> str:
+    return f"{sorted(seconds)[len(seconds) // 2]:.1f} s" if seconds else "none"
+
+
+def _mb(size: int) -> str:
+    return f"{size / _MB:.1f} MB"
+
+
+def plot(result: Result) -> str:
+    """When the nodes came back, as SVG."""
+    plan = result.plan
+    return histogram(
+        result.back_s,
+        title=f"{plan.nodes} nodes lose one broker for {result.down_s:.0f} s",
+        note=f"bars: in each second, as measured; line: as drawn with retry_s = {plan.retry_s}",
+        down_s=result.down_s,
+        expected=expected_rate(plan.nodes, plan.retry_s, result.down_s, max(result.back_s) + 1),
+    )

@@ -1,0 +1,119 @@
+"""`fuzz`: mutated input by the million, on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from host_sim.campaigns.fuzz.campaign import Fuzzer, Replay
+from host_sim.campaigns.fuzz.device import TARGETS, Tally
+from host_sim.errors import SimError
+
+_SHOWN_FAILURES = 10
+
+
+def register(subparsers: argparse._SubParsersAction) -> None:
+    """Add the `fuzz` command."""
+    parser = subparsers.add_parser(
+        "fuzz", help="feed mutated archives and messages to the agent inside MicroPython"
+    )
+    parser.add_argument("--cases", type=int, default=2_000_000, metavar="N", help="in all")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the mutations")
+    parser.add_argument("--target", choices=TARGETS, metavar="T", help=", ".join(TARGETS))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--source", action="store_true", help="the agent as .py, not as .mpy")
+    parser.add_argument("--replay", metavar="ID", help="run one case again and show it")
+    parser.set_defaults(run=_command)
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    if arguments.cases < 1 or arguments.jobs < 1 or arguments.seed < 0:
+        raise SimError("--cases and --jobs are at least 1, --seed at least 0")
+    terminal = Terminal()
+    with Fuzzer(compiled=not arguments.source) as fuzzer:
+        if arguments.replay:
+            shown = fuzzer.replay(arguments.replay)
+            terminal.print(story(shown), highlight=False, markup=False, soft_wrap=True)
+            return 1 if shown.failure else 0
+        terminal.print(
+            f"seed {arguments.seed}, corpus {fuzzer.corpus_crc:08x}, {arguments.jobs} processes",
+            highlight=False,
+        )
+        cases = share_out(arguments.cases, arguments.target)
+        begin = time.monotonic()
+        tallies = _run(terminal, fuzzer, cases, arguments)
+        seconds = time.monotonic() - begin
+    terminal.print(table(tallies, seconds), highlight=False, soft_wrap=True)
+    failures = [failure for tally in tallies for failure in tally.failures]
+    for failure in failures[:_SHOWN_FAILURES]:
+        terminal.print(f"FAILED {failure}", style="red", highlight=False, markup=False)
+    if failures:
+        terminal.print(f"{len(failures)} failures. Show one: python -m host_sim fuzz --replay ID")
+    return 1 if failures else 0
+
+
+def share_out(cases: int, target: str | None = None) -> dict[str, int]:
+    """How many cases each target gets; all of them for the one that is named."""
+    if target:
+        return {target: cases}
+    return {name: max(1, round(cases * each.share)) for name, each in TARGETS.items()}
+
+
+def _run(
+    terminal: Terminal, fuzzer: Fuzzer, cases: dict[str, int], arguments: argparse.Namespace
+) -> list[Tally]:
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=terminal, transient=True) as bars:
+        tasks = {target: bars.add_task(target, total=count) for target, count in cases.items()}
+        return fuzzer.run(
+            cases,
+            arguments.seed,
+            arguments.jobs,
+            lambda target, further: bars.update(tasks[target], advance=further),
+        )
+
+
+def table(tallies: list[Tally], seconds: float) -> str:
+    """The figures, in Markdown."""
+    lines = [
+        "| target | cases | sound | outcomes | heap in use | growth | seconds | failures |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for tally in tallies:
+        lines.append(
+            f"| {tally.target}: {TARGETS[tally.target].what} | {tally.cases} "
+            f"| {tally.outcomes['read']} | {len(tally.outcomes)} "
+            f"| {tally.heap // 1024} of {TARGETS[tally.target].heap} | {tally.growth} B "
+            f"| {tally.seconds:.0f} | {len(tally.failures)} |"
+        )
+    cases = sum(tally.cases for tally in tallies)
+    failures = sum(len(tally.failures) for tally in tallies)
+    lines.append(f"| **all** | {cases} | | | | | {seconds:.0f} | {failures} |")
+    return "\n".join(lines)
+
+
+def story(replay: Replay) -> str:
+    """A case for people: its input as a dump, then how it ended."""
+    lines = []
+    for at in range(0, len(replay.data), 16):
+        row = replay.data[at : at + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        line = f"{at:06x}  {row.hex(' '):47}  {text}"
+        if lines and lines[-1][8:] == line[8:]:
+            continue  # blocks of NUL, mostly
+        lines.append(line)
+    lines.append(f"{len(replay.data):06x}")
+    if replay.failure:
+        lines += [replay.failure.trace, f"FAILED {replay.failure}"]
+    else:
+        lines.append(replay.outcome)
+    return "\n".join(lines)

@@ -1,0 +1,297 @@
+"""`powercut`: the campaign on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from host_sim.campaigns.powercut import keys
+from host_sim.campaigns.powercut.bench import Bench
+from host_sim.campaigns.powercut.campaign import Campaign, Examiner, Failure, Row
+from host_sim.campaigns.powercut.dimensions import DIMENSIONS, IN_FULL
+from host_sim.campaigns.powercut.scenarios import FROZEN
+from host_sim.errors import SimError
+from host_sim.node.flash_rules import TORN_KINDS
+
+_SHOWN_FAILURES = 20
+_MISHAPS = {
+    "obstacles": "something in the way of each path of the package, in each phase",
+    "full": "flash filled to the last block and byte before each phase",
+    "bits": "each bit of each small file in /.ota flipped, in each phase",
+}
+
+
+def register(subparsers: argparse._SubParsersAction) -> None:
+    """Add the `powercut` command."""
+    parser = subparsers.add_parser(
+        "powercut",
+        help="cut the power at every flash operation, judge what comes back",
+        description="Something goes wrong at every place of a complete update; the node has to "
+        "come to a right end by itself. Without options: each way of cutting the power at every "
+        "flash operation of every scenario.",
+    )
+    what = parser.add_argument_group("what goes wrong, in place of single power cuts")
+    what.add_argument("--depth", type=int, choices=(1, 2, 3), default=1, help="cuts in a row")
+    what.add_argument("--storm", action="store_true", help="a cut after every K operations")
+    what.add_argument("--errors", action="store_true", help="an error of flash")
+    what.add_argument("--persistent", action="store_true", help="… for the rest of the run")
+    for name, text in _MISHAPS.items():
+        what.add_argument(f"--{name}", action="store_true", help=text)
+    what.add_argument(
+        "--mix",
+        type=int,
+        metavar="N",
+        help="N random ones of the last three (or of those that are given), each with a power cut",
+    )
+    what.add_argument(
+        "--keys", action="store_true", help="Ctrl-C and soft resets at each statement of boot"
+    )
+    which = parser.add_argument_group("which cases")
+    which.add_argument("--scenario", metavar="S", help="one scenario only (default: all)")
+    which.add_argument("--list", action="store_true", help="list the scenarios")
+    which.add_argument("--frozen", action="store_true", help="the agent is in the firmware")
+    which.add_argument("--torn", metavar="KIND", default="all", help="one kind of cut, or all")
+    which.add_argument("--sample", type=int, metavar="N", help="N random cases each, not all")
+    which.add_argument("--seed", type=int, default=0, help="of the random cases")
+    which.add_argument("--replay", metavar="ID", help="run one failing case again")
+    how = parser.add_argument_group("how")
+    how.add_argument("--jobs", type=int, help="worker processes (default: one a core)")
+    how.add_argument("--table", type=Path, metavar="FILE", help="write the result table there")
+    how.add_argument("--log", type=Path, metavar="FILE", help="write every case there")
+    parser.set_defaults(run=_command)
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    terminal = Terminal(emoji=False)
+    if arguments.keys or keys.is_replay(arguments.replay or ""):
+        return _keys(terminal, arguments)
+    if arguments.replay:
+        frozen = arguments.replay.partition("/")[0].endswith(FROZEN)
+        with Bench(frozen=frozen) as bench:
+            wrong = Examiner(bench).replay(arguments.replay)
+        terminal.print("\n".join(wrong) or "nothing wrong", highlight=False)
+        return 1 if wrong else 0
+    if arguments.torn != "all" and arguments.torn not in TORN_KINDS:
+        raise SimError(f"no torn kind {arguments.torn!r}: choose from {', '.join(TORN_KINDS)}")
+    kinds = TORN_KINDS if arguments.torn == "all" else (arguments.torn,)
+    if arguments.frozen and arguments.scenario:
+        arguments.scenario = arguments.scenario.removesuffix(FROZEN) + FROZEN
+    with Campaign(arguments.jobs, frozen=arguments.frozen) as campaign:
+        if arguments.list:
+            for name, scenario in campaign.scenarios.items():
+                terminal.print(f"{name:10} {scenario.what}", highlight=False)
+            return 0
+        names = [arguments.scenario] if arguments.scenario else list(campaign.scenarios)
+        dimensions = [name for name in DIMENSIONS if getattr(arguments, name)]
+        if not set(names) <= set(campaign.scenarios):
+            known = ", ".join(campaign.scenarios)
+            raise SimError(f"no scenario {names[0]!r}: choose from {known}")
+        if arguments.storm:
+            forty = "forty" + FROZEN * arguments.frozen
+            return _storm(terminal, campaign, arguments.scenario or forty)
+        if dimensions or arguments.mix:
+            rows = _suffer(terminal, campaign, dimensions, arguments)
+        else:
+            rows = run(terminal, campaign, names, kinds, arguments)
+    return _finish(terminal, rows, table(rows), arguments)
+
+
+def _finish(terminal: Terminal, rows: list[Row], text: str, arguments: argparse.Namespace) -> int:
+    terminal.print(text, highlight=False, soft_wrap=True)
+    if arguments.table:
+        arguments.table.write_text(text + "\n")
+    if arguments.log:
+        arguments.log.write_text(log(rows))
+    failures = [failure for row in rows for failure in row.tally.failures]
+    if failures:
+        terminal.print(by_kind(failures), highlight=False, markup=False, soft_wrap=True)
+        terminal.print("Replay one with: python -m host_sim powercut --replay ID")
+    return 1 if failures else 0
+
+
+def _suffer(
+    terminal: Terminal, campaign: Campaign, dimensions: list[str], arguments: argparse.Namespace
+) -> list[Row]:
+    """The mishaps: each dimension alone, or all that are asked for mixed with cuts."""
+    rows = []
+
+    def names(dimension: str) -> list[str]:
+        if arguments.scenario:
+            return [arguments.scenario]
+        every = DIMENSIONS if arguments.sample or arguments.mix else DIMENSIONS | IN_FULL
+        found = [name + FROZEN * arguments.frozen for name in every[dimension]]
+        return [name for name in found if name in campaign.scenarios]
+
+    asked = dimensions or list(DIMENSIONS)
+    if arguments.mix:
+        parts = [(name, "") for name in sorted({name for part in asked for name in names(part)})]
+    else:
+        parts = [(name, dimension) for dimension in dimensions for name in names(dimension)]
+    with _bars(terminal) as bars:
+        for at, (name, dimension) in enumerate(parts):
+            task = bars.add_task(name, total=1.0)
+
+            def show(share: float, task=task) -> None:
+                bars.update(task, completed=share)
+
+            if arguments.mix:
+                # The rest of the division goes to the first ones.
+                count = arguments.mix // len(parts) + (at < arguments.mix % len(parts))
+                rows.append(campaign.mix(name, asked, count, arguments.seed, progress=show))
+            else:
+                rows.append(
+                    campaign.mishaps(
+                        name, dimension, arguments.sample, arguments.seed, progress=show
+                    )
+                )
+            bars.remove_task(task)
+            _tell(terminal, rows[-1])
+    return rows
+
+
+def _tell(terminal: Terminal, row: Row) -> None:
+    terminal.print(
+        f"{row.scenario}: {row.tally.cuts} cases, {len(row.tally.failures)} failures, "
+        f"{row.seconds:.0f} s",
+        highlight=False,
+    )
+    for failure in row.tally.failures[:_SHOWN_FAILURES]:
+        terminal.print(f"FAILED {failure}", style="red", highlight=False, markup=False)
+
+
+def by_kind(failures: list[Failure]) -> str:
+    """How many failures of each kind, with three of each to replay."""
+    kinds: dict[str, list[str]] = {}
+    for failure in failures:
+        kinds.setdefault(failure.wrong[0].partition(": ")[0], []).append(failure.replay)
+    lines = [
+        f"{len(found):6} {kind}: {' '.join(found[:3])}"
+        for kind, found in sorted(kinds.items(), key=lambda item: -len(item[1]))
+    ]
+    return "\n".join(lines)
+
+
+def _keys(terminal: Terminal, arguments: argparse.Namespace) -> int:
+    if arguments.replay:
+        with keys.hooked_bench() as bench:
+            wrong = keys.KeyExaminer(bench).replay(arguments.replay)
+        terminal.print("\n".join(wrong) or "nothing wrong", highlight=False, markup=False)
+        return 1 if wrong else 0
+    names = [arguments.scenario] if arguments.scenario else list(keys.SCENARIOS)
+    if not set(names) <= set(keys.SCENARIOS):
+        raise SimError(f"no scenario {names[0]!r}: choose from {', '.join(keys.SCENARIOS)}")
+    with keys.KeyCampaign(arguments.jobs) as campaign:
+
+        def one(name: str, show: Callable[[float], None]) -> Row:
+            return campaign.run(name, arguments.sample, arguments.seed, show)
+
+        rows = _show(terminal, names, one)
+    return _finish(terminal, rows, keys.table(rows), arguments)
+
+
+def _bars(terminal: Terminal) -> Progress:
+    columns = (TextColumn("{task.description:>10}"), BarColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=terminal, transient=True)
+
+
+def _storm(terminal: Terminal, campaign: Campaign, name: str) -> int:
+    with _bars(terminal) as bars:
+        task = bars.add_task(name, total=1.0)
+        least, boots, below = campaign.storm(
+            name, lambda share: bars.update(task, completed=share)
+        )
+    terminal.print(
+        f"{name}: completes when power lasts for {least} operations, in {boots} boots; with every "
+        f"smaller number it gives up after its attempts, reports e:2, and runs the old tree "
+        f"(tried for up to {below} boots)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def run(
+    terminal: Terminal,
+    campaign: Campaign,
+    names: list[str],
+    kinds: tuple[str, ...],
+    arguments: argparse.Namespace,
+) -> list[Row]:
+    """Run the asked-for part of the campaign under a progress bar."""
+    return _show(terminal, names, lambda name, show: _one(campaign, name, kinds, arguments, show))
+
+
+def _show(
+    terminal: Terminal, names: list[str], one: Callable[[str, Callable[[float], None]], Row]
+) -> list[Row]:
+    rows = []
+    with _bars(terminal) as bars:
+        for name in names:
+            task = bars.add_task(name, total=1.0)
+
+            def show(share: float, task=task) -> None:
+                bars.update(task, completed=share)
+
+            rows.append(one(name, show))
+            bars.remove_task(task)
+            _tell(terminal, rows[-1])
+    return rows
+
+
+def _one(
+    campaign: Campaign,
+    name: str,
+    kinds: tuple[str, ...],
+    arguments: argparse.Namespace,
+    show: Callable[[float], None],
+) -> Row:
+    if arguments.errors:
+        return campaign.errors(name, arguments.persistent, progress=show)
+    if arguments.sample:
+        count, seed = arguments.sample, arguments.seed
+        return campaign.sample(name, arguments.depth, count, seed, progress=show)
+    if arguments.depth == 2:
+        return campaign.pairs(name, kinds, progress=show)
+    if arguments.depth == 3:
+        raise SimError("three cuts in a row are too many for all of them: add --sample N")
+    return campaign.single(name, kinds, progress=show)
+
+
+def log(rows: list[Row]) -> str:
+    """Every case that was run, a line each: `ok` or `FAILED`, and the id for `--replay`."""
+    lines = []
+    for row in rows:
+        failed = {failure.replay for failure in row.tally.failures}
+        lines += [f"{'FAILED' if case in failed else 'ok'} {case}" for case in row.tally.cases]
+    return "".join(line + "\n" for line in lines)
+
+
+def table(rows: list[Row]) -> str:
+    """The result table, in Markdown."""
+    lines = [
+        "| scenario | in a row | operations | kinds | cases | distinct | not whole | failures "
+        "| seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        tally = row.tally
+        lines.append(
+            f"| {row.scenario}: {row.title} | {row.what} | {row.operations} | {row.kinds} "
+            f"| {tally.cuts} "
+            f"| {tally.distinct} | {tally.not_whole} | {len(tally.failures)} | {row.seconds:.0f} |"
+        )
+    cuts = sum(row.tally.cuts for row in rows)
+    distinct = sum(row.tally.distinct for row in rows)
+    failures = sum(len(row.tally.failures) for row in rows)
+    not_whole = sum(row.tally.not_whole for row in rows)
+    seconds = sum(row.seconds for row in rows)
+    operations = sum(row.operations for row in rows)
+    lines.append(
+        f"| **all** | | {operations} | | {cuts} | {distinct} | {not_whole} | {failures} "
+        f"| {seconds:.0f} |"
+    )
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The virtual node: flash, power, chip, and MicroPython processes, one for each boot."""

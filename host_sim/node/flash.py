@@ -1,0 +1,245 @@
+"""littlefs images of a node's flash, made and read by ``littlefs-python``.
+
+It shares no code with MicroPython, so it is also the oracle of what is on a node's flash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import littlefs
+from littlefs import LittleFS
+
+from host_sim.errors import SimError
+from host_sim.node.agent_code import compile_agent
+
+BLOCK = 4096
+#: What ``VfsLfs2(bdev)`` uses in MicroPython: cache_size is 4 * max(read, prog).
+_GEOMETRY = {
+    "block_size": BLOCK,
+    "read_size": 32,
+    "prog_size": 32,
+    "lookahead_size": 32,
+    "cache_size": 128,
+    "block_cycles": 100,
+    "name_max": 255,
+}
+#: For reading only: the same format, with fewer and larger steps.
+_READING = _GEOMETRY | {"read_size": 512, "cache_size": 512}
+FIRMWARE = Path(__file__).parents[2] / "firmware"
+#: Files that are no part of a node, wherever they turn up.
+_SKIPPED = {"__pycache__", ".git", ".DS_Store"}
+
+
+def image_blocks(image: Path) -> int:
+    """How many blocks of flash an image has."""
+    try:
+        size = image.stat().st_size
+    except OSError as error:
+        raise SimError(f"no flash image {image}: {error.strerror}") from error
+    if size == 0 or size % BLOCK:
+        raise SimError(f"{image} is not a flash image: {size} bytes are not whole blocks")
+    return size // BLOCK
+
+
+def _mounted(image: Path) -> LittleFS:
+    blocks = image_blocks(image)
+    filesystem = LittleFS(mount=False, block_count=blocks, **_READING)
+    filesystem.context.buffer = bytearray(image.read_bytes())
+    try:
+        filesystem.mount()
+    except littlefs.LittleFSError as error:
+        raise SimError(f"{image} does not mount as littlefs: {error}") from error
+    return filesystem
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """Files below `root` by their path on the node, without the leading slash."""
+    found = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root)
+        if path.is_file() and not _SKIPPED.intersection(name.parts):
+            found[name.as_posix()] = path
+    return found
+
+
+def _agent_files(firmware: Path, mpy: bool, scratch: Path, taken: set[str]) -> dict[str, Path]:
+    """Files of the agent for a folder that already has the files `taken`."""
+    chosen = {}
+    for name, path in _files(firmware).items():
+        compiled = str(PurePosixPath(name).with_suffix(".mpy"))
+        if name in taken:
+            continue
+        if mpy and path.suffix == ".py" and name != "boot.py":
+            # A source file of the same name would win over ours: the folder's choice either way.
+            if compiled not in taken:
+                compile_agent(path, scratch / compiled, name)
+                chosen[compiled] = scratch / compiled
+        elif path.suffix == ".py" and compiled in taken:
+            continue  # our source would win over the folder's own compiled module
+        else:
+            chosen[name] = path
+    return chosen
+
+
+def build(
+    root: Path | None,
+    image: Path,
+    *,
+    blocks: int = 512,
+    mpy: bool = False,
+    agent: bool = True,
+    firmware: Path = FIRMWARE,
+) -> None:
+    """Write a littlefs image of `root` with the agent laid under it.
+
+    A file of `root` always wins over the agent's of the same name. `mpy`: the agent compiled,
+    except ``boot.py``, which a node starts as source.
+    """
+    if root is not None and not root.is_dir():
+        raise SimError(f"no folder {root}")
+    files = _files(root) if root is not None else {}
+    folders = [p for p in sorted(root.rglob("*")) if p.is_dir()] if root is not None else []
+    filesystem = LittleFS(mount=False, block_count=blocks, **_GEOMETRY)
+    filesystem.format()
+    filesystem.mount()
+    with tempfile.TemporaryDirectory() as scratch:
+        if agent:
+            if not firmware.is_dir():
+                raise SimError(f"no agent in {firmware}")
+            files |= _agent_files(firmware, mpy, Path(scratch), set(files))
+        try:
+            for folder in folders:
+                name = folder.relative_to(root)
+                if not _SKIPPED.intersection(name.parts):
+                    filesystem.makedirs("/" + name.as_posix(), exist_ok=True)
+            for name, path in sorted(files.items()):
+                filesystem.makedirs(str(PurePosixPath("/", name).parent), exist_ok=True)
+                with filesystem.open("/" + name, "wb") as file:
+                    file.write(path.read_bytes())
+        except littlefs.LittleFSError as error:
+            raise SimError(f"cannot put the files into {blocks} blocks: {error}") from error
+    filesystem.unmount()
+    image.parent.mkdir(parents=True, exist_ok=True)
+    image.write_bytes(filesystem.context.buffer)
+
+
+def _walk(filesystem: LittleFS) -> Iterator[tuple[str, list[str], list[str]]]:
+    for folder, folders, files in filesystem.walk("/"):
+        prefix = folder.rstrip("/") + "/"
+        yield folder, [prefix + name for name in folders], [prefix + name for name in files]
+
+
+def read_all(image: Path) -> tuple[dict[str, bytes], list[str]]:
+    """Content of every file, and every folder but the root, by absolute path on the node."""
+    filesystem = _mounted(image)
+    tree: dict[str, bytes] = {}
+    found: list[str] = []
+    try:
+        for _, folders, files in _walk(filesystem):
+            found += folders
+            for name in files:
+                with filesystem.open(name, "rb") as file:
+                    tree[name] = file.read()
+    except littlefs.LittleFSError as error:
+        raise SimError(f"{image} can not be read: {error}") from error
+    return dict(sorted(tree.items())), sorted(found)
+
+
+def read_tree(image: Path) -> dict[str, bytes]:
+    """Content of every file, by absolute path on the node."""
+    return read_all(image)[0]
+
+
+def read_folders(image: Path) -> list[str]:
+    """Every folder but the root, by absolute path on the node."""
+    return read_all(image)[1]
+
+
+def listing(image: Path) -> list[tuple[str, int | None]]:
+    """Sorted ``(path, size)`` of all files and folders; a folder's size is None."""
+    filesystem = _mounted(image)
+    found: list[tuple[str, int | None]] = []
+    for _, folders, files in _walk(filesystem):
+        found += [(name, None) for name in folders]
+        found += [(name, filesystem.stat(name).size) for name in files]
+    return sorted(found)
+
+
+def extract(image: Path, target: Path) -> int:
+    """Copy the tree of an image into the folder `target`; returns the number of files."""
+    base = target.resolve()
+    tree = read_tree(image)
+    places = {name: _inside(base, name) for name in [*read_folders(image), *tree]}
+    base.mkdir(parents=True, exist_ok=True)
+    try:
+        for name in read_folders(image):
+            places[name].mkdir(parents=True, exist_ok=True)
+        for name, content in tree.items():
+            places[name].parent.mkdir(parents=True, exist_ok=True)
+            places[name].write_bytes(content)
+    except OSError as error:
+        raise SimError(f"cannot extract to {target}: {error}") from error
+    return len(tree)
+
+
+def _inside(base: Path, name: str) -> Path:
+    """Where `name` of an image goes; never outside `base`, also not through a link in it."""
+    parts = PurePosixPath(name).parts[1:]
+    place = base.joinpath(*parts)
+    odd = any(part in ("..", ".") or "\\" in part or "\0" in part for part in parts)
+    if odd or not place.resolve().is_relative_to(base):
+        raise SimError(f"{name} of the image would be written outside {base}")
+    return place
+
+
+def register(subparsers: argparse._SubParsersAction) -> None:
+    """Add ``flash build``, ``flash extract`` and ``flash ls`` to the command line."""
+    parser = subparsers.add_parser("flash", help="make and read flash images of a node")
+    commands = parser.add_subparsers(dest="flash_command", required=True, metavar="ACTION")
+
+    make = commands.add_parser("build", help="an image from a folder, with the agent under it")
+    make.add_argument("--root", type=Path, metavar="DIR")
+    make.add_argument("--out", type=Path, required=True, metavar="IMG")
+    make.add_argument("--blocks", type=int, default=512, help="of 4096 bytes; 512 is 2 MB")
+    make.add_argument("--mpy", action="store_true", help="the agent compiled, boot.py as source")
+    make.add_argument("--no-agent", action="store_true", help="without the agent")
+    make.set_defaults(run=_build_command)
+
+    take = commands.add_parser("extract", help="copy the files of an image into a folder")
+    take.add_argument("image", metavar="IMG", type=Path)
+    take.add_argument("target", metavar="DIR", type=Path)
+    take.set_defaults(run=_extract_command)
+
+    show = commands.add_parser("ls", help="list the files of an image")
+    show.add_argument("image", metavar="IMG", type=Path)
+    show.set_defaults(run=_list_command)
+
+
+def _build_command(arguments: argparse.Namespace) -> int:
+    build(
+        arguments.root,
+        arguments.out,
+        blocks=arguments.blocks,
+        mpy=arguments.mpy,
+        agent=not arguments.no_agent,
+    )
+    files = len(read_tree(arguments.out))
+    result = {"image": str(arguments.out), "blocks": arguments.blocks, "files": files}
+    print(json.dumps(result))
+    return 0
+
+
+def _extract_command(arguments: argparse.Namespace) -> int:
+    print(json.dumps({"files": extract(arguments.image, arguments.target)}))
+    return 0
+
+
+def _list_command(arguments: argparse.Namespace) -> int:
+    for name, size in listing(arguments.image):
+        print(f"{'-' if size is None else size:>9}  {name}{'/' if size is None else ''}")
+    return 0

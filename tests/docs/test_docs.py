@@ -1,0 +1,199 @@
+"""What the pages say is compared with the code; links lead somewhere, commands exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from host_sim.__main__ import build_parser
+from host_sim.bench.compilers import RELEASES
+from host_sim.node.node import run_code
+from tests.docs.readme import ROOT, commands, pages
+
+README = (ROOT / "README.md").read_text()
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+PAGES = {page.relative_to(ROOT).as_posix(): page.read_text() for page in pages()}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def test_the_configuration_table_is_the_code():
+    code = """
+import json
+from ota.config import complete
+ids = {"device_id": "d", "device_key": "k", "control_channel": "c"}
+print(json.dumps(complete(ids)))
+"""
+    config = json.loads(run_code(code, path=[ROOT / "firmware"]).output)
+    for key, value in config.pop("mqtt").items():
+        config["mqtt." + key] = value
+    rows = dict(re.findall(r"^\| `([\w.]+)` \| (.+?) \|", CONFIGURATION, re.MULTILINE))
+    assert set(rows) == set(config)
+    for key, cell in rows.items():
+        if cell == "none":
+            assert key in ("device_id", "device_key", "control_channel")
+        else:
+            assert json.loads(cell.strip("`")) == config[key], key
+
+
+def test_the_table_of_firmware_says_what_was_run():
+    text = PAGES["docs/limits.md"]
+    rows = re.findall(r"^\| (1\.\d+) \| yes \| (yes|no)\b", text, re.MULTILINE)
+    assert tuple(release for release, _ in rows) == RELEASES
+    ours = run_code("import sys\nprint('%d.%d' % sys.implementation.version[:2])").output.strip()
+    assert [release for release, run in rows if run == "yes"] == [ours]
+
+
+def test_the_two_commands_come_first():
+    assert README.index("make demo") < README.index("make test") < README.index("## ")
+
+
+@pytest.mark.parametrize("text", [README, CONFIGURATION], ids=["README", "configuration"])
+def test_the_example_configuration_is_one(text: str, tmp_path: Path):
+    (example,) = blocks(text, "json")
+    (tmp_path / "ota.json").write_text(example)
+    code = f"import ota\nprint(ota.load_config({str(tmp_path / 'ota.json')!r})['server'])"
+    assert run_code(code, path=[ROOT / "firmware"]).output.strip() == "console.insigh.io"
+
+
+def test_the_ten_lines_update_a_node(make_site):
+    """The README's own main.py, word for word, takes a package."""
+    from host_sim import sample
+
+    (main,) = blocks(README, "python")
+    assert len(main.splitlines()) <= 10
+    site = make_site({"main.py": main.encode()})
+    site.ask(sample.tar_gz({"main.py": sample.main_py(2)}))
+    assert "version 2 runs" in site.run().output
+    assert [r["e"] for r in site.reports()] == [1]
+
+
+# Links
+
+
+def anchors(text: str) -> set[str]:
+    """What GitHub makes of the headings."""
+    plain = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", plain, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(name: str, text: str) -> list[str]:
+    dead = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if re.match(r"https://[\w.-]+(/|$)", target):
+            continue
+        page = (ROOT / name).parent / path if path else ROOT / name
+        if not page.exists() or (anchor and anchor not in anchors(page.read_text())):
+            dead.append(target)
+    return dead
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str):
+    assert dead_links(name, PAGES[name]) == []
+
+
+def test_dead_links_are_noticed():
+    text = (
+        "[a](docs/design.md) [b](docs/none.md) [c](docs/design.md#words) [d](#no) [e](http://x.y)"
+    )
+    assert dead_links("README.md", text) == ["docs/none.md", "#no", "http://x.y"]
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    seen, left = set(), ["README.md"]
+    while left:
+        name = left.pop()
+        if name in seen or not name.endswith(".md"):
+            continue
+        seen.add(name)
+        folder = (ROOT / name).parent
+        for target in re.findall(r"\]\(([^)#\s]+)", PAGES[name]):
+            if not target.startswith("http"):
+                left.append((folder / target).resolve().relative_to(ROOT.resolve()).as_posix())
+    assert seen == set(PAGES) - {"CHANGELOG.md"}
+
+
+# Blocks
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_code_blocks_are_right(name: str):
+    text = PAGES[name]
+    assert len(re.findall("^```", text, re.MULTILINE)) % 2 == 0
+    for code in blocks(text, "python"):
+        compile(code, name, "exec")
+    for content in blocks(text, "json"):
+        json.loads(content)
+    kinds = re.findall(r"^```(\w*)\n.*?^```", text, re.DOTALL | re.MULTILINE)
+    assert set(kinds) <= {"python", "json"}
+
+
+def recipes() -> dict[str, str]:
+    """What each target of the Makefile says, its description included."""
+    found = re.findall(r"^([a-z]+):(.*(?:\n\t.*)*)", MAKEFILE, re.MULTILINE)
+    return dict(found)
+
+
+def wrong_command(command: str) -> str | None:
+    """Why a command of a page can not be right, or None."""
+    words = shlex.split(command.split("|")[-1].replace("…", "X"))
+    if words[0] == "make":
+        targets = [word for word in words[1:] if "=" not in word]
+        for target in targets:
+            if target not in recipes():
+                return f"no target {target}"
+        for word in words[1:]:
+            name = word.split("=")[0]
+            if "=" in word and f"$({name})" not in "".join(recipes()[t] for t in targets):
+                return f"{targets} takes no {name}"
+    if words[1:3] == ["-m", "host_sim"]:
+        try:
+            build_parser().parse_args(words[3:])
+        except SystemExit:
+            return "host_sim does not take it"
+    if words[0].startswith(".venv/bin/") and words[0].removeprefix(".venv/bin/") not in (
+        "python",
+        "mpremote",
+    ):
+        return f"no program {words[0]}"
+    return None
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_exist(name: str):
+    for command in commands(PAGES[name]):
+        if command.split()[0].rpartition("/")[2] in ("make", "python", "mpremote"):
+            assert wrong_command(command) is None, command
+    for target in re.findall(r"`make ([a-z]+)", PAGES[name]):
+        assert target in recipes(), target
+    for part in re.findall(r"`(?:\.venv/bin/)?python -m host_sim ([a-z]+)", PAGES[name]):
+        build_parser().parse_args([part, *{"node": ["I"], "board": ["I"]}.get(part, [])])
+
+
+def test_wrong_commands_are_noticed():
+    assert wrong_command("make demo") is None
+    assert wrong_command("make dema")
+    assert wrong_command("make deploy PORT=x SRC=1") is None
+    assert wrong_command("make deploy PROT=x")
+    assert wrong_command(".venv/bin/python -m host_sim board IMG --fast") is None
+    assert wrong_command(".venv/bin/python -m host_sim board IMG --fats")
+    assert wrong_command(".venv/bin/pithon x")
+
+
+def test_make_help_tells_what_each_command_does():
+    (phony,) = re.findall(r"^\.PHONY:((?:.*\\\n)*.*)", MAKEFILE, re.MULTILINE)
+    targets = phony.replace("\\\n", " ").split()
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    told = dict(re.findall(r"^  make (\w+) +(\S.+)$", done.stdout, re.MULTILINE))
+    assert set(told) == set(targets)
