@@ -9,15 +9,14 @@ from pathlib import Path
 from host_sim.console import Console
 from host_sim.link import Link, Profile
 from host_sim.node import flash
-from host_sim.node.agent_code import compile_agent
+from host_sim.node.agent_code import compile_all
 from host_sim.node.node import Node, Run
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, main_py, write_tree
 
 
 def freeze_agent(folder: Path, source: Path = flash.FIRMWARE) -> None:
     """Compile the agent into `folder`, for Node(frozen=folder)."""
-    for path in sorted((source / "ota").glob("*.py")):
-        compile_agent(path, folder / "ota" / (path.stem + ".mpy"), f"ota/{path.name}")
+    compile_all(source, folder)
 
 
 class Site:

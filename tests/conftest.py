@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from host_sim.console import Console
-from host_sim.node.agent_code import compile_agent
+from host_sim.node.agent_code import compile_all
 from tests.brokers import need
 from tests.secrecy import WatchedSite, holds_key
 
@@ -25,8 +25,7 @@ FIRMWARE = Path(__file__).parents[1] / "firmware"
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The agent as .mpy, and nothing of its source."""
     target = tmp_path_factory.mktemp("mpy")
-    for source in sorted((FIRMWARE / "ota").glob("*.py")):
-        compile_agent(source, target / f"ota/{source.stem}.mpy", f"ota/{source.name}")
+    compile_all(FIRMWARE, target)
     return target
 
 

@@ -54,10 +54,18 @@ class Mutant:
         return firmware
 
 
-RECOVERY, STAGING, AGENT = "ota/recovery.py", "ota/staging.py", "ota/agent.py"
-ENDING, ADMISSION, TRANSACTION = "ota/ending.py", "ota/admission.py", "ota/transaction.py"
-BOOT, CYCLE, JOURNAL = "boot.py", "ota/cycle.py", "ota/journal.py"
-REPORT, KEPT, ANCHORS = "ota/report.py", "ota/kept.py", "ota/anchors.py"
+RECOVERY, STAGING, AGENT = "ota/recovery.py", "ota/install/staging.py", "ota/agent.py"
+ENDING, ADMISSION, TRANSACTION = (
+    "ota/install/ending.py",
+    "ota/install/transaction.py",
+    "ota/install/transaction.py",
+)
+BOOT, CYCLE, JOURNAL = "boot.py", "ota/cycle.py", "ota/install/journal.py"
+REPORT, KEPT, ANCHORS = (
+    "ota/install/report.py",
+    "ota/install/report.py",
+    "ota/install/rehearsal.py",
+)
 
 _BEGIN_TRIAL = '    write_state("trial", 0)\n\n\ndef roll_back'
 # The next boot would even survive some faults with the copy that is left at the commit.

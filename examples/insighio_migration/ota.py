@@ -62,7 +62,7 @@ class _Agent(ota.Agent):
 
 
 class _Channel:
-    """The agent's control channel (ota/control.py says what it needs) on the field's client."""
+    """The agent's Control (its file says what it needs) on the field's client."""
 
     topic = "channels/%s/messages/%s/ota"
     sure = True  # fence() waits for as long as the client can

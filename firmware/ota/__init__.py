@@ -22,8 +22,8 @@ if __path__[0] not in "./":
 _HOME = {
     "Agent": "agent",
     "load_config": "config",
-    "confirm": "transaction",
-    "status": "transaction",
+    "confirm": "install.transaction",
+    "status": "install.transaction",
 }
 
 
@@ -42,15 +42,19 @@ def __getattr__(name):
 
 
 def drop(*names):
-    """Forget modules of this package that are not needed any more: their code takes RAM."""
+    """Forget modules of this package that are not needed any more: their code takes RAM.
+
+    names: str, without the folder.
+    """
     import gc
     import sys
 
-    package = sys.modules[__name__]
-    for name in names:
-        if sys.modules.pop(__name__ + "." + name, None):
+    for path in list(sys.modules):
+        room, _, name = path.rpartition(".")
+        if name in names and (room + ".").startswith(__name__ + "."):
+            del sys.modules[path]
             try:
-                delattr(package, name)
+                delattr(sys.modules[room], name)
             except AttributeError:
                 pass  # imported by its whole name
     gc.collect()

@@ -130,7 +130,7 @@ class Agent:
         topic, payload: bytes, as the client's callback has them. Notes in `pending` that check()
         has to be called, which is not for a callback to do.
         """
-        from .control import topic_of
+        from .transport.control import topic_of
 
         if topic != topic_of(self.config):
             return False
@@ -187,9 +187,12 @@ class Agent:
 
             kept = kept()
             drop("backoff")
-        from .control import approach
+        from .transport.control import approach
 
-        approach(self)
+        borrowed = None
+        if self.client:
+            from .transport.borrowed import Borrowed as borrowed
+        approach(self, borrowed)
         self.control.kept = kept
 
     def act(self, connect=None, patient=False):
@@ -214,7 +217,7 @@ class Agent:
 
     def _trouble(self, error):
         try:
-            from .trouble import outcome_of
+            from .install.trouble import outcome_of
 
             return outcome_of(self, error)
         except MemoryError:

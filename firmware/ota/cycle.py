@@ -39,7 +39,7 @@ def run(agent):
 
 
 def _run(agent):
-    from .ending import settle
+    from .install.ending import settle
 
     outcome, need = settle(agent)
     del settle
@@ -52,18 +52,18 @@ def _run(agent):
         piece, need = need or (0, 0)
         if not agent.client:
             agent.leave()
-        from .space import no_room
+        from .package.vetting import no_room
 
         wrong = no_room(piece, need)
         del no_room
-        drop("space")
+        drop("vetting")
         if not wrong:
-            from .rehearsal import rehearse
+            from .install.rehearsal import rehearse
 
             wrong = rehearse(agent, stage, piece)
             del rehearse
         _forget_staging()
-        from .ending import end_trial
+        from .install.ending import end_trial
 
         outcome = end_trial(agent, wrong)
         del end_trial
@@ -71,11 +71,11 @@ def _run(agent):
             bad, request = agent.control.bad, agent.control.request
     if outcome == "open":
         # Another version's, or boot.py could not finish it: staging would overwrite it.
-        from .trouble import without_boot_py
+        from .install.trouble import without_boot_py
 
         without_boot_py(agent)
         return agent.later("a transaction waits for the next boot")
-    from .transaction import exists
+    from .install.transaction import exists
 
     if exists("/.ota/done"):
         if _has_ended(agent, bad or request):
@@ -85,7 +85,7 @@ def _run(agent):
     del exists
     for _ in range(_MOST_REPLACED):
         if bad:
-            from .ending import fail
+            from .install.ending import fail
 
             return fail(agent, bad.file_id, str(bad))
         if not request:
@@ -101,9 +101,9 @@ def _run(agent):
 
 
 def _has_ended(agent, pending):
-    """What kept.has_ended() says; the clear is tried once in a wake, or in an hour."""
+    """What report.has_ended() says; the clear is tried once in a wake, or in an hour."""
     global _cleared_at
-    from .kept import has_ended
+    from .install.report import has_ended
 
     now = time.ticks_ms()
     try_clear = _cleared_at is None or time.ticks_diff(now, _cleared_at) > _HOUR_MS
@@ -118,7 +118,9 @@ def _take(agent, request):
     # Whether this attempt is counted on flash, and the last one.
     counted = last = False
     try:
-        from .admission import ask_policy, check_space, check_way_back, count_attempt
+        from .install.transaction import check_way_back, count_attempt
+        from .package.vetting import check_space
+        from .request import ask_policy
 
         if ask_policy(agent, request):
             return agent.later("the application's policy")
@@ -129,18 +131,18 @@ def _take(agent, request):
         del ask_policy, check_space, check_way_back, count_attempt
         staged, sequence = stage(agent, request)
         _forget_staging()
-        from .ending import prepare
+        from .install.ending import prepare
 
         prepare(agent, request, staged)
         del prepare
     except Exception as caught:
         error = caught
     else:
-        from .ending import install
+        from .install.ending import install
 
         return install(agent, request, staged, sequence)
     _forget_staging()
-    from .trouble import end_attempt
+    from .install.trouble import end_attempt
 
     return end_attempt(agent, request, error, counted, last)
 
@@ -156,12 +158,12 @@ def stage(agent, request, rehearsal=None):
     if not agent.client:
         agent.leave()
     _forget_end()
-    drop("admission", "request", "report", "kept")
+    drop("request", "report", "vetting")
     # In the order of how large a piece of memory each needs, while there are large ones: the
     # window, for which room is kept until DeflateIO takes it at its first read, TLS, and code.
     before = gc.mem_alloc()
     window = _room_for_window(request)
-    from .download import Download
+    from .transport.download import Download
 
     config = agent.config
     progress, open_stream = agent.progress, agent.open_stream
@@ -181,19 +183,19 @@ def stage(agent, request, rehearsal=None):
     staging = signed = sequence = None
     try:
         if window:
-            from . import inflate  # noqa: F401 - now, or it would take the room for the window
-        from .archive import open_archive
-        from .journal import Journal
-        from .staging import Staging
+            from .package import inflate  # noqa: F401 - now, or it would take the room for the window
+        from .install.journal import Journal
+        from .install.staging import Staging
+        from .package.archive import open_archive
+        from .package.vetting import clean_path
         from .tarfile_lite import TarReader
-        from .vetting import clean_path
 
         window, archive = None, open_archive(download)
         reader = TarReader(archive)
         more = reader.next()
         paths = config["protected"][:]
         if reader.name == _MANIFEST and not reader.is_folder:
-            from .signed import SignedReader
+            from .package.signed import SignedReader
 
             reader = signed = SignedReader(reader, config, agent.feed)
             sequence = signed.sequence
@@ -206,7 +208,7 @@ def stage(agent, request, rehearsal=None):
             raise Refused("can not apply", "bad archive, it is empty")
         if not (signed and signed.signed):
             # Whoever could exchange these would have the node for good. The owner may: a trial
-            # shows that the platform is trusted still (anchors.py).
+            # shows that the platform is trusted still (rehearsal.try_anchors).
             paths += config["keys"]
             paths += [config["ca"]] if type(config["ca"]) is str else config["ca"]
         gc.collect()
@@ -261,6 +263,6 @@ def _forget_end():
 
 
 def _forget_staging():
-    names = "admission download https body archive inflate tarfile_lite staging journal places"
-    names += " space vetting signed manifest signature rehearsal request"
+    names = "download https archive inflate tarfile_lite staging journal vetting"
+    names += " signed manifest signature rehearsal request"
     drop(*names.split(" "))

@@ -1,11 +1,14 @@
-"""What a message on the ota topic asks for: SenML (RFC 8428) in JSON, as docs/protocol.md says."""
+"""What a message on the ota topic asks for: SenML (RFC 8428) in JSON, as docs/protocol.md says.
+
+And what the application says about that.
+"""
 
 import json
 from collections import namedtuple
 
 from micropython import const
 
-from .errors import Refused
+from .errors import Refused, name_of
 
 _PENDING = const(0)
 _MOST_BRACKETS = const(64)
@@ -82,6 +85,25 @@ def read(payload, skipped=0):
         return parse(payload), None
     except BadRequest as error:
         return None, error
+
+
+def ask_policy(agent, request):
+    """True when the application wants to wait. Raises Refused when it does not want at all."""
+    if not agent.policy:
+        return False
+    try:
+        answer = agent.policy(request)
+        if type(answer) is tuple and answer[0] == "refuse":
+            detail = str(answer[1])
+        elif answer in ("go", "later"):
+            return answer == "later"
+        else:
+            raise ValueError
+    except Exception as error:
+        # Nobody can tell what it meant: waiting loses nothing.
+        print("ota: the policy hook failed,", name_of(error))
+        return True
+    raise Refused("refused", detail)
 
 
 def _is_file_id(text):

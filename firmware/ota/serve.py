@@ -5,8 +5,8 @@ import time
 from micropython import const
 
 from .errors import OtaError, Transient
-from .wire import ETIMEDOUT
 
+_ETIMEDOUT = const(110)
 _LISTEN_MS = const(1000)
 _LONGEST_S = const(3600)
 # Refusals in a row that make the pause longer.
@@ -124,4 +124,4 @@ def listen(control, wait_ms):
 
 
 def _fail():
-    raise OSError(ETIMEDOUT)
+    raise OSError(_ETIMEDOUT)

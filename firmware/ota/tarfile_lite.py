@@ -15,7 +15,8 @@ _BLOCK = const(512)
 _LONGEST_EXTENSION = const(4096)
 
 
-def _bad(detail):
+def bad(detail):
+    """The Refused for an archive that is damaged or unknown."""
     return Refused("can not apply", "bad archive, " + detail)
 
 
@@ -62,13 +63,13 @@ class TarReader:
             if kind in "xLK":
                 # Programs differ in which of two names they take: one could hide from a check.
                 if kind in extended or (kind != "K" and extended.strip("K")):
-                    raise _bad("two extended headers for one member")
+                    raise bad("two extended headers for one member")
                 extended += kind
             if kind == "x":
                 override.update(self._pax())
             elif kind == "g":
                 if extended:
-                    raise _bad("a global header between an extended one and its member")
+                    raise bad("a global header between an extended one and its member")
                 self._global.update(self._pax())
                 override.update(self._global)
             elif kind == "L":
@@ -85,9 +86,9 @@ class TarReader:
                 self.is_folder = True
                 return True
             else:
-                raise _bad("member of type %r is neither file nor folder" % kind)
+                raise bad("member of type %r is neither file nor folder" % kind)
         if extended:
-            raise _bad("ends after an extended header")
+            raise bad("ends after an extended header")
         return False
 
     def readinto(self, buffer, n):
@@ -100,7 +101,7 @@ class TarReader:
         if n:
             n = self._source.readinto(buffer, n)
             if not n:
-                raise _bad("ends inside a member")
+                raise bad("ends inside a member")
             self._left -= n
         return n
 
@@ -113,7 +114,7 @@ class TarReader:
         # v7 has no type for folders: a slash at the end says it.
         self.is_folder = name.endswith("/") and not size
         if name.endswith("/") and size:
-            raise _bad("a folder has content")
+            raise bad("a folder has content")
 
     def _next_header(self):
         self._skip()
@@ -127,12 +128,12 @@ class TarReader:
                     return False
                 continue
             if zero_blocks:
-                raise _bad("data after a zero block")
+                raise bad("data after a zero block")
             _check_sum(header)
             return True
         # Cut between two members it looks whole, and half a package would be installed. What real
         # programs write ends in two zero blocks.
-        raise _bad("it has no end")
+        raise bad("it has no end")
 
     def _block(self):
         """Fill the header buffer. False at the source's end, which must be on a block boundary."""
@@ -144,7 +145,7 @@ class TarReader:
             while n < _BLOCK:
                 more = self._source.readinto(view[n:], _BLOCK - n)
                 if not more:
-                    raise _bad("ends inside a block")
+                    raise bad("ends inside a block")
                 n += more
         return True
 
@@ -155,7 +156,7 @@ class TarReader:
             if not n:
                 return
             if any(memoryview(self._header)[:n]):
-                raise _bad("data after its end")
+                raise bad("data after its end")
 
     def _skip(self):
         left = self._left + self._padding
@@ -163,13 +164,13 @@ class TarReader:
         while left:
             n = self._source.readinto(self._header, min(left, _BLOCK))
             if not n:
-                raise _bad("ends inside a member")
+                raise bad("ends inside a member")
             left -= n
 
     def _extension(self, size):
         """size bytes of an extended header, or all that is left of it."""
         if size > _LONGEST_EXTENSION:
-            raise _bad("extended header of %d bytes" % size)
+            raise bad("extended header of %d bytes" % size)
         content = bytearray(min(size, self._left))
         view = memoryview(content)
         n = 0
@@ -192,7 +193,7 @@ class TarReader:
             key, equals, value = ahead[:length].partition(b" ")[2].partition(b"=")
             left = length - len(ahead)
             if length < 5 or not equals or left > self._left:
-                raise _bad("damaged PAX header")
+                raise bad("damaged PAX header")
             matters = key in (b"path", b"size")
             while left > 0:
                 ahead = self._extension(left if matters else min(left, _BLOCK))
@@ -201,29 +202,29 @@ class TarReader:
                 if matters:
                     value += ahead
             if ahead[length - 1] != 10:
-                raise _bad("damaged PAX header")
+                raise bad("damaged PAX header")
             ahead = ahead[length:]
             if key == b"path":
                 if b"\0" in value:
-                    raise _bad("damaged PAX header")
+                    raise bad("damaged PAX header")
                 # An empty value takes back a global one: the header's own holds again.
                 found["path"] = utf8(value[:-1]) or None
             elif key == b"size":
                 found["size"] = _decimal(value[:-1]) if value[1:] else None
             elif key.startswith(b"GNU.sparse."):
-                raise _bad("sparse file")
+                raise bad("sparse file")
 
 
 def _check_sum(header):
     stated = _number(header, 148, 156)
     if not stated:  # compressed bytes may well sum up to nothing
-        raise _bad("header check sum differs")
+        raise bad("header check sum differs")
     # The sum is taken with its own field as eight spaces; some old programs summed signed bytes.
     total = sum(header) - sum(header[148:156]) + 256
     if total != stated:
         negative = sum(1 for b in header if b > 127) - sum(1 for b in header[148:156] if b > 127)
         if total - 256 * negative != stated:
-            raise _bad("header check sum differs")
+            raise bad("header check sum differs")
 
 
 def _number(header, start, end):
@@ -232,17 +233,17 @@ def _number(header, start, end):
     if first & 0x80:
         value = int.from_bytes(header[start + 1 : end], "big")
         if first != 0x80:
-            raise _bad("negative or huge number")
+            raise bad("negative or huge number")
         return value
     text = _until_nul(bytes(header[start:end])).strip()
     if text.strip(b"01234567"):
-        raise _bad("number is not octal")
+        raise bad("number is not octal")
     return int(text or b"0", 8)
 
 
 def _decimal(text):
     if not text or not text.isdigit() or len(text) > 10:
-        raise _bad("damaged PAX header")
+        raise bad("damaged PAX header")
     return int(text)
 
 
@@ -263,7 +264,7 @@ def utf8(raw):
     try:
         text = str(raw, "utf-8")
     except UnicodeError:
-        raise _bad("name is not UTF-8")
+        raise bad("name is not UTF-8")
     if max(raw or b" ") < 128:
         return text
     # MicroPython lets overlong forms (0xC0, 0xC1, 0xE080 to 0xE09F, 0xF080 to 0xF08F), surrogates
@@ -277,7 +278,7 @@ def utf8(raw):
             or pair >> 4 == 0xF08
             or pair >= 0xF490
         ):
-            raise _bad("name is not UTF-8")
+            raise bad("name is not UTF-8")
     return text
 
 

@@ -13,9 +13,10 @@ def sizes(laboratory: Laboratory) -> dict[str, int]:
     """Bytes of .mpy by module; boot.py, which lies on flash as source, compiled as well."""
     boot = laboratory.folder / "boot.mpy"
     compile_mpy(laboratory.firmware / "boot.py", boot, "boot.py")
-    files = {file.stem: file for file in sorted((laboratory.agent / "ota").glob("*.mpy"))}
+    files = sorted((laboratory.agent / "ota").rglob("*.mpy"))
     return {"boot": boot.stat().st_size} | {
-        f"ota/{name}": file.stat().st_size for name, file in files.items()
+        file.relative_to(laboratory.agent).with_suffix("").as_posix(): file.stat().st_size
+        for file in files
     }
 
 
@@ -27,11 +28,10 @@ def boot_calls(laboratory: Laboratory) -> dict:
 
 def ram(laboratory: Laboratory) -> dict[str, int]:
     """Heap that each module takes, in bytes, in this order; what it imports itself comes first."""
-    order = "errors wire link control agent config backoff trust cycle recovery transaction "
-    order += "ending trouble "
-    order += (
-        "admission request report download fetch body https tarfile_lite archive inflate vetting "
-    )
-    order += "journal space places staging signature manifest signed rehearsal serve "
-    order += "borrowed"
+    order = "errors transport.wire transport.link transport.control agent config backoff "
+    order += "transport.trust cycle recovery install.transaction install.ending install.trouble "
+    order += "request install.report transport.download transport.fetch transport.https "
+    order += "tarfile_lite package.archive package.inflate package.vetting install.journal "
+    order += "install.staging package.signature package.manifest package.signed "
+    order += "install.rehearsal serve transport.borrowed"
     return laboratory.measure("ram", order.split())

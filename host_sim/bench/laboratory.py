@@ -9,7 +9,7 @@ from typing import Any
 
 from host_sim.errors import SimError
 from host_sim.node import stock
-from host_sim.node.agent_code import compile_agent
+from host_sim.node.agent_code import compile_all
 from host_sim.node.flash import FIRMWARE
 from host_sim.node.node import CodeResult, run_code
 from host_sim.node.process import compile_mpy
@@ -31,9 +31,7 @@ class Laboratory:
         self.firmware = firmware
         self.agent = self.folder / "agent"
         self.inside = self.folder / "inside"
-        for source in sorted((firmware / "ota").glob("*.py")):
-            name = f"ota/{source.stem}"
-            compile_agent(source, self.agent / f"{name}.mpy", f"{name}.py")
+        compile_all(firmware, self.agent)
         for source in sorted(INSIDE.glob("*.py")):
             compile_mpy(source, self.inside / f"{source.stem}.mpy", source.name)
         # Stock firmware has it frozen.

@@ -236,7 +236,7 @@ def signed(laboratory: Laboratory) -> Result:
     plain, with_it, hashing = (min(column) / 1000 for column in zip(*found["times"], strict=True))
     receive_us, receive_bytes, verify_us, verify_bytes = found["manifest"]
     sizes = code_figures.sizes(laboratory)
-    code_bytes = sum(sizes[f"ota/{name}"] for name in ("signed", "manifest", "signature"))
+    code_bytes = sum(sizes[f"ota/package/{name}"] for name in ("signed", "manifest", "signature"))
     rows = [
         ("code as .mpy, loaded only for such a package", f"{code_bytes:,} bytes"),
         (

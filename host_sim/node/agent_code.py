@@ -23,6 +23,13 @@ from host_sim.node.process import compile_mpy
 _CONST = re.compile(r"^from micropython import const(?=\r?$)")
 
 
+def compile_all(firmware: Path, target: Path) -> None:
+    """Compile each module of `firmware`'s agent into `target`, in the same folders."""
+    for source in sorted((firmware / "ota").rglob("*.py")):
+        name = source.relative_to(firmware)
+        compile_agent(source, target / name.with_suffix(".mpy"), name.as_posix())
+
+
 def compile_agent(source: Path, target: Path, name: str) -> None:
     """Compile a module of the agent, `name` on the node, for tracebacks by its name in Python.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,7 @@ def test_the_package_imports_from_both_places(place: str, agent: Path, tmp_path:
     from host_sim.node.node import Node
 
     target = tmp_path / "root" / place
-    target.mkdir(parents=True)
-    for file in (agent / "ota").iterdir():
-        if file.is_file():
-            (target / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(agent / "ota", target, ignore=shutil.ignore_patterns("__pycache__"))
     flash.build(tmp_path / "root", tmp_path / "node.img", agent=False)
     code = "import ota\nprint(ota.Agent, ota.load_config, ota.confirm, ota.status())\n"
     run = Node(tmp_path / "node.img").exec(code)

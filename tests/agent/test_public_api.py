@@ -17,7 +17,7 @@ Function = ast.FunctionDef
 
 
 def tree(name: str) -> ast.Module:
-    return ast.parse((FIRMWARE / f"{name}.py").read_text())
+    return ast.parse((FIRMWARE / f"{name.replace('.', '/')}.py").read_text())
 
 
 def homes() -> dict[str, str]:
@@ -114,7 +114,7 @@ def test_the_outcomes_are_the_same():
 def test_the_steps_are_the_same():
     told = {
         call.args[0].value
-        for source in FIRMWARE.glob("*.py")
+        for source in FIRMWARE.rglob("*.py")
         for call in ast.walk(ast.parse(source.read_text()))
         if isinstance(call, ast.Call)
         and {"progress", "_progress"}

@@ -85,8 +85,10 @@ class Module:
     def imports(self) -> Iterator[str]:
         """Modules of the same package."""
         for node in ast.walk(self.tree):
-            if isinstance(node, ast.ImportFrom) and node.level == 1:
-                yield from [node.module] if node.module else [each.name for each in node.names]
+            if isinstance(node, ast.ImportFrom) and node.level:
+                if node.module:
+                    yield node.module.rpartition(".")[2]
+                yield from [each.name for each in node.names]
 
     def gather(self, calls: dict[str, str]) -> Iterator[str]:
         for function in ast.walk(self.tree):
@@ -151,8 +153,8 @@ def gathered(folder: Path = FIRMWARE, *starts: str) -> set[str]:
     left = [*starts] or ["agent", "recovery"]
     while left:
         name = left.pop()
-        source = folder / f"{name}.py"
-        if name not in modules and source.exists():
+        source = next(folder.rglob(f"{name}.py"), None)
+        if name not in modules and source:
             modules[name] = Module(source)
             left += modules[name].imports()
     modules.pop("config", None)  # its errors are raised at the start, never reported
@@ -171,7 +173,7 @@ def assembled() -> set[str]:
     """Those of ASSEMBLED of which the code still has all pieces."""
     found = set()
     for text, (module, *pieces) in ASSEMBLED.items():
-        tree = ast.parse((FIRMWARE / f"{module}.py").read_text())
+        tree = ast.parse(next(FIRMWARE.rglob(f"{module}.py")).read_text())
         strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
         if strings.issuperset(pieces):
             found.add(text)
@@ -193,7 +195,7 @@ def test_each_row_says_cause_and_remedy():
 
 
 def test_what_a_status_means_is_on_the_page():
-    source = (FIRMWARE / "fetch.py").read_text()
+    source = (FIRMWARE / "transport/fetch.py").read_text()
     known = re.findall(r"^ +(\d{3}): \"(.+)\",$", source, re.MULTILINE)
     assert len(known) == 3
     for status, meaning in known:

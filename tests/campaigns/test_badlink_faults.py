@@ -18,8 +18,8 @@ from tests.mutants import Mutant
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bad-links.md"
 CUT = 30_000
-DOWNLOAD, FETCH = "ota/download.py", "ota/fetch.py"
-ENDING, WIRE = "ota/ending.py", "ota/wire.py"
+DOWNLOAD, FETCH = "ota/transport/download.py", "ota/transport/fetch.py"
+ENDING, WIRE = "ota/install/ending.py", "ota/transport/wire.py"
 Try = Callable[[Path], tuple[str, ...]]
 
 
@@ -111,7 +111,7 @@ PLANTED = [
         "weak is strong",
         "a weak entity tag is taken for a strong one",
         "a package that is as good as the other",
-        (("ota/https.py", 'value if strong else b""', "value"),),
+        (("ota/transport/https.py", 'value if strong else b""', "value"),),
         weak,
         ("Transient can not download: the body ended early",),
     ),

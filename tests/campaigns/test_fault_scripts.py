@@ -91,13 +91,13 @@ PLANTED = {
     0: next(m for m in MUTANTS if m.name == "delete before rename"),
     196: mutant(
         "clear whatever stands there",
-        "ota/report.py",
+        "ota/install/report.py",
         "    if mark_of(control.pending()) == mark and done() != mark:",
         "    if control.pending():",
     ),
     551: mutant(
         "the rest of another package",
-        "ota/fetch.py",
+        "ota/transport/fetch.py",
         "    if response.etag != download.etag:\n",
         "    if False:\n",
     ),

@@ -20,8 +20,8 @@ from host_sim.node import flash
 from tests.mutants import Mutant
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fuzzing.md"
-READER, INFLATE, HTTPS = "ota/tarfile_lite.py", "ota/inflate.py", "ota/https.py"
-VETTING, REQUEST = "ota/vetting.py", "ota/request.py"
+READER, INFLATE, HTTPS = "ota/tarfile_lite.py", "ota/package/inflate.py", "ota/transport/https.py"
+VETTING, REQUEST = "ota/package/vetting.py", "ota/request.py"
 
 # Of each target, how many ways to end a run of some thousand cases has to meet: if the mutations
 # lose their depth, most cases end alike.

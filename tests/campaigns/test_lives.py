@@ -209,14 +209,14 @@ PLANTED = {
     ),
     1: mutant(
         "the request is not cleared",
-        "ota/report.py",
+        "ota/install/report.py",
         '        control.ask("publish", control.topic, payload, True, qos)\n',
         "",
     ),
     2: next(m for m in MUTANTS if m.name == "stale source stays beside a new .mpy"),
     37: mutant(
         "clear whatever stands there",
-        "ota/report.py",
+        "ota/install/report.py",
         "    if mark_of(control.pending()) == mark and done() != mark:",
         "    if control.pending():",
     ),

@@ -11,7 +11,7 @@ from tests.conftest import MakeSite
 
 OTHER = b'[{"n":"e","v":0},{"n":"i","vs":"other"},{"n":"t","vs":".tar"},{"n":"s","v":10240}]'
 OWED = f"""
-from ota.transaction import exists, save
+from ota.install.transaction import exists, save
 import machine
 
 if machine.reset_cause() != 4 or not exists("/owed"):

@@ -1,10 +1,10 @@
-"""What ota/manifest.py makes of manifests, for the host to look at. Not a test module itself."""
+"""What package/manifest.py makes of manifests, for the host to look at. Not a test itself."""
 
 import gc
 import json
 
-from ota import manifest
 from ota.errors import Refused
+from ota.package import manifest
 
 
 class Source:
@@ -110,7 +110,7 @@ def targets(rows):
 def memory(path, size, keys):
     """The most that is in use while a manifest is received on littlefs and walked, in bytes."""
     import ramflash
-    from ota import signature  # noqa: F401 - while the host's files are in reach
+    from ota.package import signature  # noqa: F401 - while the host's files are in reach
 
     source = open(path, "rb")
     moduli = []

@@ -3,8 +3,9 @@
 import sys
 
 import ota
-from ota import backoff, control
-from ota.wire import Limits
+from ota import backoff
+from ota.transport import control
+from ota.transport.wire import Limits
 
 _IDS = {"device_id": "d", "device_key": "k", "control_channel": "c"}
 REQUEST = b'[{"n":"e","v":0},{"n":"i","vs":"fa8884d2"},{"n":"t","vs":".tar"},{"n":"s","v":10240}]'

@@ -51,11 +51,11 @@ def _flipped(content, bits):
 
 def _remember_verified():
     """Verify each signature once: it takes half the time, and the manifest does not change."""
-    verify, known = ota.signature.verify, {}
+    verify, known = ota.package.signature.verify, {}
 
     def remembered(*arguments):
         if arguments not in known:
             known[arguments] = verify(*arguments)
         return known[arguments]
 
-    ota.signature.verify = remembered
+    ota.package.signature.verify = remembered

@@ -10,7 +10,7 @@ import ramflash
 import vfs
 from whole_agent import ota
 
-recovery, transaction = ota.recovery, ota.transaction
+recovery, transaction = ota.recovery, ota.install.transaction
 CONFIG = {"device_id": "d", "device_key": "k", "control_channel": "c", "max_attempts": 1}
 
 
@@ -105,7 +105,7 @@ class Node:
 
     def __init__(self, files, blocks=64):
         sys.modules["machine"] = _Machine()
-        ota.control.Control = _Control
+        ota.transport.control.Control = _Control
         self._device = ramflash.mount(blocks)
         for path in sorted(files):
             ramflash.write(path, files[path])
@@ -117,8 +117,8 @@ class Node:
         self.outside = True
         self._discard = transaction.discard
         transaction.discard = self._look_and_discard
-        self._open_archive = ota.archive.open_archive
-        ota.archive.open_archive = self._open_watched
+        self._open_archive = ota.package.archive.open_archive
+        ota.package.archive.open_archive = self._open_watched
 
     def restore(self):
         """Put flash back to how it was, and mount it anew."""
@@ -179,8 +179,8 @@ class _Watched:
 
 def free():
     """Free blocks, as the agent counts them: statvfs() counts the two of a folder twice."""
-    told = ota.space.free_blocks()
-    return told if told > 20 else ota.space.free_blocks(2 * _folders("/.ota"))
+    told = ota.package.vetting.free_blocks()
+    return told if told > 20 else ota.package.vetting.free_blocks(2 * _folders("/.ota"))
 
 
 def _folders(path):
@@ -243,10 +243,12 @@ def read(content, announced):
     buffer = bytearray(1024)
     try:
         request = ota.request.Request("fa8884d2", ".tar", announced)
-        limits = ota.wire.Limits(1000, 1000)
+        limits = ota.transport.wire.Limits(1000, 1000)
         config = ota.config.complete(CONFIG)
-        body = ota.download.Download(config, request, limits, lambda url: Body(content), _count)
-        reader = ota.tarfile_lite.TarReader(ota.archive.open_archive(body))
+        body = ota.transport.download.Download(
+            config, request, limits, lambda url: Body(content), _count
+        )
+        reader = ota.tarfile_lite.TarReader(ota.package.archive.open_archive(body))
         while reader.next():
             got = b""
             while True:

@@ -1,7 +1,7 @@
 """What is a request and what is not: one test per row of the protocol page."""
 
 import check
-from ota.report import report_payload
+from ota.install.report import report_payload
 from ota.request import BadRequest, parse
 
 GOOD = b'[{"n":"e","v":0},{"n":"i","vs":"fa8884d2"},{"n":"t","vs":".tar.gz"},{"n":"s","v":3987}]'

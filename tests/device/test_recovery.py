@@ -9,12 +9,13 @@ import sys
 import check
 import ramflash
 import vfs
-from ota import recovery, transaction
+from ota import recovery
 from ota.errors import Refused
-from ota.journal import Journal
-from ota.staging import Staging
-from ota.transaction import status
-from ota.vetting import clean_path
+from ota.install import transaction
+from ota.install.journal import Journal
+from ota.install.staging import Staging
+from ota.install.transaction import status
+from ota.package.vetting import clean_path
 
 
 class Member:

@@ -9,8 +9,8 @@ import ramflash
 import vfs
 from whole_agent import ota
 
-recovery, transaction = ota.recovery, ota.transaction
-free_blocks = ota.space.free_blocks
+recovery, transaction = ota.recovery, ota.install.transaction
+free_blocks = ota.package.vetting.free_blocks
 FILLER = "/filler.bin"
 
 
@@ -159,12 +159,12 @@ def _walk(folder):
 def stage(package):
     """Stage all members; raises what Staging raises. Returns it."""
     transaction.discard()
-    if not ota.space.enough_for(1 + sum(len(content or b"") for _, content in package)):
+    if not ota.package.vetting.enough_for(1 + sum(len(content or b"") for _, content in package)):
         raise ota.errors.Refused("not enough space")
     transaction.save("attempts", "fa8884d2 1")
     # No deadline: there is no timer here.
-    journal = ota.journal.Journal([2, "fa8884d2", 3, 24, 7, 0, True, 0, 0, None])
-    staging = ota.staging.Staging(_silent, [], _silent, journal)
+    journal = ota.install.journal.Journal([2, "fa8884d2", 3, 24, 7, 0, True, 0, 0, None])
+    staging = ota.install.staging.Staging(_silent, [], _silent, journal)
     try:
         for path, content in package:
             staging.add(Member(path, content))

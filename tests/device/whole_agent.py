@@ -11,7 +11,15 @@ def _keep(*names):
 
 # What the agent would let go of to save memory could not be imported again.
 ota.drop = _keep
-for _entry in os.ilistdir(ota.__path__):
-    _name, _, _kind = _entry[0].rpartition(".")
-    if _kind in ("py", "mpy") and _name != "__init__":
-        getattr(ota, _name)
+
+
+def _load(folder, name):
+    for entry in os.ilistdir(folder):
+        stem, _, kind = entry[0].rpartition(".")
+        if entry[1] == 0x4000 and entry[0] != "__pycache__":
+            _load(folder + "/" + entry[0], name + "." + entry[0])
+        elif kind in ("py", "mpy") and stem != "__init__":
+            __import__(name + "." + stem)
+
+
+_load(ota.__path__, "ota")

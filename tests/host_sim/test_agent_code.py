@@ -20,7 +20,14 @@ from tools.deploy import firmware
 from tools.package.sources import Selection
 from tools.package.transform import apply
 
-SOURCES = {path.stem: path.read_bytes() for path in sorted((FIRMWARE / "ota").glob("*.py"))}
+AGENT = FIRMWARE / "ota"
+SOURCES = {path.stem: path.read_bytes() for path in sorted(AGENT.rglob("*.py"))}
+#: Their names inside the package.
+MODULES = sorted(
+    ".".join(path.relative_to(AGENT).with_suffix("").parts)
+    for path in AGENT.rglob("*.py")
+    if path.stem != "__init__"
+)
 
 SOURCE = '''\
 """A module: `_value` in words stays, as `_GONE` does, which no .mpy has."""
@@ -155,7 +162,7 @@ def test_modules_share_their_short_names():
 def test_public_names_are_the_same(compiled: Path):
     code = """
 for module in MODULES:
-    module = getattr(__import__("ota." + module), module)
+    module = __import__("ota." + module, None, None, ("x",))
     for name in sorted(dir(module)):
         if name[0] != "_":
             print(module.__name__, name)
@@ -163,10 +170,10 @@ for module in MODULES:
             if isinstance(thing, type):
                 print(sorted(each for each in dir(thing) if each[0] != "_" or each[:2] == "__"))
 """
-    code = f"MODULES = {[name for name in SOURCES if name != '__init__']!r}\n{code}"
+    code = f"MODULES = {MODULES!r}\n{code}"
     outputs = [run_code(code, path=[p], heap="2M").output for p in (FIRMWARE, compiled)]
     assert re.sub(r"(?m)^\S+ const\n", "", outputs[0]) == outputs[1]
-    assert "ota.staging Staging\n" in outputs[0]
+    assert "ota.install.staging Staging\n" in outputs[0]
 
 
 def test_a_traceback_has_the_module_and_the_line(compiled: Path):
@@ -177,11 +184,11 @@ def test_a_traceback_has_the_module_and_the_line(compiled: Path):
 
 
 def test_whoever_compiles_the_agent_shortens(compiled: Path, tmp_path: Path):
-    expected = (compiled / "ota/staging.mpy").read_bytes()
+    expected = (compiled / "ota/install/staging.mpy").read_bytes()
     assert b"_copy_aside" not in expected
-    assert firmware.agent(source=False)["staging.mpy"] == expected
+    assert firmware.agent(source=False)["install/staging.mpy"] == expected
     flash.build(None, tmp_path / "node.img", mpy=True)
-    assert flash.read_tree(tmp_path / "node.img")["/ota/staging.mpy"] == expected
+    assert flash.read_tree(tmp_path / "node.img")["/ota/install/staging.mpy"] == expected
     assert packaged(SOURCES["staging"]) == expected
     # Nobody knows what else an agent has of which this is another version.
     assert b"_copy_aside" in packaged(SOURCES["staging"] + b"\n")
@@ -190,5 +197,5 @@ def test_whoever_compiles_the_agent_shortens(compiled: Path, tmp_path: Path):
 def packaged(source: bytes) -> bytes:
     """What tools.package makes of it."""
     selection = Selection()
-    selection.files["ota/staging.py"] = source
-    return apply(selection, [], ["*"]).files["ota/staging.mpy"]
+    selection.files["ota/install/staging.py"] = source
+    return apply(selection, [], ["*"]).files["ota/install/staging.mpy"]

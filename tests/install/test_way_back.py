@@ -257,7 +257,7 @@ machine.deepsleep(60000)
 GIVES_UP = b"""
 import machine
 import ota
-from ota import transaction
+from ota.install import transaction
 if transaction.give_up("rolled back: a test"):
     machine.reset()
 """
@@ -609,38 +609,57 @@ OURS = (FIRMWARE / "boot.py").read_bytes()
 BROKEN: dict[str, tuple[Tree, Tree]] = {
     # What is wrong, and a good version beside it.
     "staging raises": (
-        {"ota/staging.py": b"raise ValueError\n" + source("staging")},
-        {"ota/staging.py": source("staging") + b"\n# better\n"},
+        {"ota/install/staging.py": b"raise ValueError\n" + source("install/staging")},
+        {"ota/install/staging.py": source("install/staging") + b"\n# better\n"},
     ),
     "staging does not work": (
-        {"ota/staging.py": source("staging").replace(b"def _add_file(", b"def _add_fail(")},
-        {"ota/staging.py": source("staging") + b"\n# better\n"},
+        {
+            "ota/install/staging.py": source("install/staging").replace(
+                b"def _add_file(", b"def _add_fail("
+            )
+        },
+        {"ota/install/staging.py": source("install/staging") + b"\n# better\n"},
     ),
-    "an empty fetch": ({"ota/fetch.py": b""}, {"ota/fetch.py": source("fetch") + b"\n"}),
+    "an empty fetch": (
+        {"ota/transport/fetch.py": b""},
+        {"ota/transport/fetch.py": source("transport/fetch") + b"\n"},
+    ),
     "a report without its function": (
-        {"ota/report.py": source("report").replace(b"def finish(", b"def finished(")},
-        {"ota/report.py": source("report") + b"\n"},
+        {
+            "ota/install/report.py": source("install/report").replace(
+                b"def finish(", b"def finished("
+            )
+        },
+        {"ota/install/report.py": source("install/report") + b"\n"},
     ),
     # As where a package brings one module of another release: what loads may lack a name that the
     # end of an update asks for.
     "a transaction without its preparation": (
-        {"ota/transaction.py": source("transaction").replace(b"def prepare(", b"def ready(")},
-        {"ota/transaction.py": source("transaction") + b"\n"},
+        {
+            "ota/install/transaction.py": source("install/transaction").replace(
+                b"def prepare(", b"def ready("
+            )
+        },
+        {"ota/install/transaction.py": source("install/transaction") + b"\n"},
     ),
     "a staging without its end": (
-        {"ota/staging.py": source("staging").replace(b"def finish(", b"def finished(")},
-        {"ota/staging.py": source("staging") + b"\n"},
+        {
+            "ota/install/staging.py": source("install/staging").replace(
+                b"def finish(", b"def finished("
+            )
+        },
+        {"ota/install/staging.py": source("install/staging") + b"\n"},
     ),
     # No update of a node at a broker that clears as it should needs it. Where it does, it would be
     # the last one.
     "kept raises": (
-        {"ota/kept.py": b"raise ValueError\n" + source("kept")},
-        {"ota/kept.py": source("kept") + b"\n"},
+        {"ota/install/report.py": b"raise ValueError\n" + source("install/report")},
+        {"ota/install/report.py": source("install/report") + b"\n"},
     ),
     # The package that brings it is no .tar.gz, and the next one is.
     "inflate raises": (
-        {"ota/inflate.py": b"raise ValueError\n" + source("inflate")},
-        {"ota/inflate.py": source("inflate") + b"\n"},
+        {"ota/package/inflate.py": b"raise ValueError\n" + source("package/inflate")},
+        {"ota/package/inflate.py": source("package/inflate") + b"\n"},
     ),
     # Ours as far as it matters. But the agent knows by it that there is a way back.
     "a boot.py that tidies up": ({"boot.py": OURS + b"del _trial\n"}, {"boot.py": OURS + b"\n"}),

@@ -19,7 +19,7 @@ from host_sim.node.node import run_code
 READ = """
 import binascii, hashlib, json, os, sys
 from ota.errors import OtaError
-from ota.archive import open_archive
+from ota.package.archive import open_archive
 from ota.tarfile_lite import TarReader
 
 class File:
@@ -278,7 +278,7 @@ class Spy:
         return deflate.DeflateIO(stream, kind, bits)
 
 sys.modules["deflate"] = Spy()
-from ota.archive import open_archive
+from ota.package.archive import open_archive
 for path in PATHS:
     with open(path, "rb") as file:
         reader = open_archive(file)

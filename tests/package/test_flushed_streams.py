@@ -1,6 +1,6 @@
 """Compressed streams that were flushed anywhere, and those that hold next to nothing.
 
-DeflateIO reads from a buffer that is filled up between its reads (ReadAhead in ota/archive.py): it
+DeflateIO reads from a buffer that is filled up between its reads (package/archive.py): it
 must find there whatever a compressor may put before the next few bytes, or the package is refused.
 """
 
@@ -22,7 +22,7 @@ EMPTY_BLOCKS = "can not apply: bad archive, compressed stream is mostly empty bl
 
 READ = """
 import binascii, json
-from ota.archive import open_archive
+from ota.package.archive import open_archive
 from ota.errors import OtaError
 
 class Source:
@@ -54,7 +54,7 @@ for path, size in json.loads(STREAMS):
 
 GROWTH = """
 import gc, io
-from ota.archive import open_archive
+from ota.package.archive import open_archive
 
 def growth(path):
     with open(path, "rb") as file:

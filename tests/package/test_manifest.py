@@ -355,12 +355,16 @@ def test_a_reader_that_overlooks_is_seen(tmp_path: Path):
     (tmp_path / "manifest").write_bytes(content)
     _, key = signing.key().write(tmp_path)
     paths = ", ".join(repr(str(tmp_path / name)) for name in ("manifest", "received"))
-    edit = ("ota/manifest.py", "if verify(modulus, digest, signature):", "if signature:")
+    edit = ("ota/package/manifest.py", "if verify(modulus, digest, signature):", "if signature:")
     firmware = Mutant("unverified", "", "", (edit,)).plant(tmp_path / "unverified")
     ((good, _, accepted),) = run(firmware, f"flips({paths}, [{str(key)!r}])")
     assert good
     assert accepted > 1000
-    edit = ("ota/manifest.py", '    if not name or path != "/" + name:', "    if not name:")
+    edit = (
+        "ota/package/manifest.py",
+        '    if not name or path != "/" + name:',
+        "    if not name:",
+    )
     firmware = Mutant("any spelling", "", "", (edit,)).plant(tmp_path / "spelling")
     with pytest.raises(AssertionError, match="path with a slash before"):
         test_every_malformed_manifest_is_refused(firmware, tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from host_sim import sample
-from host_sim.node.agent_code import compile_agent
+from host_sim.node.agent_code import compile_all
 from host_sim.node.node import CodeResult, run_code
 from host_sim.node.process import compile_mpy
 from tests.mutants import Mutant
@@ -22,7 +22,7 @@ NOISE = 1024
 
 MEASURE = """
 import gc
-from ota.archive import open_archive
+from ota.package.archive import open_archive
 from ota.tarfile_lite import TarReader
 
 class File:
@@ -64,8 +64,8 @@ def read(path, sampled):
 def stage(path):
     # All of it before the host's files are out of reach.
     import ramflash
-    from ota.journal import Journal
-    from ota.staging import Staging
+    from ota.install.journal import Journal
+    from ota.install.staging import Staging
 
     source = File(path, True)
     ramflash.mount(400)
@@ -245,8 +245,7 @@ def test_a_reader_that_remembers_is_seen(bench: Path, tmp_path: Path):
     )
     firmware = mutant.plant(tmp_path)
     folder = tmp_path / "mpy"
-    for source in sorted((firmware / "ota").glob("*.py")):
-        compile_agent(source, folder / f"ota/{source.stem}.mpy", f"ota/{source.name}")
+    compile_all(firmware, folder)
     assert peak(bench, folder, "many", "tar") - peak(bench, folder, "two", "tar") > 8 * NOISE
     least = smallest_heap(reads_in(bench, folder, "one", "tar"))
     assert not reads_in(bench, folder, "many", "tar")(least + 8)

@@ -24,11 +24,11 @@ from tests.signing import SIZE, good_block, openssl
 
 MESSAGE = b"insigh-ota-manifest 1\n"
 DIGEST = hashlib.sha256(MESSAGE).digest()
-MODULE = "ota/signature.py"
+MODULE = "ota/package/signature.py"
 PSS = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
 
 VERIFY = """
-from ota.signature import verify
+from ota.package.signature import verify
 
 with open({file!r}, "rb") as file:
     modulus = file.read(384)
@@ -42,7 +42,7 @@ with open({file!r}, "rb") as file:
 """
 
 FLIPS = """
-from ota.signature import verify
+from ota.package.signature import verify
 
 with open({file!r}, "rb") as file:
     modulus, digest, good = file.read(384), file.read(32), file.read(386)[2:]

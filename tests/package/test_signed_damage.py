@@ -72,10 +72,10 @@ def test_a_flip_that_slips_through_is_seen(compiled: Path, tmp_path: Path, how: 
     content = package(FILES)
     manifest, files, _ = places(content)
     bits = random.Random(7).sample(files if how == "flips" else manifest, 20)
-    compare = private(compiled, "signed", "_compare")
-    verify = private(compiled, "manifest", "_verify")
+    compare = private(compiled, "package/signed", "_compare")
+    verify = private(compiled, "package/manifest", "_verify")
     lenient = f"""
-from ota import manifest, signed
+from ota.package import manifest, signed
 signed.SignedReader.{compare} = manifest.{verify} = lambda *_: None
 """
     code = lenient + f"signed_flips.{how}(node, bundle, {len(content)}, {bits!r})"

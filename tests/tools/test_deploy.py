@@ -202,7 +202,7 @@ def test_space(desk: Desk) -> None:
 @pytest.mark.usefixtures("few")
 def test_space_that_was_promised_is_enough(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the tightest flash that is not refused, it works."""
-    for blocks in range(BLOCKS - 20, BLOCKS):
+    for blocks in range(BLOCKS - 40, BLOCKS):
         image = desk.flash({"main.py": MAIN, "data": bytes(range(256)) * 16 * blocks})
         found = probe_of(image, desk)
         try:
@@ -548,7 +548,8 @@ def test_killed_while_deploying(desk: Desk) -> None:
             time.sleep(0.005)
         os.killpg(tool.pid, signal.SIGKILL)
         tool.wait()
-        assert not [n for n, _ in flash.listing(image) if n.startswith("/ota/") and n[-1] != "~"]
+        names = [name for name, _ in flash.listing(image) if name.startswith("/ota/")]
+        assert all(name.endswith("~") for name in names if "." in name)  # the others are folders
         desk.type("deploy", board.port)
     assert flash.read_tree(image) == expected(main=MAIN)
 

@@ -185,10 +185,10 @@ with open({str(desk.folder / "raw")!r}, "rb") as file:
 
 DEVICE = """
 import hashlib
-from ota import manifest
-from ota.archive import open_archive
+from ota.package import manifest
+from ota.package.archive import open_archive
 from ota.tarfile_lite import TarReader
-from ota.vetting import clean_path
+from ota.package.vetting import clean_path
 
 class File:
     def __init__(self, path):

@@ -464,7 +464,8 @@ def test_attempts_that_a_watchdog_ends_are_counted(make_site: MakeSite):
 
 LITTLE_MEMORY = b"""
 import gc
-import ota.agent, ota.cycle, ota.download, ota.https, ota.inflate, ota.staging
+import ota.agent, ota.cycle, ota.transport.download, ota.transport.https
+import ota.package.inflate, ota.install.staging
 gc.collect()
 hold = []
 while gc.mem_free() > 48_000:

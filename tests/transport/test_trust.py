@@ -245,8 +245,8 @@ def test_no_journal_no_touched_root(make_site: MakeSite):
 TOUCHED = """
 import os
 from binascii import crc32
-from ota.anchors import try_anchors
-from ota.wire import Limits
+from ota.install.rehearsal import try_anchors
+from ota.transport.wire import Limits
 
 text = b'[2, "x", 3, 24, 7, 900, true, 0, [0, 0], null]\\nr 0 0 - /anchor.der\\n='
 os.mkdir("/.ota")

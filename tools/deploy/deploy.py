@@ -146,12 +146,13 @@ def undeploy(board: Board, terminal: Console) -> None:
     kind = plan.boot_kind(found)
     mine = kind in ("ours", "other version")
     boot_user = mine and "/boot_user.py" in found.files
-    remove = [path for path in found.files if path.rpartition("/")[0] in ours and is_module(path)]
+    folders = plan.agent_folders(*ours)
+    remove = [p for p in found.files if p.rpartition("/")[0] in folders and is_module(p)]
     remove += [path for path in found.files if path.endswith("~")]
     remove += ["/.ota", "/ota.json", *found.ca]
     if mine and not boot_user:
         remove.append("/boot.py")
-    board.run("remove", reset=True, remove=remove, folders=ours, boot_user=boot_user)
+    board.run("remove", reset=True, remove=remove, folders=folders[::-1], boot_user=boot_user)
     terminal.print("the agent, its configuration and its state are gone")
     if boot_user:
         terminal.print("boot.py is what /boot_user.py was")

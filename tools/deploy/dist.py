@@ -38,10 +38,10 @@ def write(terminal: Console, folder: Path = ROOT / "dist") -> None:
     """Make `folder` anew: the compiled agent, boot.py, and a package.json of them."""
     if folder.exists():
         shutil.rmtree(folder)
-    (folder / "ota").mkdir(parents=True)
     files = {"boot.py": firmware.boot()}
     files |= {f"ota/{name}": data for name, data in firmware.agent(source=False).items()}
     for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     (folder / "package.json").write_text(package([(name, name) for name in files]))
     terminal.print(f"{folder}: {len(files)} files and package.json, version {firmware.version()}")

@@ -23,8 +23,16 @@ def version() -> str:
 
 
 def modules() -> list[str]:
-    """Names of the agent's modules, without suffix."""
-    return sorted(path.stem for path in (FIRMWARE / "ota").glob("*.py"))
+    """Names of the agent's modules in its folder, such as ``transport/wire``, without suffix."""
+    agent = FIRMWARE / "ota"
+    return sorted(
+        path.relative_to(agent).with_suffix("").as_posix() for path in agent.rglob("*.py")
+    )
+
+
+def folders() -> list[str]:
+    """Folders inside the agent's folder."""
+    return sorted({name.rpartition("/")[0] for name in modules()} - {""})
 
 
 def boot() -> bytes:

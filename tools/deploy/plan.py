@@ -16,7 +16,7 @@ PLACES = ("/ota", "/lib/ota")
 #: Files of ours in the root.
 ROOT_FILES = ("/boot.py", "/boot_user.py", "/ota.json")
 #: Blocks beside the files' own: folders, and what littlefs needs to work.
-_SPARE_BLOCKS = 6
+_SPARE_BLOCKS = 12
 #: Of an open update, as its state says.
 PHASES = ("commit", "trial", "back")
 #: What an ESP32's flash erases at a time, and the block of its littlefs.
@@ -53,8 +53,9 @@ class Found:
         return self.frozen("boot") and not self.started
 
     def folder(self, place: str) -> list[str]:
-        """Names of the files in a folder, without what is aside."""
-        names = [path.rpartition("/")[2] for path in self.files if _parent(path) == place]
+        """Names of the files in a place of the agent, without what is aside."""
+        folders = agent_folders(place)
+        names = [path[len(place) + 1 :] for path in self.files if _parent(path) in folders]
         return [name for name in names if not name.endswith("~")]
 
     @property
@@ -87,9 +88,15 @@ class Plan:
         return not (self.moved or self.stale or self.litter)
 
 
+def agent_folders(*places: str) -> list[str]:
+    """Each place with the folders that the agent has in it, the outer ones first."""
+    inner = ["", *(f"/{name}" for name in firmware.folders())]
+    return [place + name for place in places for name in inner]
+
+
 def probe_arguments() -> dict:
     """For ``device/probe.py``."""
-    return {"folders": list(PLACES), "paths": list(ROOT_FILES)}
+    return {"folders": agent_folders(*PLACES), "paths": list(ROOT_FILES)}
 
 
 def check_flash(found: Found) -> None:
@@ -210,12 +217,16 @@ def make(
             final = path[:-1]
             if final not in plan.content or not found.has(path, plan.content[final]):
                 plan.litter.append(path)  # of an earlier attempt
-        elif _parent(path) in PLACES and path not in plan.content and is_module(path):
+        elif (
+            _parent(path) in agent_folders(*PLACES)
+            and path not in plan.content
+            and is_module(path)
+        ):
             # The other form of a module, one of an older version, or of a copy that nothing loads.
             plan.stale.append(path)
     plan.moved = [path for path in plan.content if not found.has(path, plan.content[path])]
     plan.copied = [p for p in plan.moved if not found.has(p + "~", plan.content[p])]
-    plan.folders = ["/lib"] * plan.place.startswith("/lib/") + [plan.place]
+    plan.folders = ["/lib"] * plan.place.startswith("/lib/") + agent_folders(plan.place)
     check_space(plan, found)
     return plan
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from host_sim.errors import SimError
 from host_sim.node.agent_code import compile_agent
@@ -82,7 +82,7 @@ def _compile(path: str, source: bytes) -> bytes:
 
 def _is_agents(path: str, source: bytes) -> bool:
     """Whether it is a module of this checkout's agent; of any other its names are not ours."""
-    ours = FIRMWARE / "ota" / PurePosixPath(path).name
+    ours = FIRMWARE / "ota" / f"/{path}".rpartition("/ota/")[2]
     return ours.is_file() and ours.read_bytes() == source
 
 

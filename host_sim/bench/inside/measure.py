@@ -99,7 +99,7 @@ def boot_calls(folder):
 
 def growth_of_loops(folder):
     """Heap growth, in bytes, over 1 MB through each inner loop, without a collection."""
-    from ota.archive import open_archive
+    from ota.package.archive import open_archive
     from ota.tarfile_lite import TarReader
 
     bundles = _load(folder)
@@ -204,7 +204,7 @@ def stretches(folder, blocks, rounds):
 
 
 def _read_archive(content):
-    from ota.archive import open_archive
+    from ota.package.archive import open_archive
     from ota.tarfile_lite import TarReader
 
     gc.collect()
@@ -250,8 +250,8 @@ def signed(folder, blocks, rounds):
 
 
 def _receive(content):
-    from ota.manifest import receive
-    from ota.signature import verify
+    from ota.package.manifest import receive
+    from ota.package.signature import verify
 
     keys = ["/ota.key1"]
     buffer = bytearray(512)

@@ -27,12 +27,12 @@ import gc
 import hashlib
 import json
 import socket
-from ota.archive import open_archive
-from ota.download import Download
+from ota.package.archive import open_archive
+from ota.transport.download import Download
 from ota.errors import OtaError
 from ota.request import Request
 from ota.tarfile_lite import TarReader
-from ota.wire import Limits
+from ota.transport.wire import Limits
 
 def fetch(job):
     buffer = bytearray(1024)

@@ -16,7 +16,7 @@ from host_sim.campaigns.fuzz import corpus
 from host_sim.campaigns.fuzz.device import TARGETS, Device, Failure, Tally
 from host_sim.errors import SimError
 from host_sim.node import flash
-from host_sim.node.agent_code import compile_agent
+from host_sim.node.agent_code import compile_all
 from host_sim.node.process import compile_mpy
 
 _INSIDE = Path(__file__).parent / "inside"
@@ -52,8 +52,7 @@ class Fuzzer:
         for source in sorted(_INSIDE.glob("*.py")):
             compile_mpy(source, folder / "inside" / f"{source.stem}.mpy", source.name)
         if compiled:
-            for source in sorted((firmware / "ota").glob("*.py")):
-                compile_agent(source, folder / f"ota/{source.stem}.mpy", f"ota/{source.name}")
+            compile_all(firmware, folder)
         self.corpus_crc = corpus.write(folder)
 
     def close(self) -> None:

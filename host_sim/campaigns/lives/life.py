@@ -190,7 +190,13 @@ def _package(chance: random.Random, pool: _Pool, number: int, firmware: Path) ->
     tree = pool.files(chance.randint(0, 12))
     signed = chance.random() < 0.3 or manner == "deletes the agent"
     deleted = pool.deletions(tree) if signed else ()
-    own = ["ota/errors.py", "ota/report.py", "ota/space.py", "ota/__init__.py", "ota/recovery.py"]
+    own = [
+        "ota/errors.py",
+        "ota/install/report.py",
+        "ota/package/vetting.py",
+        "ota/__init__.py",
+        "ota/recovery.py",
+    ]
     if chance.random() < 0.15 or manner == "removes the agent":
         for name in chance.sample(own, chance.randint(1, 3)):
             tree[name] = (firmware / name).read_bytes() + b"# newer %d\n" % number
@@ -202,9 +208,10 @@ def _package(chance: random.Random, pool: _Pool, number: int, firmware: Path) ->
     elif boot < 0.2:
         tree["boot.py"] = b"greeting = 'hello %d'\n" % chance.randrange(2)
     if manner == "its agent can not stage":
-        tree["ota/staging.py"] = b"raise ValueError\n"
+        tree["ota/install/staging.py"] = b"raise ValueError\n"
     elif manner == "deletes the agent":
-        for name in chance.sample(("agent", "cycle", "control", "config"), chance.randint(1, 2)):
+        own = ("agent", "cycle", "transport/control", "config")
+        for name in chance.sample(own, chance.randint(1, 2)):
             deleted += (f"ota/{name}.py", f"ota/{name}.mpy")
     elif manner == "shadows":
         for name in chance.sample(("os.py", "machine.py", "ota.py", "ssl.py"), 2):

@@ -9,9 +9,9 @@ import binascii
 import hashlib
 import json
 
-from ota.archive import open_archive
 from ota.errors import OtaError
-from ota.staging import Staging
+from ota.install.staging import Staging
+from ota.package.archive import open_archive
 from ota.tarfile_lite import TarReader
 
 

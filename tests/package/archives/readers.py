@@ -53,7 +53,7 @@ def read_on_device(
                 file.write(len(data).to_bytes(4, "big") + noise.to_bytes(4, "big") + data)
         script = f"PACK = {str(pack)!r}\n" + _SCRIPT.read_text()
         for name in ("_add_file", "_add_folder", "_protected"):
-            script = script.replace(name, private(agent, "staging", name))
+            script = script.replace(name, private(agent, "install/staging", name))
         result = run_code(script, path=[agent], heap="1M", timeout_s=600)
     if result.exit_code:
         raise RuntimeError("the device's reader ended: " + result.output[-2000:])

@@ -1,12 +1,12 @@
 # ruff: noqa: UP031 - MicroPython, as on the node
 """HTTP answers, mutated, sound and broken off, given to the agent by a connection of our own."""
 
-import ota.download as download
-import ota.fetch as fetch
-import ota.https as https
-import ota.trust as trust
+import ota.transport.download as download
+import ota.transport.fetch as fetch
+import ota.transport.https as https
+import ota.transport.trust as trust
 from ota.request import Request
-from ota.wire import Limits
+from ota.transport.wire import Limits
 from rules import Hang, Violation
 
 _URL = "https://console.example:8443/mf-rproxy/packages/download?fuid=fa8884d2&dk=secret"

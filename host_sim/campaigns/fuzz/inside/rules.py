@@ -1,7 +1,7 @@
 # ruff: noqa: UP031 - MicroPython, as on the node
 """What must hold whatever the input: the judge, which shares no code with the agent."""
 
-from ota.vetting import check_path, clean_path
+from ota.package.vetting import check_path, clean_path
 
 # What the configuration adds: its `ca`.
 PROTECTED = ["/ca.der"]

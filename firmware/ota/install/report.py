@@ -11,17 +11,15 @@ last fence, was retained for a moment and is not any more. It is put back.
     /.ota/done     which request has ended although the broker keeps it: see mark_of(); a ! after
                    it where another clear would cost an application its connection
     /.ota/request  a request that was, or may have been, wiped: its bytes, in hex
-
-ota/kept.py does what a later contact has to do about these.
 """
 
 import json
 import time
-from binascii import hexlify
+from binascii import hexlify, unhexlify
 
 from micropython import const
 
-from .errors import Transient
+from ..errors import Transient
 from .transaction import exists, forget, load, save
 
 _LONGEST_TEXT = const(160)
@@ -61,8 +59,6 @@ def finish(control, event, file_id, text, progress, kept=True):
                 save("done", mark)
                 raise
             if exists("/.ota/request"):
-                from .kept import put_back
-
                 put_back(control)
         if mark_of(control.pending()) == mark:
             # Before the report: a cut between the two costs a second report, and no download.
@@ -95,6 +91,68 @@ def stand_before(control):
     except Transient:
         pass  # nobody has looked at it for a while
     anew(control)
+
+
+def has_ended(agent, pending, try_clear):
+    """True when pending (Request, BadRequest or None) has ended, and the broker keeps it.
+
+    try_clear: whether to try once more to clear it. An end whose request is gone, or replaced by
+    another one, is forgotten; then agent.control.pending() tells what is to be done. Raises
+    Transient, OSError.
+    """
+    control = agent.control
+    mark = done()
+    if mark is None:
+        return False
+    if control and not pending:
+        anew(control)
+        pending = control.pending()
+    if mark_of(pending) != mark:
+        if control or pending:
+            forget("done")
+        return False
+    if not control:
+        return True
+    if try_clear and load("done") == mark:
+        cleared = False
+        try:
+            # Not acknowledged: to wait for a broker that says nothing would cost timeout_s.
+            cleared = retain(control, b"", mark, 0)
+        except Transient:
+            # The broker's answer, or the link's. A later wake tries again with a client of ours;
+            # an application needs its connection for more than that.
+            if agent.client:
+                save("done", mark + "!")
+        if cleared:
+            forget("done")
+            agent.progress("clear", mark)
+        else:
+            agent.progress("notice", KEPT)
+    if mark_of(control.pending()) == mark:
+        control.request = control.bad = None
+    return True
+
+
+def put_back(control):
+    """Make retained again what a clear may have wiped, unless something else is retained by now.
+
+    Raises Transient, OSError.
+    """
+    wiped = load("request")
+    if wiped is None:
+        return
+    if not control.sure:
+        anew(control)  # else it could take the place of a newer one that is still to come
+    # Not for ever: a broker that lets this node retain nothing closes the connection each time.
+    for _ in range(2):
+        if not wiped or control.pending():
+            break
+        try:
+            if retain(control, unhexlify(wiped), None):
+                return
+        except Transient:
+            anew(control)
+    forget("request")
 
 
 def anew(control):

@@ -5,8 +5,8 @@ from binascii import hexlify
 
 from micropython import const
 
-from . import drop
-from .errors import Refused
+from .. import drop
+from ..errors import Refused
 from .manifest import Lines, check_target, receive
 from .vetting import clean_path
 

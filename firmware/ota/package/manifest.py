@@ -9,10 +9,9 @@ from binascii import a2b_base64, hexlify, unhexlify
 
 from micropython import const
 
-from .errors import Refused
-from .space import enough_for, free_blocks
-from .tarfile_lite import utf8
-from .vetting import clean_path
+from ..errors import Refused
+from ..tarfile_lite import utf8
+from .vetting import clean_path, enough_for, free_blocks
 
 #: The member's name.
 NAME = ".ota-manifest"

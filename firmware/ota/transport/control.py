@@ -10,7 +10,7 @@ import time
 
 from micropython import const
 
-from .errors import Transient, name_of
+from ..errors import Transient, name_of
 from .link import ECONNRESET, Link
 from .wire import Limits
 
@@ -28,8 +28,8 @@ _FIRST = const(3)
 _NEXT = const(26)
 
 
-def approach(agent):
-    """What Agent.approach() says."""
+def approach(agent, borrowed):
+    """What Agent.approach() says. borrowed: the class for an application's client, or None."""
     config = agent.config
     wait_s, watchdog_s = config["timeout_s"], config["watchdog_s"]
     if watchdog_s:
@@ -41,10 +41,8 @@ def approach(agent):
             agent.watchdog = machine.WDT(timeout=watchdog_s * 1000)
     gc.collect()
     agent.limits = Limits(int(wait_s * 1000), config["cycle_s"] * 1000, agent.feed)
-    if agent.client:
-        from .borrowed import Borrowed
-
-        agent.control = Borrowed(config, agent.limits, agent.client)
+    if borrowed:
+        agent.control = borrowed(config, agent.limits, agent.client)
     else:
         agent.control = Control(config, agent.limits)
 
@@ -266,7 +264,7 @@ class Control:
                     self._late_ms = max(1, time.ticks_diff(time.ticks_ms(), self._fenced_at))
             self.request = self.bad = None
             if payload or skipped:  # else our own clear, or somebody else's
-                from .request import read
+                from ..request import read
 
                 self.request, self.bad = read(payload, skipped)
             if not payload or self.pending():  # else somebody's report, which tells nothing

@@ -12,9 +12,9 @@ from binascii import crc32
 
 from micropython import const
 
-from . import drop
-from .errors import OtaError, name_of
-from .request import Request
+from .. import drop
+from ..errors import OtaError, Transient, name_of
+from ..request import Request
 
 # One of these every node has.
 _MEMBERS = const(("boot.py", "main.py"))
@@ -24,21 +24,27 @@ _BLOCK = const(512)
 # one release to the others of another.
 _PHASES = const(
     (
-        "admission.ask_policy admission.check_space admission.count_attempt admission.was_told",
-        "space.enough_for space.free_blocks space.is_full",
-        "staging.Staging.finish staging.Staging.delete staging.Staging.leave_open",
-        "journal.Journal.line journal.Journal.end places.Places.make places.Places.make_group",
-        "ending.prepare ending.install ending.fail report.stand_before report.finish report.done",
-        "request.read transaction.prepare transaction.commit transaction.discard"
-        " transaction.forget transaction.save transaction.owed transaction.keep_sequence",
-        "recovery.install recovery.boot",
-        "signed.SignedReader manifest.receive signature.verify",
+        "request:ask_policy package.vetting:check_space install.transaction:count_attempt"
+        " install.transaction:was_told",
+        "package.vetting:enough_for package.vetting:free_blocks package.vetting:is_full",
+        "install.staging:Staging.finish install.staging:Staging.delete"
+        " install.staging:Staging.leave_open",
+        "install.journal:Journal.line install.journal:Journal.end install.journal:Places.make"
+        " install.journal:Places.make_group",
+        "install.ending:prepare install.ending:install install.ending:fail"
+        " install.report:stand_before install.report:finish install.report:done",
+        "request:read install.transaction:prepare install.transaction:commit"
+        " install.transaction:discard install.transaction:forget install.transaction:save"
+        " install.transaction:owed install.transaction:keep_sequence",
+        "recovery:install recovery:boot",
+        "package.signed:SignedReader package.manifest:receive package.signature:verify",
         # A node that last took a .tar has not seen this one.
-        "inflate.Gzip",
-        "config.complete backoff.remember backoff.note backoff.seen backoff.again serve.step",
-        "trouble.outcome_of trouble.end_attempt trouble.reset_after_flash_error",
+        "package.inflate:Gzip",
+        "config:complete backoff:remember backoff:note backoff:seen serve:step"
+        " backoff:reset_after_flash_error",
+        "install.trouble:outcome_of install.trouble:end_attempt",
         # Where a request stands on flash each contact begins with it, and broken would end there.
-        "kept.put_back kept.has_ended",
+        "install.report:put_back install.report:has_ended",
     )
 )
 
@@ -63,7 +69,7 @@ def rehearse(agent, stage, piece):
         try:
             # That a new boot.py, or what ran after it, has left the sign by which an agent knows
             # that there is a way back: else no package would ever be taken again.
-            from .admission import check_way_back
+            from .transaction import check_way_back
 
             check_way_back(agent)
             del check_way_back
@@ -71,15 +77,16 @@ def rehearse(agent, stage, piece):
         finally:
             package.close()
         for names in _PHASES:
-            names = [name.split(".") for name in names.split(" ")]
-            for parts in names:
-                module = __name__.replace("rehearsal", parts[0])
-                __import__(module, None, None, (parts[1],))
+            names = [name.split(":") for name in names.split(" ")]
+            for home, name in names:
+                module = __name__.replace("install.rehearsal", home)
+                parts = name.split(".")
+                __import__(module, None, None, (parts[0],))
                 found = sys.modules[module]
-                for part in parts[1:]:
+                for part in parts:
                     found = getattr(found, part)
                 found = None  # else its code stays in RAM
-            drop(*[parts[0] for parts in names])
+            drop(*[home.split(".")[-1] for home, _ in names])
     except MemoryError:
         # In this boot memory is in more pieces than in others, and this code lies in between: that
         # there is enough of it has been seen before.
@@ -127,9 +134,9 @@ class Package:
         if self._tls:
             # All that a connection needs, and what takes memory of the chip's own.
             try:
-                from .https import get
-                from .trust import trust
-                from .wire import Wire
+                from ..transport.https import get
+                from ..transport.trust import trust
+                from ..transport.wire import Wire
 
                 context = trust(self._tls["ca"], "no trust")
             except OSError as error:
@@ -196,3 +203,43 @@ class Package:
             total = crc32(piece, total)
             yield piece
         yield total.to_bytes(4, "little") + self._tar.to_bytes(4, "little")
+
+
+def try_anchors(config, limits):
+    """What is wrong with anchors that the update on trial has touched, as str, or None.
+
+    A wrong root that is kept would let no package come any more to put it right.
+    config: a complete configuration; limits: Limits of this contact. Raises Transient when the
+    download's server can not be asked, OSError when flash fails.
+    """
+    from ..package.vetting import clean_path
+    from ..recovery import lines, read_head
+
+    paths = [config["ca"]] if type(config["ca"]) is str else config["ca"]
+    anchors = [clean_path(path) for path in paths]
+    # The copy that is whole: flash may have lost the other one.
+    journal = read_head()[0]
+    touched = False
+    for line in lines(journal) if journal else ():  # to its end, which closes it
+        touched = touched or line[4] in anchors
+    if not touched:
+        return None
+    from ..transport.https import address
+    from ..transport.trust import trust
+    from ..transport.wire import Wire
+
+    try:
+        context = trust(paths, "no trust", True)
+    except Transient as error:
+        return str(error)
+    wire = Wire(limits, "can not download")
+    try:
+        wire.open(*address(config["server"]), context)
+    except Transient as error:
+        text = str(error).split(": ", 1)[1]
+        if not text.startswith("certificate is not signed"):
+            raise  # the trial goes on, and this wake counts as one that failed
+        return text
+    finally:
+        wire.close()
+    return None

@@ -8,8 +8,8 @@ import time
 
 from micropython import const
 
-from . import drop
-from .errors import Refused, Transient, name_of
+from .. import drop
+from ..errors import Refused, Transient, name_of
 
 _REASON = const("can not download")
 # How often a new connection may bring nothing before this wake gives up.
@@ -89,7 +89,8 @@ def _ask(download):
         limits = download.limits
         least = config["min_rate"] * limits.wait_ms // 1000
         try:
-            return get(url, config["ca"], limits, least, download.done, download.etag)
+            ca, start, etag = config["ca"], download.done, download.etag
+            return get(download.answer, url, ca, limits, least, start, etag)
         finally:
             del get
             drop("https", "trust")  # the body needs neither

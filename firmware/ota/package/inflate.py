@@ -11,8 +11,8 @@ import struct
 import deflate
 from micropython import const
 
-from .archive import bad
-from .errors import Transient
+from ..errors import Transient
+from ..tarfile_lite import bad
 
 _GZIP_HEADER_LIMIT = const(1024)
 _PIECE = const(32)  # what _ENOUGH in archive.py is enough for

@@ -1,12 +1,11 @@
-"""Verified, bounded HTTPS GET, up to the end of the answer's head; what follows is body.py's.
+"""Verified, bounded HTTPS GET, up to the end of the answer's head; download.py has the rest.
 
 The URL holds the device key: it appears in the request line and nowhere else.
 """
 
 from micropython import const
 
-from .body import Response
-from .errors import Refused, Transient, name_of
+from ..errors import Refused, Transient, name_of
 from .wire import Wire
 
 _LONGEST_LINE = const(1024)
@@ -23,9 +22,10 @@ _IPV6_CHARACTERS = const("abcdef0123456789:.")
 _REASON = const("can not download")
 
 
-def get(url, ca, limits, least=0, start=0, etag=b""):
-    """GET url and return its Response, after up to three redirects, each of them HTTPS as well.
+def get(answer, url, ca, limits, least=0, start=0, etag=b""):
+    """GET url and return its answer, after up to three redirects, each of them HTTPS as well.
 
+    answer: makes what is returned from a Wire, as download.Response does;
     url: str, `https://host[:port]/…`; ca: path of the trust anchor; limits: Limits; least: bytes
     that have to come in each limits.wait_ms; start, etag: where not 0, ask for the bytes from
     start on, if the entity tag (bytes) still is this one (RFC 9110, Range and If-Range). Chain and
@@ -55,7 +55,7 @@ def get(url, ca, limits, least=0, start=0, etag=b""):
                 query = b""
             for part in (b"GET " + path, query, head) if query else (b"GET " + path + head,):
                 wire.send(memoryview(part))
-            response = Response(wire)
+            response = answer(wire)
             at, end = _read_head(response, buffer)
         except OSError as error:
             wire.close()

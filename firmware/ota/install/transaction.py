@@ -1,4 +1,4 @@
-"""What the agent does with a transaction: open it, end its trial well, clear up after it.
+"""What the agent does with a transaction: count attempts, open it, end its trial, clear up.
 
 What a power cut can interrupt half way is in recovery.py, which has the formats, too.
 """
@@ -9,9 +9,9 @@ from binascii import crc32
 
 from micropython import const
 
-from . import recovery
-from .errors import Refused
-from .recovery import done, exists, load, read_head, read_state, write_state
+from .. import recovery
+from ..errors import Refused
+from ..recovery import done, exists, load, read_head, read_state, write_state
 
 _DIR = const("/.ota")
 _STATE = const("/.ota/state")
@@ -24,7 +24,7 @@ _COUNTED = const("ota.counted")
 # Free blocks of a flash on which a folder may be removed.
 _LEAST_FREE = const(1)
 _LONGEST_REASON = const(80)
-# What is no litter; ota/report.py writes the last two.
+# What is no litter; report.py writes the last two.
 _KEPT = const(("report", "attempts", "done", "request"))
 # Six days: what ESP-IDF counts in, quarters of a millisecond, has 32 bits.
 _LONGEST_MS = const((1 << 29) - 1)
@@ -63,6 +63,54 @@ def in_transaction():
         if error.args[0] == 2:
             return False
         raise  # the chip's: nothing may be taken for litter
+
+
+def check_way_back(agent):
+    """Raise Refused when our boot.py did not run: nothing would finish or undo an install.
+
+    It may be missing, somebody else's, or one that is frozen into the firmware, which wins.
+    """
+    import __main__
+
+    if not hasattr(__main__, "_trial"):
+        raise Refused("can not apply", "this agent's boot.py did not run, so there is no way back")
+    # Of a frozen one nothing can be seen, but that no file has run after boot.py.
+    if getattr(__main__, "__file__", "") == "boot.py" and exists("/main.py"):
+        agent.progress("notice", "/main.py has not run: a frozen one comes before it")
+
+
+def count_attempt(agent, file_id):
+    """Count this attempt on flash before it begins; True when it is the last one.
+
+    One that ends in a watchdog reset or a power cut is counted as well: such a package would
+    otherwise be fetched for ever. Raises Refused when there have been enough.
+    """
+    # What an earlier attempt left must not be taken for this one's: an old file above all.
+    discard(agent.feed)
+    count = 1
+    before = (load("attempts") or "").split(" ")  # damaged: none
+    if before[0] == file_id:
+        count += int(before[1])
+    else:
+        before = ()
+    most = agent.config["max_attempts"]
+    if count > most:
+        raise Refused("can not apply", "interrupted %d times" % most)
+    save("attempts", " ".join([file_id, str(count)] + list(before[2:])))
+    return count == most
+
+
+def was_told(reason):
+    """True when an attempt of the same package before has ended for this reason as well.
+
+    If not, it is noted on flash for the next one, behind the count, as its CRC-32.
+    """
+    mark = "%08x" % crc32(reason.encode())
+    before = (load("attempts") or "").split(" ")
+    if before[2:] == [mark]:
+        return True
+    save("attempts", " ".join(before[:2] + [mark]))
+    return False
 
 
 def prepare():

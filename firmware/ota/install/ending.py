@@ -5,8 +5,8 @@ from binascii import crc32
 
 from micropython import const
 
-from . import drop
-from .errors import OtaError, Transient
+from .. import drop
+from ..errors import OtaError, Transient
 
 # Pauses between the tries to connect before the commit, in s.
 _PAUSES_S = const((1, 4, 0))
@@ -23,7 +23,7 @@ def settle(agent):
     if not transaction.exists("/.ota"):
         return "idle", None
     if transaction.exists("/.ota/request"):
-        from .kept import put_back
+        from .report import put_back
 
         put_back(agent.control)
     outcome = _deliver(agent, transaction) or "idle"
@@ -45,11 +45,11 @@ def end_trial(agent, wrong):
     from . import transaction
 
     if not (wrong or agent.open_stream):
-        from .anchors import try_anchors
+        from .rehearsal import try_anchors
 
         wrong = try_anchors(agent.config, agent.limits)
         del try_anchors
-        drop("anchors", "trust", "vetting", "https", "body")
+        drop("rehearsal", "trust", "vetting", "https")
     if wrong:
         if transaction.give_up("rolled back: can not update again, " + wrong):
             agent.progress("failed", wrong)
@@ -97,11 +97,11 @@ def prepare(agent, request, staged):
         import machine  # noqa: F401
         import micropython  # noqa: F401
 
-        from . import recovery as _recovery  # noqa: F401
-        from . import request as _request  # noqa: F401
+        from .. import recovery as _recovery  # noqa: F401
+        from .. import request as _request  # noqa: F401
 
         if agent.config["mqtt"]["tls"]:
-            from . import trust as _trust  # noqa: F401
+            from ..transport import trust as _trust  # noqa: F401
         transaction.prepare()
     limits = agent.limits
     if not agent.control:
@@ -136,7 +136,8 @@ def install(agent, request, staged, sequence):
     import machine
     import micropython
 
-    from . import recovery, transaction
+    from .. import recovery
+    from . import transaction
 
     if not staged:
         # What runs is what this package holds: no trial, and no reset.
@@ -176,8 +177,8 @@ def fail(agent, file_id, reason, flash_works=True):
 
 def _end(agent, owed, flash_works=True):
     """Report the end of a request that leaves no transaction. True when it was delivered."""
+    from ..backoff import note, seen
     from . import transaction
-    from .backoff import note, seen
 
     # The same refusal once more costs no flash: it is told first, and the request cleared after
     # it, so that a cut in between loses nothing.
@@ -195,7 +196,7 @@ def _end(agent, owed, flash_works=True):
     if not flash_works:
         # Nothing can be kept about this end. On a fresh mount it may, or may not even be needed:
         # the request still stands, and the attempt is counted.
-        from .trouble import reset_after_flash_error
+        from ..backoff import reset_after_flash_error
 
         reset_after_flash_error(agent)
     try:

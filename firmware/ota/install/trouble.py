@@ -5,13 +5,11 @@ import time
 
 from micropython import const
 
-from .errors import OtaError, Refused, Transient, name_of
+from ..errors import OtaError, Refused, Transient, name_of
 
 _STATE = const("/.ota/state")
 _OUT_OF_MEMORY = const("can not apply: out of memory")
 _REASON = const("can not download")
-# A node that has run for so long does not reset all the time.
-_LONG_MS = const(60000)
 
 
 def outcome_of(agent, error):
@@ -22,6 +20,8 @@ def outcome_of(agent, error):
     elif isinstance(error, MemoryError):
         outcome = _out_of_memory(agent)
     elif isinstance(error, OSError):  # the network's have become Transient
+        from ..backoff import reset_after_flash_error
+
         outcome = agent.later("flash failed, " + name_of(error))
         reset_after_flash_error(agent)
     else:
@@ -100,7 +100,7 @@ def end_attempt(agent, request, error, counted, last):
         if not last and reason.startswith(_REASON):
             # What a server says, or what stands before it, may pass: a page that tells of repairs,
             # an account that is locked for a minute. Once more in another wake, and it is true.
-            from .admission import was_told
+            from .transaction import was_told
 
             last = was_told(reason)
         else:
@@ -114,7 +114,7 @@ def end_attempt(agent, request, error, counted, last):
         flash_works = False
         reason = "can not apply: flash failed, " + name_of(error)
         if error.args[0] in (28, 36):  # littlefs calls a full folder a name that is too long
-            from .space import is_full
+            from ..package.vetting import is_full
 
             if is_full():
                 reason = "not enough space: flash is full"
@@ -138,27 +138,12 @@ def end_attempt(agent, request, error, counted, last):
 
 def _count(agent, request):
     """Count an attempt for which there was no memory before it was counted. True: the last one."""
-    from .admission import count_attempt
+    from .transaction import count_attempt
 
     try:
         return count_attempt(agent, request.file_id)
     except Refused:
         return True
-
-
-def reset_after_flash_error(agent):
-    """Write nothing more before a reset, for the reason that recovery.install() gives.
-
-    A few times in a wake: flash that always fails must not keep a battery awake.
-    """
-    import machine
-
-    from .backoff import again
-
-    first = machine.reset_cause() in (machine.PWRON_RESET, machine.DEEPSLEEP_RESET)
-    long = time.ticks_diff(time.ticks_ms(), agent.born) > _LONG_MS
-    if first or long or again():
-        agent.reset()
 
 
 def without_boot_py(agent):
@@ -168,7 +153,7 @@ def without_boot_py(agent):
     if not hasattr(__main__, "_trial"):
         import micropython
 
-        from . import recovery
+        from .. import recovery
 
         state = recovery.read_state()
         # "back" when the power has failed in the middle of this: nobody else would go on with it.

@@ -8,19 +8,14 @@ import io
 
 from micropython import const
 
-from .errors import Refused
-from .tarfile_lite import looks_like_header
+from ..errors import Refused
+from ..tarfile_lite import bad, looks_like_header
 
 _PART = const(256)  # asked of the source at a time
 # What has to lie ahead before DeflateIO makes 32 bytes: two for each of them and 289 for the code
 # tables of a block; or, when each was flushed by itself, in every way that zlib has, 17 for each.
 _ENOUGH = const(640)
 _AHEAD = const(896)  # the sum of both
-
-
-def bad(detail):
-    """The Refused for an archive that is damaged or unknown."""
-    return Refused("can not apply", "bad archive, " + detail)
 
 
 class ReadAhead:

@@ -4,8 +4,8 @@ import time
 
 from micropython import const
 
+from ..errors import Transient, name_of
 from .control import Control
-from .errors import Transient, name_of
 from .link import Link
 
 # How often messages are listened to during a download.
@@ -32,7 +32,7 @@ class Borrowed(Control):
         if self.link and time.ticks_diff(now, self._service_at) >= 0:
             self._service_at = time.ticks_add(now, _SERVICE_MS)
             try:
-                from .serve import listen
+                from ..serve import listen
 
                 listen(self, 0)
             except Transient:

@@ -8,10 +8,9 @@ from binascii import crc32
 
 from micropython import const
 
-from .errors import Refused
-from .places import Places, found
-from .space import Space
-from .vetting import (
+from ..errors import Refused
+from ..package.vetting import (
+    Space,
     check_content,
     check_path,
     check_runs,
@@ -19,6 +18,7 @@ from .vetting import (
     on_boot_path,
     starts_recovery,
 )
+from .journal import Places, found
 
 _DIR = const("/.ota")
 _CHUNK = const(1024)

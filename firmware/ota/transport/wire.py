@@ -11,7 +11,7 @@ import time
 
 from micropython import const
 
-from .errors import Transient, name_of
+from ..errors import Transient, name_of
 
 ETIMEDOUT = const(110)
 _IPPROTO_TCP = const(6)
