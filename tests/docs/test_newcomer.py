@@ -1,4 +1,4 @@
-"""A newcomer's first ten minutes, with every command read from the README.
+"""A newcomer's first ten minutes, with every command read from docs/getting-started.md.
 
 In a copy of the checkout, so that nothing of a developer's own is in the way or touched.
 """
@@ -115,8 +115,8 @@ def free_ports(count: int) -> list[int]:
 
 def quick_start() -> list[str]:
     """The commands, in their order; the two ports are free ones."""
-    readme = (ROOT / "README.md").read_text()
-    text = section(readme, "## Quick start: a virtual board, then a real one")
+    page = (ROOT / "docs/getting-started.md").read_text()
+    text = section(page, "## A virtual board")
     mqtt, https = free_ports(2)
     assert "18883" in text
     assert "18443" in text

@@ -1,6 +1,6 @@
 """The rule: what was withdrawn before the commit is not installed, all else has one end.
 
-Some orders of messages and cuts nobody can tell from others (docs/design.md, "Nothing wiped"). Of
+Some orders of messages and cuts nobody can tell from others (docs/mishaps.md, "Nothing wiped"). Of
 a request that met one of them two ends are right; they are counted, so that nobody can hide there.
 """
 
