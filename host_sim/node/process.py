@@ -36,6 +36,7 @@ class _Server:
         script = Path(__file__).with_name("server.py")
         self.owner = os.getpid()
         self.lock = threading.Lock()
+        self.asked, self.heard = 0, b""
         self.channel, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
@@ -45,16 +46,24 @@ class _Server:
             )
 
     def ask(self, request: dict, fds: list[int] | None = None) -> dict:
-        line = json.dumps(request).encode() + b"\n"
         with self.lock:
+            self.asked += 1
+            line = json.dumps(request | {"number": self.asked}).encode() + b"\n"
             try:
                 socket.send_fds(self.channel, [line], fds or [])
-                reply = self.channel.recv(65536)
+                while True:
+                    while b"\n" not in self.heard:
+                        piece = self.channel.recv(65536)
+                        if not piece:
+                            raise SimError("the MicroPython starter has ended; see its message")
+                        self.heard += piece
+                    reply, _, self.heard = self.heard.partition(b"\n")
+                    # Whoever was interrupted (Ctrl-C, a time limit) has left an answer unread.
+                    answer = json.loads(reply)
+                    if answer.pop("number") == self.asked:
+                        return answer
             except OSError as error:
                 raise SimError(f"the MicroPython starter does not answer: {error}") from error
-        if not reply:
-            raise SimError("the MicroPython starter has ended; its message is above")
-        return json.loads(reply)
 
     def close(self) -> None:
         self.channel.close()

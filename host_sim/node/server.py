@@ -66,6 +66,7 @@ def serve(channel: socket.socket, run_main) -> None:
             reply = {"status": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}
         for fd in fds:
             os.close(fd)
+        reply["number"] = request["number"]
         channel.sendall(json.dumps(reply).encode() + b"\n")
     for pid in children:
         os.kill(pid, signal.SIGKILL)

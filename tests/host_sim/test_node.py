@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -517,6 +519,24 @@ def test_run_code(tmp_path: Path) -> None:
     result = run_code("import os\nprint(os.getcwd())", cwd=tmp_path)
     assert result.output == f"{tmp_path}\n"
     assert "timeout" in run_code("while True: pass", timeout_s=0.2).output
+
+
+def test_an_answer_that_nobody_has_read_is_not_the_next_one():
+    """Ctrl-C, or a time limit, between the question and its answer."""
+    assert run_code("print(1)").output == "1\n"
+    server = process._get_server()
+
+    class Interrupted(socket.socket):
+        def recv(self, *_: int) -> bytes:
+            raise KeyboardInterrupt
+
+    real = server.channel
+    server.channel = Interrupted(fileno=os.dup(real.fileno()))
+    with pytest.raises(KeyboardInterrupt):
+        run_code("print(2)")
+    server.channel.close()
+    server.channel = real
+    assert run_code("print(3)").output == "3\n"
 
 
 def test_command_line(make: MakeNode) -> None:
