@@ -84,7 +84,7 @@ class Agent:
         A broker may take long to send what is retained: let it do so while the application
         publishes, and call check() last. Returns the client to publish with, connected and shaped
         as umqtt.simple's: the application's, or else ours, until check(). None where there is no
-        connection; check() tries anew then, and tells why. Raises nothing.
+        connection; check() tries again then, and tells why. Raises nothing.
         """
         self.leave()
         try:
@@ -107,7 +107,7 @@ class Agent:
     def serve(self):
         """Stay connected and act on each request at once; never returns.
 
-        For nodes that never sleep. A lost connection is made anew after a pause that grows with
+        For nodes that never sleep. A lost connection is made again after a pause that grows with
         each failure and is drawn at random, so that a fleet does not come back all at once.
         """
         from .serve import serve
@@ -158,7 +158,7 @@ class Agent:
 
     def contact(self):
         """check() without leaving the control channel."""
-        # A request that handle() was shown is subscribed to anew and waited for: it may come late.
+        # A request that handle() was shown is subscribed to again, and waited for: it may be late.
         patient = self.pending or self.patient
         self.pending = self.patient = False
         connect = "connect"
@@ -170,7 +170,7 @@ class Agent:
             else:
                 self.approach()
             self._begun = None
-        except MemoryError as error:  # its code is loaded anew each time
+        except MemoryError as error:  # its code is loaded again each time
             return self._trouble(error)
         outcome = self.act(connect, patient)
         # A newer request may have come while the older one was brought to its end.

@@ -49,7 +49,7 @@ def load_config(path="/ota.json"):
     """Read the configuration file and return it as a dict with every key present.
 
     path: str, a JSON object; its keys are those of docs/configuration.md.
-    Raises ConfigError naming what to mend.
+    Raises ConfigError naming what to correct.
     """
     try:
         with open(path) as file:

@@ -29,7 +29,7 @@ _cleared_at = None  # when a request that has ended was last tried to be cleared
 def run(agent):
     """Do whatever waits. Returns what Agent.check() says. Raises Transient, OSError."""
     before = gc.threshold()
-    # Else what is loaded for good would come to lie above the garbage of a whole heap, and cut
+    # Without it what is loaded for good lies above the garbage of a whole heap, and cuts
     # that in pieces. A part of the heap, so that a large one does not collect all the time.
     gc.threshold((gc.mem_alloc() + gc.mem_free()) // 16)
     try:
@@ -46,7 +46,7 @@ def _run(agent):
     # Not before: with an owed report its request is cleared.
     bad, request = agent.control.bad, agent.control.request
     if need is not None:
-        # A node that reaches its control channel, and can report there, can be mended from there,
+        # A node that reaches its control channel, and reports there, can be repaired from there,
         # if it can be updated.
         _forget_end()
         piece, need = need or (0, 0)
@@ -67,7 +67,7 @@ def _run(agent):
 
         outcome = end_trial(agent, wrong)
         del end_trial
-        if agent.control:  # likewise
+        if agent.control:  # as above
             bad, request = agent.control.bad, agent.control.request
     if outcome == "open":
         # Another version's, or boot.py could not finish it: staging would overwrite it.
@@ -249,7 +249,7 @@ def _quiet(step, value):
 
 
 def _room_for_window(request):
-    """Memory that DeflateIO's window will take; None for none, or none to be had."""
+    """Memory that DeflateIO's window will take; None: it needs none, or there is none."""
     if request.kind == ".tar.gz":
         try:
             return bytearray(_WINDOW)

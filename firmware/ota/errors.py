@@ -18,7 +18,7 @@ class OtaError(Exception):
 
 
 class ConfigError(OtaError):
-    """`/ota.json` can not be used; the detail names the key to mend."""
+    """`/ota.json` can not be used; the detail names the key to correct."""
 
 
 class Refused(OtaError):

@@ -1,14 +1,14 @@
 """Everything that must survive a power cut: install, trial, roll back.
 
-Self-contained, because boot.py runs it before anything else of the node may be trusted. It decides
-from what is on flash, never from memory, and every step may be repeated at any time.
+boot.py runs it before anything else of the node, so it imports nothing of ours. It decides from
+what is on flash, never from memory, and every step may be repeated at any time.
 
-    /.ota/state      exists from the commit until the end of the transaction; boot.py looks for it
-    /.ota/journal    one line per touched path, complete before the commit, never changed after it;
+    /.ota/state      from the commit to the end of the transaction; boot.py looks for it
+    /.ota/journal    a line for each touched path; complete before the commit, never changed
     /.ota/journal2   the same once more, for when flash loses a bit of one of them
     /.ota/recovery.* this module as it was at the commit, which boot.py runs until the end
-    /.ota/<place>    a staged member; /.ota/<place>~ what it replaces, /.ota/<place>! a mark that a
-                     roll back has tried to bring that back
+    /.ota/<place>    a staged member; <place>~ what it replaces; <place>! a mark: a roll back has
+                     tried to bring that back
     /.ota/reserve    blocks that a roll back may need; /.ota/report what the platform is owed
 
     phase    boot.py                    success    failure                      power fails
@@ -18,27 +18,20 @@ from what is on flash, never from memory, and every step may be repeated at any 
     back     returns to the old tree    no state   back, once more              back, once more
 
 Small files hold `\\n<text> <CRC-32 of it>\\n`, twice where that is short. The text of state is
-
     [2, phase, boots, reason, wakes, tried, end, since]
-
-    boots    commit, back: boots that tried; trial: 8 for each boot that nothing explains, 1 for
-             each soft reset
+    boots    commit, back: that tried; trial: 8 for each that nothing explains, 1: a soft reset
     wakes    that tried the control channel and failed; tried: 1 when this boot is one of them
     end      of the trial, by the clock; since: the clock at the last boot
 
 Journal: a head, a line for each path, and `=` with the CRC-32 of all that in four bytes.
-
     [2, file id, most boots, wakes, days, deadline s, at once, watchdog s, memory, sequence]
-
     at once: `e:1` is due after the install, not after the confirm; memory: [piece, all], bytes
     that the package took, or 0; sequence: its number, or null
-
     <kind> <place> <depth> <sum> <path>
-
-    <kind> is a (add), m (a new folder; with a depth of 1 it moves whole), r (replace), d (delete)
-    or u (unchanged; <path> is a check sum); <place> is `<n>` or `<folder>/<n>`; <depth> is how
-    many of the folders above <path> (for m: with itself) are new, then it waits inside of them;
-    <sum> is the CRC-32 of what waits, or - where nobody has signed it
+    <kind>: a (add), m (make a folder; with a depth of 1 it moves whole), r (replace), d (delete),
+    u (unchanged; <path> is a check sum); <place>: `<n>` or `<folder>/<n>`; <depth>: how many of
+    the folders above <path> (for m: with itself) are new, then it waits inside of them; <sum>:
+    the CRC-32 of what waits, or - where nobody has signed it
 """
 
 import json
@@ -50,15 +43,14 @@ from micropython import const
 
 _DIR = const("/.ota/")
 _STATE = const("/.ota/state")
-# So much text, with what stands around it, littlefs keeps inside the folder: then a full flash can
-# not stop a roll back.
+# So much text littlefs keeps inside the folder: then a full flash does not stop a roll back.
 _LONGEST = const(115)
 _FOLDER = const(0x4000)
 # CRC-32 of anything that ends in its own CRC-32.
 _RESIDUE = const(0x2144DF1C)
 # ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY: littlefs says so before it changes anything.
 _IN_THE_WAY = const((2, 17, 20, 21, 39))
-# A flash that fails at every boot must not be worn by resets for ever: then it gets pauses.
+# Resets must not wear out a flash that fails at every boot: then it gets pauses.
 _MOST_TRIES = const(20)
 _PAUSE_MS = const(600000)
 # After so many tries a roll back leaves out what always fails.
@@ -90,10 +82,7 @@ def done(call, *args):
 
 
 def save(name, text):
-    """Make text the content of /.ota/<name>, which after a cut is the old or the new one.
-
-    The folder is there.
-    """
+    """Make text the content of /.ota/<name> (the folder is there); after a cut: old or new."""
     text = "\n%s %08x\n" % (text, crc32(text))
     aside, name = _DIR + "~", _DIR + name
     remove(aside)
@@ -118,7 +107,7 @@ def load(name):
 
 
 def read_state():
-    """The state as a list or tuple; None when no transaction is open, or one of another version.
+    """The state; None when no transaction is open, or one of another version.
 
     A damaged one has to be rolled back, which is right in every phase.
     """
@@ -245,7 +234,7 @@ def _count(state, machine):
     if not end:
         end = now + _DAY_S * head[4]
     elif not 0 < passed < _MONTH_S:
-        # A clock that stands still or goes back has been forgotten, one that leaps has been set.
+        # A clock that stands still or goes back has been forgotten, one that jumps has been set.
         end += passed - _HOUR_S
     over = (boots // _CRASH > head[2] and 2) or (state[4] >= head[3] and 3) or (now > end and 4)
     if over:
@@ -256,8 +245,7 @@ def _count(state, machine):
     left = sys.modules[_COUNTED] = [_TICKS, end, None]
 
     def tick(_):
-        # Counted, as one can get lost, and as a timer stands still in light sleep, which is right;
-        # the clock ends a trial that sleeps lightly for days.
+        # A tick can get lost, so all are counted. In light sleep none comes: the clock ends that.
         left[0] -= 1
         if left[0] < 0 or 0 < time.time() - left[1] < _MONTH_S:
             machine.reset()
@@ -271,8 +259,7 @@ def _count(state, machine):
                 # The node that hangs, or sits at the REPL after main.py raised, would stay there
                 # for ever. New code can take a timer for itself, or feed a watchdog: so both.
                 left[2] = machine.WDT(timeout=head[5] * 1200)
-                # Not where the boot before ended at once: it may have been the timer that crashed
-                # the chip, for want of an interrupt.
+                # Not where the boot before ended at once: the timer may have crashed the chip.
                 0 <= passed < 3 or machine.Timer(number).init(period=head[5] * 20, callback=tick)
                 break
             except Exception:
@@ -315,7 +302,7 @@ def _move(moved, kind, staged, depth, sum_, path):
         if not waits:
             os.stat(path)  # moved before a cut, or lost
         elif there or depth > 1:
-            # The application has made such a folder meanwhile: its members move singly.
+            # The application has made such a folder meanwhile: its members move one by one.
             _make_way(path + "/")
         else:
             os.rename(staged, path)
@@ -355,10 +342,9 @@ def _make_way(path, force=None):
 
 
 def _move_out(journal, caution):
-    """Return to the old tree, whatever the new code has left in the way.
+    """Return to the old tree, whatever is in the way. True: something could not be brought back.
 
-    caution: leave out a file that has been tried already, because it always fails: flash has no
-    room for it, say. True when something could not be brought back.
+    caution: leave out a file that was tried already: it always fails, flash has no room, say.
     """
     lost = None
     # What the new tree brought goes before what needs room comes.

@@ -81,7 +81,7 @@ def _after(agent, outcome):
     if outcome not in ("failed", "idle"):
         agent.refusals = 0
     elif outcome == "failed":
-        # Each end costs flash, so a flood of requests that are refused is not answered one by one.
+        # Each end costs flash, so many requests that are refused are not answered one by one.
         agent.settled_at = None
         agent.refusals = min(agent.refusals + 1, _MOST_REFUSALS)
         pause_ms = min(agent.retry_ms() * agent.refusals, 1000 << agent.refusals)

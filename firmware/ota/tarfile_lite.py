@@ -267,9 +267,9 @@ def utf8(raw):
         raise bad("name is not UTF-8")
     if max(raw or b" ") < 128:
         return text
-    # MicroPython lets overlong forms (0xC0, 0xC1, 0xE080 to 0xE09F, 0xF080 to 0xF08F), surrogates
-    # (0xEDA0 to 0xEDBF) and what is beyond Unicode pass (RFC 3629). Bytes are looked at, not
-    # characters: each of those would be kept in RAM for good.
+    # MicroPython lets forms that are too long (0xC0, 0xC1, 0xE080 to 0xE09F, 0xF080 to 0xF08F),
+    # surrogates (0xEDA0 to 0xEDBF) and what is beyond Unicode pass (RFC 3629). Bytes are looked
+    # at, not characters: each of those would be kept in RAM for good.
     for i in range(len(raw) - 1):
         pair = raw[i] << 8 | raw[i + 1]
         if (

@@ -118,7 +118,7 @@ def prepare(agent, request, staged):
                 raise
             agent.feed()
             time.sleep(pause_s)
-    # A request that came in the middle of the first contact has taught nothing of how late a
+    # A request that came in the middle of the first contact has shown nothing of how late a
     # retained one comes; this look has.
     agent.learned = agent.control.kept
     agent.keep()

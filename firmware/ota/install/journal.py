@@ -128,7 +128,7 @@ class Places:
         # What missing() was last asked, and its answer.
         self._folder = ""
         self._missing = 0
-        # The outermost missing folder whose place is `tree`, and the last one made in there.
+        # The highest missing folder whose place is `tree`, and the last one made in there.
         self._top = self._made = ""
 
     def next(self):

@@ -81,7 +81,7 @@ def done():
 def stand_before(control):
     """Hear what is retained now, in a new connection where this one is none, broken, or too new.
 
-    Else a request that the broker is slow to send would outlive its report, and be done again.
+    Otherwise a request that the broker is slow to send outlives its report, and is done again.
     """
     try:
         if control.link and control.sure:
@@ -216,7 +216,7 @@ def retain(control, payload, mark, qos=1, rounds=_MOST_ROUNDS):
     if payload not in heard:
         return False
     # What it has taken the place of, if nothing came after it. Where an application's subscription
-    # matches as well, each message may come twice; payload oftener: somebody else said it, too.
+    # matches as well, each message may come twice; payload more often: somebody else said it, too.
     times = earlier = 0
     while heard and heard[-1] == payload:
         heard.pop()

@@ -285,7 +285,7 @@ class Staging:
         while left:
             n = source.readinto(buffer)
             if not n:
-                raise OSError(5)  # it shrank under our hands
+                raise OSError(5)  # it became shorter while it was read
             n = min(n, left)
             out.write(buffer if n == _CHUNK else memoryview(buffer)[:n])
             self._feed()

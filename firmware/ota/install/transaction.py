@@ -184,7 +184,7 @@ def confirm(own_watchdog=False):
         on_trial, file_id, at_once = first[3] != "0", first[1], first[7] == "installed"
         watchdog_s, sequence = 0, None
     else:
-        # Else installed by this very boot: the new tree has not run yet.
+        # If not, this very boot installed it: the new tree has not run yet.
         on_trial = state and state[1] == "trial" and _COUNTED in sys.modules
         _, file_id, _, _, _, _, at_once, watchdog_s, _, sequence = read_head()[1]
     if not on_trial:
@@ -265,7 +265,7 @@ def count_failed_wake():
 def owed():
     """The report that the platform has not acknowledged, `<1 or 2> <file id> …`, or None.
 
-    One that flash has damaged is made anew from what the journal says; "" when that is gone.
+    One that flash has damaged is made again from what the journal says; "" when that is gone.
     """
     text = load("report")
     if text and text[0] == "1" and in_transaction() and not read_head()[1][6]:

@@ -25,7 +25,7 @@ def outcome_of(agent, error):
         outcome = agent.later("flash failed, " + name_of(error))
         reset_after_flash_error(agent)
     else:
-        # Nobody expects it; a node that leaves its application for the REPL can not be mended.
+        # Nobody expects it; a node that leaves its application for the REPL can not be repaired.
         wrong = name_of(error)
         outcome = agent.later("failed, " + wrong)
     try:
@@ -123,7 +123,7 @@ def end_attempt(agent, request, error, counted, last):
         # Nobody expects it, so nobody may be left without an answer for it.
         reason = "can not apply: " + name_of(error)
     if not flash_works and counted and not last:
-        # On a fresh mount flash may work again; the attempts bound how often.
+        # On a fresh mount flash may work again; the attempts limit how often.
         agent.later(reason)
         agent.reset()
     if last or not flash_works:

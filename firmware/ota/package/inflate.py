@@ -143,7 +143,7 @@ class Gzip(_Inflated):
 
 
 class Zlib(_Inflated):
-    """A zlib stream (DeflateIO verifies its Adler-32), bare or in microfreezer's wrapping."""
+    """A zlib stream (DeflateIO verifies its Adler-32), alone or in microfreezer's wrapping."""
 
     def __init__(self, ahead, wrapped):
         self._wrapped = wrapped

@@ -27,7 +27,7 @@ def key_id(modulus):
 def verify(modulus, digest, signature):
     """True when signature is the key's for this SHA-256 digest; all three are bytes.
 
-    The whole block is built anew and compared. Whoever takes it apart instead has to refuse each
+    The whole block is built again and compared. Whoever takes it apart instead has to refuse each
     way to hide something in it, one by one.
     """
     if not is_key(modulus) or len(signature) != _SIZE or len(digest) != 32:

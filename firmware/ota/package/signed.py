@@ -35,7 +35,7 @@ class SignedReader:
             raise Refused("manifest", "not signed, and this node requires it")
         check_target(manifest, config["board"], floor())
         self.signed = manifest.signed
-        # Else whoever can send a package could lift the floor above all that the owner will sign.
+        # If not, who can send a package can raise the floor above all that the owner will sign.
         self.sequence = manifest.sequence if manifest.signed else None
         self.name = self.digest = None
         self.size = 0
@@ -100,7 +100,7 @@ class SignedReader:
         self._lines.close()
 
     def _no_key(self):
-        # With the last key the node would lose whoever could mend it, and not notice on trial.
+        # With the last key the node loses whoever could repair it, and does not notice on trial.
         return Refused("manifest", clean_path(self.name) + " would hold no key")
 
     def _compare(self):

@@ -11,12 +11,12 @@ from micropython import const
 
 from ..errors import Refused
 
-# A package that could rewrite these could steal the node from its owner, or its way back. The
+# A package that could rewrite these could take the node from its owner, or its way back. The
 # configuration's `ca` is protected as well, and from unsigned packages the keys are. A manifest
 # is one only where it comes first.
 _PROTECTED = const(("/.ota", "/ota.json", "/ota.sequence", "/.ota-manifest"))
 _LONGEST_PATH = const(1024)
-# The next boot runs these before it can mend anything.
+# The next boot runs these before it can repair anything.
 _BOOT_PATH = const(("/boot.py", "/ota/", "/lib/ota/"))
 # Each boot has to compile it, in whatever RAM is left.
 _LARGEST_BOOT = const(16 * 1024)
@@ -72,13 +72,13 @@ def check_path(path, more, is_folder=False):
 
 
 def check_runs(path):
-    """Raise Refused for what would retire the source that MicroPython starts."""
+    """Raise Refused for what would replace the source that MicroPython starts."""
     if path in ("/boot.mpy", "/main.mpy", "/boot_user.mpy"):
         raise Refused("can not apply", "nothing runs " + path)
 
 
 def on_boot_path(path):
-    """True when the next boot runs this file before it can mend anything."""
+    """True when the next boot runs this file before it can repair anything."""
     for start in _BOOT_PATH:
         if path == start or (start[-1] == "/" and path.startswith(start)):
             return True
@@ -220,7 +220,7 @@ class Space:
         self.count()
 
     def count(self):
-        """Ask the filesystem anew. It walks all of flash for that."""
+        """Ask the filesystem again. It walks all of flash for that."""
         # It counts the blocks of a folder twice.
         self.free = free_blocks(_FOLDER * self._folders) - self._promised
 
@@ -233,7 +233,7 @@ class Space:
     def take(self, blocks):
         """Count blocks as used."""
         if self.free - blocks < _RESERVE:
-            # The running count is pessimistic (littlefs keeps tiny files inside their folder);
+            # The running count is too high (littlefs keeps tiny files inside their folder);
             # asking takes long, so only when it matters.
             self.count()
             if self.free - blocks < _RESERVE:

@@ -45,7 +45,7 @@ class Borrowed(Control):
         if client:
             client.wait_msg = self._wait_msg
             client.set_callback(self._callback)
-            if isinstance(client.sock, Link):  # else a callback has connected it anew
+            if isinstance(client.sock, Link):  # if not, a callback has connected it again
                 client.sock = self._socket
             if link:
                 try:

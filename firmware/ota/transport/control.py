@@ -286,7 +286,7 @@ class Control:
     def hear(self):
         """Wait for one message. Raises OSError."""
         if self.client.sock is not self.link:
-            raise OSError(ECONNRESET)  # a callback has connected it anew: no limits there
+            raise OSError(ECONNRESET)  # a callback has connected it again: no limits there
         self.client.wait_msg()
 
 
