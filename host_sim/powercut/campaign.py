@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from host_sim import flash_rules
+from host_sim import ctrl_c, flash_rules
 from host_sim.errors import SimError
 from host_sim.flash_rules import TORN_KINDS
 from host_sim.powercut.bench import (
@@ -303,6 +303,7 @@ _bench: Bench | None = None
 
 def _begin_worker(firmware: Path | None, frozen: bool) -> None:
     global _examiner, _bench
+    ctrl_c.ignore()
     _bench = Bench(firmware, frozen).__enter__()
     _examiner = Examiner(_bench)
 

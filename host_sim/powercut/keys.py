@@ -18,7 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from host_sim import flash
+from host_sim import ctrl_c, flash
 from host_sim.errors import SimError
 from host_sim.flash_rules import TORN_KINDS
 from host_sim.node import Event
@@ -237,6 +237,7 @@ _stack = contextlib.ExitStack()
 
 def _begin_worker(firmware: Path) -> None:
     global _examiner
+    ctrl_c.ignore()
     _examiner = KeyExaminer(_stack.enter_context(hooked_bench(firmware)))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from host_sim import flash, sample
+from host_sim import ctrl_c, flash, sample
 from host_sim.console import Console, Faults
 from host_sim.link import Link
 from host_sim.node import Event, Node, Run
@@ -62,9 +62,7 @@ class Bench:
         logging.getLogger("littlefs").setLevel(logging.WARNING)
         with contextlib.ExitStack() as stack:
             # In memory where there is such a place.
-            memory = Path("/dev/shm")
-            where = memory if memory.is_dir() else None
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=ctrl_c.memory())))
             self.console = console = stack.enter_context(
                 Console(folder / "console", broker=self._broker)
             )
