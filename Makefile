@@ -25,7 +25,7 @@ $(READY): requirements.txt host_sim/node/stock.py
 	@$(BIN)/python -m host_sim.node.stock
 	@touch $@
 
-demo: $(READY) ## a node updates itself from v1 to v2, live
+demo: $(READY) ## live: v1 to v2, a power cut in an install, a broken v3 that comes back
 	@$(BIN)/python -m host_sim demo
 
 test: $(READY) lint ## lint and all tests

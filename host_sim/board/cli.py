@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from host_sim import ctrl_c
 from host_sim.board.board import Board
 from host_sim.node.flash_rules import IN_PLACE_KINDS
 
@@ -47,7 +48,7 @@ def _command(arguments: argparse.Namespace) -> int:
     )
     # So that a board ended by `kill` hangs up, and its node with it.
     signal.signal(signal.SIGTERM, lambda *_: board.stop())
-    signal.signal(signal.SIGINT, lambda *_: board.stop())
+    ctrl_c.gently(board.stop)
     report({"event": "ready", "port": board.port, "new": board.fresh})
     port = arguments.link or board.port
     print(f"board on {port}; for its REPL: mpremote connect {port}", file=sys.stderr)

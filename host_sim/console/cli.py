@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from host_sim import ctrl_c
 from host_sim.errors import SimError
 
 _CERTIFICATES = ("good", "wrong-ca", "wrong-host", "expired", "future")
@@ -117,8 +118,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise SimError(f"a console is already running in {directory}")
 
     ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
     console = Console(
         directory,
         broker=arguments.broker,
@@ -136,6 +136,7 @@ def _serve(arguments: argparse.Namespace) -> int:
                 host = "127.0.0.1" if name == "https" else console.mqtt_host
                 ports[name] = links.enter_context(Link(host, port, profile)).port
         anchors = {"ca": str(console.ca_pem), "ca_der": str(console.ca_der)}
+        ctrl_c.gently(ended.set)
         _print({"event": "ready"} | ports | anchors)
         ended.wait()
     return 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -43,6 +43,8 @@ class _Server:
                 [sys.executable, "-S", script, str(theirs.fileno()), Path(spec.origin).parent],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                # Ctrl-C in a terminal is for the host, which then closes the socket.
+                start_new_session=True,
             )
 
     def ask(self, request: dict, fds: list[int] | None = None) -> dict:
@@ -141,11 +143,10 @@ def node_modules(stock: Path | None) -> Path:
     cache = Path(sys.prefix) / "node_cache" / digest.hexdigest()[:16]
     if not cache.is_dir():
         cache.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(dir=cache.parent))
-        for name, path in sources.items():
-            compile_mpy(path, (fresh / name).with_suffix(".mpy"), str(name))
-        try:
-            fresh.rename(cache)
-        except OSError:  # another process was quicker
-            shutil.rmtree(fresh)
+        with tempfile.TemporaryDirectory(dir=cache.parent) as scratch:
+            fresh = Path(scratch) / "fresh"
+            for name, path in sources.items():
+                compile_mpy(path, (fresh / name).with_suffix(".mpy"), str(name))
+            with contextlib.suppress(OSError):  # another process was quicker
+                fresh.rename(cache)
     return cache

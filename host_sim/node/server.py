@@ -75,7 +75,6 @@ def serve(channel: socket.socket, run_main) -> None:
 
 def main() -> None:
     """``server.py FD FOLDER``: the socket's number and where the extension module lives."""
-    os.setsid()  # Ctrl-C in a terminal is for the host, which then closes the socket
     sys.path.append(sys.argv[2])
     from micropython_run import run_main
 

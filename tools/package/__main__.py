@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from host_sim import ctrl_c
+
+if __name__ == "__main__":
+    ctrl_c.watch()  # before the imports below, which take their time
+
 import argparse
 import sys
 from pathlib import Path
@@ -186,11 +191,8 @@ def main(argv: list[str] | None = None) -> int:
     except (PackageError, SimError) as error:
         print(f"{arguments.command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"\n{arguments.command}: interrupted", file=sys.stderr)
-        return 130
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ctrl_c.run(main))

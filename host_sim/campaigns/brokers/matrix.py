@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from host_sim import sample
+from host_sim import ctrl_c, sample
 from host_sim.campaigns.brokers.story import TREE, Counts, Plan, Story
 from host_sim.console import Console
 from host_sim.console.aedes_broker import find_aedes
@@ -127,13 +127,9 @@ def run_cell(
 
 def _run(result: Result, nodes: int, plan: Plan, config: dict) -> None:
     cell = result.cell
-    memory = Path("/dev/shm")  # a file for each node's flash
     with contextlib.ExitStack() as stack:
-        folder = Path(
-            stack.enter_context(
-                tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
-            )
-        )
+        # A file for each node's flash.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=ctrl_c.memory())))
         console = stack.enter_context(Console(folder / "console", broker=cell.kind))
         image = _image(console, folder, cell, config)
         stories = [Story(number, console, image, plan, cell.tls) for number in range(nodes)]

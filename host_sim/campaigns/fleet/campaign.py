@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from host_sim import sample
+from host_sim import ctrl_c, sample
 from host_sim.campaigns.badlink.lane import NOT_CLEARED
 from host_sim.campaigns.fleet.member import Job, Member, News, digest, main_py, work
 from host_sim.campaigns.fleet.memory import MemoryWatch, Peak
@@ -86,9 +86,9 @@ class Fleet:
 
     def __enter__(self) -> Fleet:
         with contextlib.ExitStack() as stack:
-            memory = Path("/dev/shm")  # a file for each node's flash
-            where = memory if memory.is_dir() else None
-            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
+            # A file for each node's flash.
+            scratch = tempfile.TemporaryDirectory(dir=ctrl_c.memory())
+            self._folder = Path(stack.enter_context(scratch))
             console = Console(self._folder / "console", broker="mosquitto")
             self._console = stack.enter_context(console)
             console.add_devices((m.device_id, m.key, m.channel) for m in self._members)
@@ -171,8 +171,9 @@ class Fleet:
 
     def _connect(self, result: Result) -> None:
         began = time.monotonic()
-        for worker in self._workers:
-            worker.start()
+        with ctrl_c.shielded():
+            for worker in self._workers:
+                worker.start()
         result.connect_s = max(self._all("contact", began, "connected").values()) - began
         self._tell(f"{len(self._members)} nodes are connected, {result.connect_s:.1f} s")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from host_sim import sample
+from host_sim import ctrl_c, sample
 from host_sim.campaigns.lives import model as models
 from host_sim.campaigns.lives import trees
 from host_sim.campaigns.lives.life import Life, Wake, final_package, make
@@ -86,9 +86,8 @@ class Bench:
     def __enter__(self) -> Bench:
         with contextlib.ExitStack() as stack:
             # In memory where there is such a place.
-            memory = Path("/dev/shm")
-            where = memory if memory.is_dir() else None
-            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
+            scratch = tempfile.TemporaryDirectory(dir=ctrl_c.memory())
+            self._folder = Path(stack.enter_context(scratch))
             self.platform = stack.enter_context(LightPlatform())
             self.image = self._folder / "node.img"
             # Compiled once, not for each life.

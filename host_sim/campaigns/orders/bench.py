@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-from host_sim import sample
+from host_sim import ctrl_c, sample
 from host_sim.campaigns.orders import script
 from host_sim.campaigns.orders.broker import PUBLISH, Broker
 from host_sim.campaigns.orders.judge import Order, judge
@@ -70,9 +70,7 @@ class Bench:
     def __enter__(self) -> Bench:
         logging.getLogger("littlefs").setLevel(logging.WARNING)
         with contextlib.ExitStack() as stack:
-            memory = Path("/dev/shm")
-            where = memory if memory.is_dir() else None
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=ctrl_c.memory())))
             self.broker = stack.enter_context(Broker())
             self.image = folder / "node.img"
             self._flashed = {

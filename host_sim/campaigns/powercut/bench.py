@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from host_sim import ctrl_c
 from host_sim.campaigns.powercut.judge import Judge
 from host_sim.campaigns.powercut.platform import Platform, State
 from host_sim.campaigns.powercut.scenarios import FUID, Scenario, scenarios
@@ -72,9 +73,8 @@ class Bench:
     def __enter__(self) -> Bench:
         with contextlib.ExitStack() as stack:
             # In memory where there is such a place: a case writes half a megabyte.
-            memory = Path("/dev/shm")
-            where = memory if memory.is_dir() else None
-            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
+            scratch = tempfile.TemporaryDirectory(dir=ctrl_c.memory())
+            self._folder = Path(stack.enter_context(scratch))
             self.platform = stack.enter_context(Platform())
             self.scenarios = scenarios(self._folder, self._firmware, self._is_frozen)
             frozen = self._folder / "frozen" if self._is_frozen else None

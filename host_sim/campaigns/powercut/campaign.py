@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from host_sim import ctrl_c
 from host_sim.campaigns.powercut.bench import (
     MESSAGE_KINDS,
     Bench,
@@ -303,6 +304,7 @@ _bench: Bench | None = None
 
 def _begin_worker(firmware: Path | None, frozen: bool) -> None:
     global _examiner, _bench
+    ctrl_c.ignore()
     _bench = Bench(firmware, frozen).__enter__()
     _examiner = Examiner(_bench)
 

@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from host_sim import ctrl_c
 from host_sim.campaigns.powercut.bench import Bench, Cut, Result
 from host_sim.campaigns.powercut.campaign import CHUNK, Failure, Row, Tally
 from host_sim.campaigns.powercut.scenarios import Scenario
@@ -237,6 +238,7 @@ _stack = contextlib.ExitStack()
 
 def _begin_worker(firmware: Path) -> None:
     global _examiner
+    ctrl_c.ignore()
     _examiner = KeyExaminer(_stack.enter_context(hooked_bench(firmware)))
 
 

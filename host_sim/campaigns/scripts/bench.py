@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from host_sim import sample
+from host_sim import ctrl_c, sample
 from host_sim.campaigns.scripts import script
 from host_sim.campaigns.scripts.judge import End, Order, judge
 from host_sim.campaigns.scripts.script import Script, Wake
@@ -63,9 +63,7 @@ class Bench:
         logging.getLogger("littlefs").setLevel(logging.WARNING)
         with contextlib.ExitStack() as stack:
             # In memory where there is such a place.
-            memory = Path("/dev/shm")
-            where = memory if memory.is_dir() else None
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=ctrl_c.memory())))
             self.console = console = stack.enter_context(
                 Console(folder / "console", broker=self._broker)
             )

@@ -12,6 +12,7 @@ from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 from typing import Any
 
+from host_sim import ctrl_c
 from host_sim.campaigns.scripts.bench import Outcome
 from host_sim.errors import SimError
 
@@ -60,8 +61,9 @@ def run_all(
     stop = context.Event()
     shares = [share for n in range(jobs) if (share := seeds[n::jobs])]
     workers = [context.Process(target=_work, args=(share, bench, queue, stop)) for share in shares]
-    for worker in workers:
-        worker.start()
+    with ctrl_c.shielded():
+        for worker in workers:
+            worker.start()
     try:
         for _ in seeds:
             outcome = queue.get()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from host_sim import ctrl_c
+
+if __name__ == "__main__":
+    ctrl_c.watch()  # before the imports below, which take their time
+
 import argparse
 import platform
 import sys
@@ -73,4 +78,4 @@ def _one(identity: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ctrl_c.run(main))

@@ -9,13 +9,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from host_sim import ctrl_c
 from tests.package.archives.generate import make
 from tests.package.archives.judge import Verdict, judge
 from tests.package.archives.readers import DeviceReading, Reading, read_here, read_on_device
 
 #: Archives that one interpreter reads.
 CHUNK = 250
-FIRMWARE = Path(__file__).parents[3] / "firmware"
+FIRMWARE = Path(__file__).parents[2] / "firmware"
 
 
 @dataclass
@@ -71,7 +72,7 @@ def run(count: int, seed: int, jobs: int | None, progress: Callable[[int], objec
     """Compare `count` archives on all cores; progress is called with how many are done."""
     total = Tally()
     numbers = range(count)
-    with ProcessPoolExecutor(jobs or os.cpu_count()) as pool:
+    with ProcessPoolExecutor(jobs or os.cpu_count(), initializer=ctrl_c.ignore) as pool:
         chunks = [
             pool.submit(compare, [f"{seed}/{n}" for n in numbers[at : at + CHUNK]])
             for at in range(0, count, CHUNK)

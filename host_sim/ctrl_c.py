@@ -1,0 +1,205 @@
+"""Ctrl-C ends a command in one line, with exit code 130, and leaves nothing behind.
+
+Every command line of the project runs under :func:`run`. Only the standard library's smallest
+parts are imported here, so that :func:`watch` can come before all other imports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+TYPE_CHECKING = False  # not from typing, which takes its time
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+    from typing import NoReturn
+
+EXIT_CODE = 130
+#: How long a command may take to end by itself before it is ended.
+_LIMIT_S = 3
+#: The same for one that ends what people use, such as a broker.
+_GENTLE_LIMIT_S = 20
+_MEMORY = Path("/dev/shm")
+#: Tells worker processes of the folder that is made there.
+_VARIABLE = "HOST_SIM_MEMORY"
+
+_owner = os.getpid()
+_folders: list[str] = []
+_running = False
+_stopping = False
+_gentle: Callable[[], object] | None = None
+_stderr = 2
+
+
+def watch() -> None:
+    """From now on Ctrl-C ends this process quietly, also while it still imports."""
+    signal.signal(signal.SIGINT, _on_ctrl_c)
+
+
+def run(main: Callable[[], int]) -> int:
+    """Run a whole command; returns its exit code, or ends the process after a Ctrl-C."""
+    global _running
+    watch()
+    try:
+        with shielded():
+            _make_folders()
+            _running = True
+        return main()
+    except BaseException:
+        # Whatever it is: with its processes ended, a command may raise anything.
+        if not _stopping:
+            raise
+    finally:
+        _running = False  # a Ctrl-C from here on needs nothing but the end
+        if _stopping:
+            _end()
+        _remove_folders()
+    return EXIT_CODE
+
+
+def gently(end: Callable[[], object]) -> None:
+    """Ctrl-C calls `end`, after which the command has to return, and interrupts nothing."""
+    global _gentle
+    _gentle = end
+    watch()
+
+
+def ignore() -> None:
+    """In a worker process: Ctrl-C is for its parent, which ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def shielded() -> Iterator[None]:
+    """A Ctrl-C waits until this is over, and processes that are started meanwhile never hear it.
+
+    For those that begin as a new interpreter, which would show a traceback while it imports.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def memory() -> str | None:
+    """Where a temporary folder is best made whose files are written often, if there is a place."""
+    return os.environ.get(_VARIABLE) or (str(_MEMORY) if _MEMORY.is_dir() else None)
+
+
+def _make_folders() -> None:
+    """All temporary folders go into these, whoever makes them: also those of a killed process."""
+    import tempfile
+
+    prefix = f"host_sim-{os.getpid()}-"
+    # In the environment as well, for the processes that are started from here.
+    if _MEMORY.is_dir():
+        os.environ[_VARIABLE] = tempfile.mkdtemp(prefix=prefix, dir=_MEMORY)
+        _folders.append(os.environ[_VARIABLE])
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=prefix)
+    _folders.append(tempfile.tempdir)
+
+
+def _on_ctrl_c(_signal: int, _frame: FrameType | None) -> None:
+    global _stopping
+    # In a forked worker: its parent ends it. And a second one changes nothing.
+    if os.getpid() != _owner or _stopping:
+        return
+    _stopping = True
+    # First of all: whatever goes wrong below, there is an end.
+    _set_limit(_GENTLE_LIMIT_S if _gentle else _LIMIT_S)
+    if _gentle:
+        _gentle()
+        return
+    if not _running:
+        _end()
+    _mute()
+    # What waits for one of these goes on at once. None of them has anything that outlives it.
+    _kill_children()
+    raise KeyboardInterrupt
+
+
+def _set_limit(seconds: int) -> None:
+    signal.signal(signal.SIGALRM, lambda *_: _end())
+    signal.alarm(seconds)
+
+
+def _mute() -> None:
+    """Threads and libraries that are torn out of their work have nothing to say any more."""
+    global _stderr
+    _stderr = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+
+
+def _end() -> NoReturn:
+    """End here and now: other threads may still work, and nobody waits for them."""
+    signal.alarm(0)
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    _kill_children()
+    _remove_folders()
+    os.write(_stderr, b"stopped\n")
+    os._exit(EXIT_CODE)
+
+
+def _remove_folders() -> None:
+    import shutil
+
+    for folder in _folders:
+        for _ in range(3):  # a thread may just have put something into it
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill_children() -> None:
+    """Kill every process below this one, whatever session it is in."""
+    found: set[int] = set()
+    # Stopped first: they start nothing more, so the next look finds the rest. Not for ever: the
+    # threads of this process go on, and may start others.
+    for _ in range(5):
+        new = _descendants() - found
+        found |= new
+        _send(new, signal.SIGSTOP)
+    _send(found, signal.SIGKILL)
+
+
+def _send(pids: set[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _descendants() -> set[int]:
+    children: dict[int, list[int]] = {}
+    for pid, parent in _processes():
+        children.setdefault(parent, []).append(pid)
+    found: set[int] = set()
+    below = [os.getpid()]
+    while below:
+        new = children.get(below.pop(), [])
+        found.update(new)
+        below += new
+    return found
+
+
+def _processes() -> Iterator[tuple[int, int]]:
+    """The number of each process and of its parent."""
+    if Path("/proc/self/stat").exists():
+        for file in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError, ValueError):  # it has just ended
+                # The name stands in brackets, and may hold anything.
+                state, parent = file.read_text(errors="replace").rpartition(")")[2].split()[:2]
+                if state != "Z":
+                    yield int(file.parent.name), int(parent)
+        return
+    import subprocess
+
+    with subprocess.Popen(["ps", "-A", "-o", "pid=,ppid="], stdout=subprocess.PIPE) as ps:
+        assert ps.stdout is not None
+        pairs = [tuple(map(int, line.split())) for line in ps.stdout]
+    yield from ((pid, parent) for pid, parent in pairs if pid != ps.pid)
