@@ -4,7 +4,7 @@ import time
 
 import ota
 import wifi
-from ota.transport.trust import trust
+from ota.trust import trust
 from umqtt.simple import MQTTClient
 
 VERSION = 1

@@ -44,17 +44,18 @@ def __getattr__(name):
 def drop(*names):
     """Forget modules of this package that are not needed any more: their code takes RAM.
 
-    names: str, without the folder.
+    names: str, of modules such as `cycle` or `package.signature`, or of folders with all in them.
     """
     import gc
     import sys
 
     for path in list(sys.modules):
-        room, _, name = path.rpartition(".")
-        if name in names and (room + ".").startswith(__name__ + "."):
-            del sys.modules[path]
-            try:
-                delattr(sys.modules[room], name)
-            except AttributeError:
-                pass  # imported by its whole name
+        room, _, module = path.rpartition(".")
+        for name in names:
+            if (path + ".").startswith("ota." + name + "."):
+                sys.modules.pop(path, None)
+                try:
+                    delattr(sys.modules[room], module)
+                except Exception:
+                    pass  # imported by its whole name, or its folder is gone
     gc.collect()

@@ -130,7 +130,7 @@ class Agent:
         topic, payload: bytes, as the client's callback has them. Notes in `pending` that check()
         has to be called, which is not for a callback to do.
         """
-        from .transport.control import topic_of
+        from .control import topic_of
 
         if topic != topic_of(self.config):
             return False
@@ -187,12 +187,11 @@ class Agent:
 
             kept = kept()
             drop("backoff")
-        from .transport.control import approach
+        from .control import approach
 
-        borrowed = None
         if self.client:
-            from .transport.borrowed import Borrowed as borrowed
-        approach(self, borrowed)
+            from .borrowed import approach
+        approach(self)
         self.control.kept = kept
 
     def act(self, connect=None, patient=False):
@@ -236,7 +235,7 @@ class Agent:
                 control.close()
             except Exception as error:
                 # An application's, say: nothing may stand between an install and its reset.
-                print("ota: the control channel did not close,", name_of(error))
+                print("ota: not closed,", name_of(error))
             del control
             # The application may need the memory more than the next check does.
             drop("control", "link", "borrowed")
@@ -254,7 +253,7 @@ class Agent:
             self._hook(step, value)
         except Exception as error:
             # The application's: it must not stand between an install and its reset or report.
-            print("ota: the progress hook failed,", name_of(error))
+            print("ota: the hook failed,", name_of(error))
 
     def feed(self):
         """Tell the watchdog that something has moved."""

@@ -7,7 +7,6 @@ pause, not all at once.
 
 import os
 import sys
-import time
 
 from micropython import const
 
@@ -19,12 +18,10 @@ _OLD_MARK = const(b"ota\x01")
 _MOST_DOUBLINGS = const(6)
 # What ticks_add() takes on a 32-bit port: some six days.
 _LONGEST_MS = const((1 << 29) - 1)
-# A node that has run for so long does not reset all the time.
-_LONG_MS = const(60000)
 
 # The same, where the application has that memory, or nobody has put anything there yet. It stays
 # when this module is dropped.
-_kept = sys.modules.setdefault(__name__ + ".kept", [_MARK + b"\0\0\0\0"])
+_kept = sys.modules.setdefault("ota.kept", [_MARK + b"\0\0\0\0"])
 
 
 def _rtc():
@@ -62,20 +59,7 @@ def remember(failed):
     _keep(ours and rtc, memory[:4] + bytes((failures,)) + memory[5:])
 
 
-def reset_after_flash_error(agent):
-    """Write nothing more before a reset, for the reason that recovery.install() gives.
-
-    A few times in a wake: flash that always fails must not keep a battery awake.
-    """
-    import machine
-
-    first = machine.reset_cause() in (machine.PWRON_RESET, machine.DEEPSLEEP_RESET)
-    long = time.ticks_diff(time.ticks_ms(), agent.born) > _LONG_MS
-    if first or long or _again():
-        agent.reset()
-
-
-def _again():
+def again():
     """Count a failure that a reset follows; False when it would be the fourth, or nobody knows."""
     memory, rtc, _ = _rtc()
     if not rtc or memory[4] > 2:

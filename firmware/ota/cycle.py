@@ -56,7 +56,7 @@ def _run(agent):
 
         wrong = no_room(piece, need)
         del no_room
-        drop("vetting")
+        drop("package.vetting")
         if not wrong:
             from .install.rehearsal import rehearse
 
@@ -118,8 +118,7 @@ def _take(agent, request):
     # Whether this attempt is counted on flash, and the last one.
     counted = last = False
     try:
-        from .install.transaction import check_way_back, count_attempt
-        from .package.vetting import check_space
+        from .install.transaction import check_space, check_way_back, count_attempt
         from .request import ask_policy
 
         if ask_policy(agent, request):
@@ -157,8 +156,7 @@ def stage(agent, request, rehearsal=None):
     # done its part or has it still before it.
     if not agent.client:
         agent.leave()
-    _forget_end()
-    drop("request", "report", "vetting")
+    drop("request", "install", "package", "recovery")
     # In the order of how large a piece of memory each needs, while there are large ones: the
     # window, for which room is kept until DeflateIO takes it at its first read, TLS, and code.
     before = gc.mem_alloc()
@@ -190,8 +188,9 @@ def stage(agent, request, rehearsal=None):
         from .package.vetting import clean_path
         from .tarfile_lite import TarReader
 
-        window, archive = None, open_archive(download)
+        archive = open_archive(download)
         reader = TarReader(archive)
+        window = None  # all that could take its room is there
         more = reader.next()
         paths = config["protected"][:]
         if reader.name == _MANIFEST and not reader.is_folder:
@@ -259,10 +258,8 @@ def _room_for_window(request):
 
 
 def _forget_end():
-    drop("ending", "transaction", "recovery")
+    drop("install", "recovery")
 
 
 def _forget_staging():
-    names = "download https archive inflate tarfile_lite staging journal vetting"
-    names += " signed manifest signature rehearsal request"
-    drop(*names.split(" "))
+    drop("transport", "package", "install", "tarfile_lite", "request")

@@ -28,10 +28,10 @@ def boot_calls(laboratory: Laboratory) -> dict:
 
 def ram(laboratory: Laboratory) -> dict[str, int]:
     """Heap that each module takes, in bytes, in this order; what it imports itself comes first."""
-    order = "errors transport.wire transport.link transport.control agent config backoff "
-    order += "transport.trust cycle recovery install.transaction install.ending install.trouble "
+    order = "errors wire link control agent config backoff "
+    order += "trust cycle recovery install.transaction install.ending install.trouble "
     order += "request install.report transport.download transport.fetch transport.https "
     order += "tarfile_lite package.archive package.inflate package.vetting install.journal "
     order += "install.staging package.signature package.manifest package.signed "
-    order += "install.rehearsal serve transport.borrowed"
+    order += "install.rehearsal serve borrowed"
     return laboratory.measure("ram", order.split())

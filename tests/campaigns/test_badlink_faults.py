@@ -19,7 +19,7 @@ from tests.mutants import Mutant
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bad-links.md"
 CUT = 30_000
 DOWNLOAD, FETCH = "ota/transport/download.py", "ota/transport/fetch.py"
-ENDING, WIRE = "ota/install/ending.py", "ota/transport/wire.py"
+ENDING, WIRE = "ota/install/ending.py", "ota/wire.py"
 Try = Callable[[Path], tuple[str, ...]]
 
 

@@ -137,7 +137,7 @@ def test_a_broken_broker_ends_the_check_in_time(make_site: MakeSite, name: str, 
 
 NO_SOCKET = """
 import socket
-import ota, ota.transport.wire
+import ota, ota.wire
 
 class Broken:
     def __getattr__(self, name):
@@ -145,7 +145,7 @@ class Broken:
 
     def %s
 
-ota.transport.wire.socket = Broken()
+ota.wire.socket = Broken()
 agent = ota.Agent(ota.load_config())
 print("check:", agent.check())
 print("reason:", agent.reason)

@@ -53,9 +53,9 @@ def test_an_empty_retained_message_is_nothing(make_site: MakeSite):
 
 LISTEN = """
 import ota
-from ota.transport.control import Control
+from ota.control import Control
 from ota.install.report import finish
-from ota.transport.wire import Limits
+from ota.wire import Limits
 
 control = Control(ota.load_config(), Limits(5000, 60000))
 control.connect()

@@ -3,9 +3,8 @@
 import sys
 
 import ota
-from ota import backoff
-from ota.transport import control
-from ota.transport.wire import Limits
+from ota import backoff, control
+from ota.wire import Limits
 
 _IDS = {"device_id": "d", "device_key": "k", "control_channel": "c"}
 REQUEST = b'[{"n":"e","v":0},{"n":"i","vs":"fa8884d2"},{"n":"t","vs":".tar"},{"n":"s","v":10240}]'
@@ -159,7 +158,7 @@ def contact(broker, patient=False, grace_ms=-1, halves=None):
 def sleep():
     """Deep sleep: the RTC's memory alone is kept."""
     global backoff
-    sys.modules.pop("ota.backoff.kept", None)
+    sys.modules.pop("ota.kept", None)
     ota.drop("backoff")
     from ota import backoff
 

@@ -168,8 +168,8 @@ class Node(staging_probe.Node):
         vfs.mount(vfs.VfsLfs2(self._device), "/")
 
     def _check(self, payload, content):
-        ota.transport.control.Control.payload = payload
-        ota.transport.control.Control.published = []
+        ota.control.Control.payload = payload
+        ota.control.Control.published = []
         self._steps, self._staged = [], {}
         self.outside = True
         self.least_free = staging_probe.free()
@@ -179,7 +179,7 @@ class Node(staging_probe.Node):
             end = agent.check()
         except Reset:
             end = "reset"
-        return end, agent.reason, ota.transport.control.Control.published
+        return end, agent.reason, ota.control.Control.published
 
     def _see(self, step, value):
         if step != "bytes":

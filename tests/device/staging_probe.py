@@ -105,7 +105,7 @@ class Node:
 
     def __init__(self, files, blocks=64):
         sys.modules["machine"] = _Machine()
-        ota.transport.control.Control = _Control
+        ota.control.Control = _Control
         self._device = ramflash.mount(blocks)
         for path in sorted(files):
             ramflash.write(path, files[path])
@@ -243,7 +243,7 @@ def read(content, announced):
     buffer = bytearray(1024)
     try:
         request = ota.request.Request("fa8884d2", ".tar", announced)
-        limits = ota.transport.wire.Limits(1000, 1000)
+        limits = ota.wire.Limits(1000, 1000)
         config = ota.config.complete(CONFIG)
         body = ota.transport.download.Download(
             config, request, limits, lambda url: Body(content), _count

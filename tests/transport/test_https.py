@@ -27,7 +27,7 @@ FETCH = """
 import gc
 from ota.errors import OtaError
 from ota.transport.https import get
-from ota.transport.wire import Limits
+from ota.wire import Limits
 url, ca = %s
 gc.collect()
 try:
@@ -369,7 +369,7 @@ def test_a_presigned_address_of_four_kilobytes(fetch: Fetch, server: Server):
 
 IPV6_OR_NAMED = """
 import socket as real
-import ota.transport.wire
+import ota.wire
 
 class Socket:
     SOCK_STREAM = real.SOCK_STREAM
@@ -380,7 +380,7 @@ class Socket:
         print("socket", *what[:2])
         return real.socket(*what)
 
-ota.transport.wire.socket = Socket()
+ota.wire.socket = Socket()
 
 def at(host, port):
     return real.getaddrinfo(host, port, 0, real.SOCK_STREAM)

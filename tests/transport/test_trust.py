@@ -246,7 +246,7 @@ TOUCHED = """
 import os
 from binascii import crc32
 from ota.install.rehearsal import try_anchors
-from ota.transport.wire import Limits
+from ota.wire import Limits
 
 text = b'[2, "x", 3, 24, 7, 900, true, 0, [0, 0], null]\\nr 0 0 - /anchor.der\\n='
 os.mkdir("/.ota")

@@ -49,7 +49,7 @@ def end_trial(agent, wrong):
 
         wrong = try_anchors(agent.config, agent.limits)
         del try_anchors
-        drop("rehearsal", "trust", "vetting", "https")
+        drop("install.rehearsal", "trust", "package", "transport")
     if wrong:
         if transaction.give_up("rolled back: can not update again, " + wrong):
             agent.progress("failed", wrong)
@@ -101,7 +101,7 @@ def prepare(agent, request, staged):
         from .. import request as _request  # noqa: F401
 
         if agent.config["mqtt"]["tls"]:
-            from ..transport import trust as _trust  # noqa: F401
+            from .. import trust as _trust  # noqa: F401
         transaction.prepare()
     limits = agent.limits
     if not agent.control:
@@ -196,7 +196,7 @@ def _end(agent, owed, flash_works=True):
     if not flash_works:
         # Nothing can be kept about this end. On a fresh mount it may, or may not even be needed:
         # the request still stands, and the attempt is counted.
-        from ..backoff import reset_after_flash_error
+        from .transaction import reset_after_flash_error
 
         reset_after_flash_error(agent)
     try:

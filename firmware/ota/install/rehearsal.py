@@ -24,9 +24,9 @@ _BLOCK = const(512)
 # one release to the others of another.
 _PHASES = const(
     (
-        "request:ask_policy package.vetting:check_space install.transaction:count_attempt"
+        "request:ask_policy install.transaction:check_space install.transaction:count_attempt"
         " install.transaction:was_told",
-        "package.vetting:enough_for package.vetting:free_blocks package.vetting:is_full",
+        "package.vetting:enough_for package.vetting:free_blocks",
         "install.staging:Staging.finish install.staging:Staging.delete"
         " install.staging:Staging.leave_open",
         "install.journal:Journal.line install.journal:Journal.end install.journal:Places.make"
@@ -41,7 +41,7 @@ _PHASES = const(
         # A node that last took a .tar has not seen this one.
         "package.inflate:Gzip",
         "config:complete backoff:remember backoff:note backoff:seen serve:step"
-        " backoff:reset_after_flash_error",
+        " install.transaction:reset_after_flash_error",
         "install.trouble:outcome_of install.trouble:end_attempt",
         # Where a request stands on flash each contact begins with it, and broken would end there.
         "install.report:put_back install.report:has_ended",
@@ -86,7 +86,7 @@ def rehearse(agent, stage, piece):
                 for part in parts:
                     found = getattr(found, part)
                 found = None  # else its code stays in RAM
-            drop(*[home.split(".")[-1] for home, _ in names])
+            drop(*[home for home, _ in names])
     except MemoryError:
         # In this boot memory is in more pieces than in others, and this code lies in between: that
         # there is enough of it has been seen before.
@@ -135,8 +135,8 @@ class Package:
             # All that a connection needs, and what takes memory of the chip's own.
             try:
                 from ..transport.https import get
-                from ..transport.trust import trust
-                from ..transport.wire import Wire
+                from ..trust import trust
+                from ..wire import Wire
 
                 context = trust(self._tls["ca"], "no trust")
             except OSError as error:
@@ -147,7 +147,7 @@ class Package:
                 wire, server_hostname="localhost", do_handshake_on_connect=False
             )
             del context, get, trust
-            drop("https", "trust")  # as fetch.py does
+            drop("transport.https", "trust")  # as fetch.py does
         return self
 
     def readinto(self, buffer, n):
@@ -225,8 +225,8 @@ def try_anchors(config, limits):
     if not touched:
         return None
     from ..transport.https import address
-    from ..transport.trust import trust
-    from ..transport.wire import Wire
+    from ..trust import trust
+    from ..wire import Wire
 
     try:
         context = trust(paths, "no trust", True)

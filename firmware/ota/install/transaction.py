@@ -24,6 +24,8 @@ _COUNTED = const("ota.counted")
 # Free blocks of a flash on which a folder may be removed.
 _LEAST_FREE = const(1)
 _LONGEST_REASON = const(80)
+# A node that has run for so long does not reset all the time.
+_LONG_MS = const(60000)
 # What is no litter; report.py writes the last two.
 _KEPT = const(("report", "attempts", "done", "request"))
 # Six days: what ESP-IDF counts in, quarters of a millisecond, has 32 bits.
@@ -63,6 +65,18 @@ def in_transaction():
         if error.args[0] == 2:
             return False
         raise  # the chip's: nothing may be taken for litter
+
+
+def check_space(agent, request):
+    """Raise Refused when the announced size is more than flash can take."""
+    from ..package.vetting import enough_for, free_blocks
+
+    if not enough_for(request.size):
+        raise Refused(
+            "not enough space",
+            "%d bytes announced, %d blocks are free" % (request.size, free_blocks()),
+        )
+    agent.progress("space", free_blocks())
 
 
 def check_way_back(agent):
@@ -350,3 +364,20 @@ def status():
         "boots_most": head[2] if trial else 0,
         "undelivered": owed(),
     }
+
+
+def reset_after_flash_error(agent):
+    """Write nothing more before a reset, for the reason that recovery.install() gives.
+
+    A few times in a wake: flash that always fails must not keep a battery awake.
+    """
+    import time
+
+    import machine
+
+    from ..backoff import again
+
+    first = machine.reset_cause() in (machine.PWRON_RESET, machine.DEEPSLEEP_RESET)
+    long = time.ticks_diff(time.ticks_ms(), agent.born) > _LONG_MS
+    if first or long or again():
+        agent.reset()

@@ -20,7 +20,7 @@ def outcome_of(agent, error):
     elif isinstance(error, MemoryError):
         outcome = _out_of_memory(agent)
     elif isinstance(error, OSError):  # the network's have become Transient
-        from ..backoff import reset_after_flash_error
+        from .transaction import reset_after_flash_error
 
         outcome = agent.later("flash failed, " + name_of(error))
         reset_after_flash_error(agent)
@@ -114,9 +114,9 @@ def end_attempt(agent, request, error, counted, last):
         flash_works = False
         reason = "can not apply: flash failed, " + name_of(error)
         if error.args[0] in (28, 36):  # littlefs calls a full folder a name that is too long
-            from ..package.vetting import is_full
+            from ..package.vetting import enough_for
 
-            if is_full():
+            if not enough_for(0):  # what staging keeps in reserve is not free
                 reason = "not enough space: flash is full"
                 last = True
     else:

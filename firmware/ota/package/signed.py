@@ -30,7 +30,7 @@ class SignedReader:
     def __init__(self, reader, config, feed):
         keys = config["keys"]
         manifest = receive(reader, reader.size, _MANIFEST, keys, bytearray(_BUFFER), feed)
-        drop("signature")
+        drop("package.signature")
         if config["require_signature"] and not manifest.signed:
             raise Refused("manifest", "not signed, and this node requires it")
         check_target(manifest, config["board"], floor())

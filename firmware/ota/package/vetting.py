@@ -20,6 +20,7 @@ _LONGEST_PATH = const(1024)
 _BOOT_PATH = const(("/boot.py", "/ota/", "/lib/ota/"))
 # Each boot has to compile it, in whatever RAM is left.
 _LARGEST_BOOT = const(16 * 1024)
+_ON_TRIAL = const(4608)
 _BLOCK = const(4096)
 # Blocks that must stay free: the journal's and the folders' own growth, and what renaming needs to
 # rewrite folders; an install that began must never find flash full.
@@ -32,7 +33,6 @@ _FOLDER = const(2)
 _GROWTH = const(768)
 _INLINE = const(128)
 _ENTRY = const(40)
-_ON_TRIAL = const(4608)
 
 
 def clean_path(name):
@@ -172,21 +172,6 @@ def free_blocks(uncounted=0):
 def enough_for(size):
     """True when `size` bytes, an archive's, are free. What it holds is counted as it arrives."""
     return (free_blocks() - _RESERVE) * _BLOCK >= size
-
-
-def check_space(agent, request):
-    """Raise Refused when the announced size is more than flash can take."""
-    if not enough_for(request.size):
-        raise Refused(
-            "not enough space",
-            "%d bytes announced, %d blocks are free" % (request.size, free_blocks()),
-        )
-    agent.progress("space", free_blocks())
-
-
-def is_full():
-    """True when what staging keeps in reserve is not free."""
-    return free_blocks() < _RESERVE
 
 
 def no_room(piece, need):

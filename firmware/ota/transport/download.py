@@ -93,7 +93,7 @@ class Download:
             raise
         finally:
             del fetch
-            drop("fetch")
+            drop("transport.fetch")
 
 
 class Response:

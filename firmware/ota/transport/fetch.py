@@ -93,7 +93,7 @@ def _ask(download):
             return get(download.answer, url, ca, limits, least, start, etag)
         finally:
             del get
-            drop("https", "trust")  # the body needs neither
+            drop("transport.https", "trust")  # the body needs neither
     except (Refused, Transient, MemoryError):
         raise
     except Exception as error:  # a foreign transport's; its text may quote the URL

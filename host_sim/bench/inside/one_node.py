@@ -140,7 +140,7 @@ class Node:
         """One check with this package waiting; "reset" where it ends in a reset."""
         import ota
         from ota.request import Request
-        from ota.transport.wire import Limits
+        from ota.wire import Limits
 
         request = Request("fa8884d2", ".tar", len(package)) if package is not None else None
         agent = ota.Agent(config, progress or _silent, lambda url: Body(package))

@@ -32,7 +32,7 @@ from ota.transport.download import Download
 from ota.errors import OtaError
 from ota.request import Request
 from ota.tarfile_lite import TarReader
-from ota.transport.wire import Limits
+from ota.wire import Limits
 
 def fetch(job):
     buffer = bytearray(1024)

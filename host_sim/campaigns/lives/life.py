@@ -210,7 +210,7 @@ def _package(chance: random.Random, pool: _Pool, number: int, firmware: Path) ->
     if manner == "its agent can not stage":
         tree["ota/install/staging.py"] = b"raise ValueError\n"
     elif manner == "deletes the agent":
-        own = ("agent", "cycle", "transport/control", "config")
+        own = ("agent", "cycle", "control", "config")
         for name in chance.sample(own, chance.randint(1, 2)):
             deleted += (f"ota/{name}.py", f"ota/{name}.mpy")
     elif manner == "shadows":

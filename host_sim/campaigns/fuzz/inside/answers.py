@@ -4,9 +4,9 @@
 import ota.transport.download as download
 import ota.transport.fetch as fetch
 import ota.transport.https as https
-import ota.transport.trust as trust
+import ota.trust as trust
 from ota.request import Request
-from ota.transport.wire import Limits
+from ota.wire import Limits
 from rules import Hang, Violation
 
 _URL = "https://console.example:8443/mf-rproxy/packages/download?fuid=fa8884d2&dk=secret"

@@ -10,10 +10,11 @@ import time
 
 from micropython import const
 
-from ..errors import Transient, name_of
-from .link import ECONNRESET, Link
+from .errors import Transient, name_of
+from .link import Link
 from .wire import Limits
 
+_ECONNRESET = const(104)
 _PINGREQ = const(b"\xc0\x00")
 _RETAINED = const(1)  # in the first byte of a PUBLISH
 # How long any broker may take to send what is retained: a PINGRESP proves nothing on aedes,
@@ -28,8 +29,8 @@ _FIRST = const(3)
 _NEXT = const(26)
 
 
-def approach(agent, borrowed):
-    """What Agent.approach() says. borrowed: the class for an application's client, or None."""
+def approach(agent):
+    """What Agent.approach() says, on a client of ours."""
     config = agent.config
     wait_s, watchdog_s = config["timeout_s"], config["watchdog_s"]
     if watchdog_s:
@@ -41,10 +42,7 @@ def approach(agent, borrowed):
             agent.watchdog = machine.WDT(timeout=watchdog_s * 1000)
     gc.collect()
     agent.limits = Limits(int(wait_s * 1000), config["cycle_s"] * 1000, agent.feed)
-    if borrowed:
-        agent.control = borrowed(config, agent.limits, agent.client)
-    else:
-        agent.control = Control(config, agent.limits)
+    agent.control = Control(config, agent.limits)
 
 
 class Control:
@@ -264,7 +262,7 @@ class Control:
                     self._late_ms = max(1, time.ticks_diff(time.ticks_ms(), self._fenced_at))
             self.request = self.bad = None
             if payload or skipped:  # else our own clear, or somebody else's
-                from ..request import read
+                from .request import read
 
                 self.request, self.bad = read(payload, skipped)
             if not payload or self.pending():  # else somebody's report, which tells nothing
@@ -286,7 +284,7 @@ class Control:
     def hear(self):
         """Wait for one message. Raises OSError."""
         if self.client.sock is not self.link:
-            raise OSError(ECONNRESET)  # a callback has connected it again: no limits there
+            raise OSError(_ECONNRESET)  # a callback has connected it again: no limits there
         self.client.wait_msg()
 
 

@@ -5,13 +5,14 @@ import time
 
 from micropython import const
 
-from .wire import ETIMEDOUT, Wire
+from .wire import Wire
 
 _OUT = const(256)
 # What umqtt.simple asks for in one read is a topic or a payload; no request is nearly this long.
 _LONGEST_READ = const(2048)
 _LONGEST_SKIP = const(1 << 20)
-ECONNRESET = const(104)
+_ECONNRESET = const(104)
+_ETIMEDOUT = const(110)
 
 
 class Link:
@@ -66,10 +67,10 @@ class Link:
         """Exactly n bytes; b"" for more than the longest, after having read past them."""
         self.flush()
         if n < 0:
-            raise OSError(ECONNRESET)  # a topic longer than its message: to a stream, "read all"
+            raise OSError(_ECONNRESET)  # a topic longer than its message: to a stream, "read all"
         skip = n > self._longest
         if n > _LONGEST_SKIP:
-            raise OSError(ETIMEDOUT)  # not worth the radio: as good as a dead broker
+            raise OSError(_ETIMEDOUT)  # not worth the radio: as good as a dead broker
         data = bytearray(min(n, _OUT) if skip else n)
         view = memoryview(data)
         at = 0
@@ -82,7 +83,7 @@ class Link:
             else:
                 got = self.wire.receive(view[:left] if skip else view[at:])
             if not got:
-                raise OSError(ECONNRESET)  # umqtt.simple would index into nothing
+                raise OSError(_ECONNRESET)  # umqtt.simple would index into nothing
             left -= got
             at += got
         if skip:

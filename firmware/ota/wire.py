@@ -11,9 +11,9 @@ import time
 
 from micropython import const
 
-from ..errors import Transient, name_of
+from .errors import Transient, name_of
 
-ETIMEDOUT = const(110)
+_ETIMEDOUT = const(110)
 _IPPROTO_TCP = const(6)
 _TCP_NODELAY = const(1)
 
@@ -187,7 +187,7 @@ class Wire(io.IOBase):
     def _wait_or_raise(self, flag):
         wait_ms = self._limits.next_ms()
         if not wait_ms or not self.wait(flag, wait_ms):
-            raise OSError(ETIMEDOUT)
+            raise OSError(_ETIMEDOUT)
 
     def _move(self, call, data, flag):
         limits = self._limits
@@ -206,7 +206,7 @@ class Wire(io.IOBase):
         if time.ticks_diff(now, self._since) >= limits.wait_ms:
             # A peer that drips could keep a node awake until its battery is empty.
             if self._moved < self._least:
-                return -ETIMEDOUT
+                return -_ETIMEDOUT
             self._since = now
             self._moved = 0
-        return n if limits.left_ms() else -ETIMEDOUT
+        return n if limits.left_ms() else -_ETIMEDOUT

@@ -2,7 +2,7 @@
 
 from micropython import const
 
-from ..errors import Transient, name_of
+from .errors import Transient, name_of
 
 _BEGIN = const(b"-----BEGIN CERTIFICATE-----")
 # ENOENT, ENOTDIR, EISDIR.

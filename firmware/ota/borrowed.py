@@ -4,8 +4,9 @@ import time
 
 from micropython import const
 
-from ..errors import Transient, name_of
+from . import control
 from .control import Control
+from .errors import Transient, name_of
 from .link import Link
 
 # How often messages are listened to during a download.
@@ -13,6 +14,12 @@ _SERVICE_MS = const(250)
 _LONGEST_READ = const(1 << 20)
 _REASON = const("can not connect")
 _NOT_CONNECTED = const("the application's client is not connected")
+
+
+def approach(agent):
+    """What Agent.approach() says, on the application's client."""
+    control.approach(agent)
+    agent.control = Borrowed(agent.config, agent.limits, agent.client)
 
 
 class Borrowed(Control):
@@ -32,7 +39,7 @@ class Borrowed(Control):
         if self.link and time.ticks_diff(now, self._service_at) >= 0:
             self._service_at = time.ticks_add(now, _SERVICE_MS)
             try:
-                from ..serve import listen
+                from .serve import listen
 
                 listen(self, 0)
             except Transient:
