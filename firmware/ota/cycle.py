@@ -161,7 +161,7 @@ def stage(agent, request, rehearsal=None):
     # window, for which room is kept until DeflateIO takes it at its first read, TLS, and code.
     before = gc.mem_alloc()
     window = _room_for_window(request)
-    from .transport.download import Download
+    from .download import Download
 
     config = agent.config
     progress, open_stream = agent.progress, agent.open_stream
@@ -262,4 +262,4 @@ def _forget_end():
 
 
 def _forget_staging():
-    drop("transport", "package", "install", "tarfile_lite", "request")
+    drop("download", "https", "package", "install", "tarfile_lite", "request")

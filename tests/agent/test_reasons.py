@@ -195,7 +195,7 @@ def test_each_row_says_cause_and_remedy():
 
 
 def test_what_a_status_means_is_on_the_page():
-    source = (FIRMWARE / "transport/fetch.py").read_text()
+    source = (FIRMWARE / "fetch.py").read_text()
     known = re.findall(r"^ +(\d{3}): \"(.+)\",$", source, re.MULTILINE)
     assert len(known) == 3
     for status, meaning in known:

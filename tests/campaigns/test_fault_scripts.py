@@ -97,7 +97,7 @@ PLANTED = {
     ),
     551: mutant(
         "the rest of another package",
-        "ota/transport/fetch.py",
+        "ota/fetch.py",
         "    if response.etag != download.etag:\n",
         "    if False:\n",
     ),

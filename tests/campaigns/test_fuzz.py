@@ -20,7 +20,7 @@ from host_sim.node import flash
 from tests.mutants import Mutant
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fuzzing.md"
-READER, INFLATE, HTTPS = "ota/tarfile_lite.py", "ota/package/inflate.py", "ota/transport/https.py"
+READER, INFLATE, HTTPS = "ota/tarfile_lite.py", "ota/package/inflate.py", "ota/https.py"
 VETTING, REQUEST = "ota/package/vetting.py", "ota/request.py"
 
 # Of each target, how many ways to end a run of some thousand cases has to meet: if the mutations
@@ -125,7 +125,7 @@ FAULTS = [
             (
                 (
                     READER,
-                    'if not n:\n                raise _bad("ends inside a member")\n'
+                    'if not n:\n                raise bad("ends inside a member")\n'
                     "            left -= n",
                     "left -= n",
                 ),

@@ -245,9 +245,7 @@ def read(content, announced):
         request = ota.request.Request("fa8884d2", ".tar", announced)
         limits = ota.wire.Limits(1000, 1000)
         config = ota.config.complete(CONFIG)
-        body = ota.transport.download.Download(
-            config, request, limits, lambda url: Body(content), _count
-        )
+        body = ota.download.Download(config, request, limits, lambda url: Body(content), _count)
         reader = ota.tarfile_lite.TarReader(ota.package.archive.open_archive(body))
         while reader.next():
             got = b""

@@ -67,7 +67,7 @@ def test_no_module_of_the_agent_is_replaced_on_the_node(tmp_path: Path):
     flash.build(None, image)
     code = """
 import sys
-import ota, ota.agent, ota.transport.https, ota.package.inflate
+import ota, ota.agent, ota.https, ota.package.inflate
 import ota.install.staging, ota.recovery, ota.tarfile_lite
 for name in sys.modules:
     if name.startswith("ota"):

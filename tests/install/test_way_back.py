@@ -621,8 +621,8 @@ BROKEN: dict[str, tuple[Tree, Tree]] = {
         {"ota/install/staging.py": source("install/staging") + b"\n# better\n"},
     ),
     "an empty fetch": (
-        {"ota/transport/fetch.py": b""},
-        {"ota/transport/fetch.py": source("transport/fetch") + b"\n"},
+        {"ota/fetch.py": b""},
+        {"ota/fetch.py": source("fetch") + b"\n"},
     ),
     "a report without its function": (
         {

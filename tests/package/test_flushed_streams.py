@@ -234,8 +234,16 @@ def test_reading_allocates_nothing(tmp_path: Path, agent: Path):
 FAULTS = {
     "too little ahead": ("archive", "_ENOUGH = const(640)", "_ENOUGH = const(160)"),
     "rest lost": ("archive", "while end < left:", "while end < left - 1:"),
-    "filled up too late": ("archive", "end - _ENOUGH if self.source", "end if self.source"),
-    "what lay there earlier": ("inflate", "and ahead.fill() < 0:", "and ahead.fill() is None:"),
+    "filled up too late": (
+        "archive",
+        "end - _ENOUGH if self.source",
+        "end if self.source",
+    ),
+    "what lay there earlier": (
+        "inflate",
+        "and ahead.fill() < 0:",
+        "and ahead.fill() is None:",
+    ),
 }
 
 
@@ -243,7 +251,7 @@ FAULTS = {
 def test_a_fault_is_seen(tmp_path: Path, fault: str):
     module, old, new = FAULTS[fault]
     shutil.copytree(FIRMWARE / "ota", tmp_path / "broken" / "ota")
-    file = tmp_path / "broken" / "ota" / f"{module}.py"
+    file = tmp_path / "broken" / "ota/package" / f"{module}.py"
     source = file.read_text()
     assert source.count(old) == 1
     file.write_text(source.replace(old, new))

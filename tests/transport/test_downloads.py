@@ -464,7 +464,7 @@ def test_attempts_that_a_watchdog_ends_are_counted(make_site: MakeSite):
 
 LITTLE_MEMORY = b"""
 import gc
-import ota.agent, ota.cycle, ota.transport.download, ota.transport.https
+import ota.agent, ota.cycle, ota.download, ota.https
 import ota.package.inflate, ota.install.staging
 gc.collect()
 hold = []

@@ -26,12 +26,13 @@ HELLO = LENGTH_5 + b"\r\nhello"
 FETCH = """
 import gc
 from ota.errors import OtaError
-from ota.transport.https import get
+from ota.download import Response
+from ota.https import get
 from ota.wire import Limits
 url, ca = %s
 gc.collect()
 try:
-    response = get(url, ca, Limits(3000, 60000))
+    response = get(Response, url, ca, Limits(3000, 60000))
     body = b""
     buffer = bytearray(512)
     while True:

@@ -23,7 +23,7 @@ def version() -> str:
 
 
 def modules() -> list[str]:
-    """Names of the agent's modules in its folder, such as ``transport/https``, without suffix."""
+    """Names of the agent's modules in its folder, such as ``install/journal``, without suffix."""
     agent = FIRMWARE / "ota"
     return sorted(
         path.relative_to(agent).with_suffix("").as_posix() for path in agent.rglob("*.py")

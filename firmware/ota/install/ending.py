@@ -49,7 +49,7 @@ def end_trial(agent, wrong):
 
         wrong = try_anchors(agent.config, agent.limits)
         del try_anchors
-        drop("install.rehearsal", "trust", "package", "transport")
+        drop("install.rehearsal", "trust", "package", "https")
     if wrong:
         if transaction.give_up("rolled back: can not update again, " + wrong):
             agent.progress("failed", wrong)

@@ -134,7 +134,7 @@ class Package:
         if self._tls:
             # All that a connection needs, and what takes memory of the chip's own.
             try:
-                from ..transport.https import get
+                from ..https import get
                 from ..trust import trust
                 from ..wire import Wire
 
@@ -147,7 +147,7 @@ class Package:
                 wire, server_hostname="localhost", do_handshake_on_connect=False
             )
             del context, get, trust
-            drop("transport.https", "trust")  # as fetch.py does
+            drop("https", "trust")  # as fetch.py does
         return self
 
     def readinto(self, buffer, n):
@@ -224,7 +224,7 @@ def try_anchors(config, limits):
         touched = touched or line[4] in anchors
     if not touched:
         return None
-    from ..transport.https import address
+    from ..https import address
     from ..trust import trust
     from ..wire import Wire
 

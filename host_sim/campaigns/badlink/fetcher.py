@@ -28,7 +28,7 @@ import hashlib
 import json
 import socket
 from ota.package.archive import open_archive
-from ota.transport.download import Download
+from ota.download import Download
 from ota.errors import OtaError
 from ota.request import Request
 from ota.tarfile_lite import TarReader

@@ -367,7 +367,7 @@ def _long() -> Scenario:
         old,
         signing.sign(package, 1, 7, deleted),
         config={"keys": ["/ota.key1"], "require_signature": True, "trial_deadline_s": 60},
-        blocks=128,
+        blocks=130,
         end="old",
         reports=("1", "2"),
         reason="rolled back: 3 boots",
@@ -438,7 +438,7 @@ def scenarios(
             "flash nearly full",
             v1 | ballast,
             v2 | {"ballast2.bin": random.Random(2).randbytes(9000)},
-            blocks=80,
+            blocks=82,
         ),
         Scenario(
             "foreign",

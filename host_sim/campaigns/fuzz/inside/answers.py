@@ -1,9 +1,9 @@
 # ruff: noqa: UP031 - MicroPython, as on the node
 """HTTP answers, mutated, sound and broken off, given to the agent by a connection of our own."""
 
-import ota.transport.download as download
-import ota.transport.fetch as fetch
-import ota.transport.https as https
+import ota.download as download
+import ota.fetch as fetch
+import ota.https as https
 import ota.trust as trust
 from ota.request import Request
 from ota.wire import Limits
@@ -149,7 +149,7 @@ def _trust(ca, reason):
 
 
 def _get(wires, chance):
-    response = https.get(_URL, "/ca.der", _limits)
+    response = https.get(download.Response, _URL, "/ca.der", _limits)
     length = response.length  # the agent looks at it now, before any trailers
     total = 0
     try:

@@ -1,11 +1,11 @@
 # ruff: noqa: UP031 - MicroPython, as on the node
 """Reading an archive as the agent does, and watching it."""
 
+from ota.download import Download
 from ota.errors import Refused
 from ota.package.archive import open_archive
 from ota.request import Request
 from ota.tarfile_lite import TarReader
-from ota.transport.download import Download
 from rules import Source, Violation, vetted
 
 _CONFIG = {"server": "h", "device_id": "d", "device_key": "k", "control_channel": "c"}

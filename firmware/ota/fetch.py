@@ -8,8 +8,8 @@ import time
 
 from micropython import const
 
-from .. import drop
-from ..errors import Refused, Transient, name_of
+from . import drop
+from .errors import Refused, Transient, name_of
 
 _REASON = const("can not download")
 # How often a new connection may bring nothing before this wake gives up.
@@ -93,7 +93,7 @@ def _ask(download):
             return get(download.answer, url, ca, limits, least, start, etag)
         finally:
             del get
-            drop("transport.https", "trust")  # the body needs neither
+            drop("https", "trust")  # the body needs neither
     except (Refused, Transient, MemoryError):
         raise
     except Exception as error:  # a foreign transport's; its text may quote the URL

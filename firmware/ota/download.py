@@ -8,8 +8,8 @@ lost is taken up again where it ended, below everything that unpacks: what is ab
 
 from micropython import const
 
-from .. import drop
-from ..errors import Refused, Transient, name_of
+from . import drop
+from .errors import Refused, Transient, name_of
 
 _REASON = const("can not download")
 _LONGEST_LINE = const(1024)
@@ -93,7 +93,7 @@ class Download:
             raise
         finally:
             del fetch
-            drop("transport.fetch")
+            drop("fetch")
 
 
 class Response:

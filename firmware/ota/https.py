@@ -5,8 +5,8 @@ The URL holds the device key: it appears in the request line and nowhere else.
 
 from micropython import const
 
-from ..errors import Refused, Transient, name_of
-from ..wire import Wire
+from .errors import Refused, Transient, name_of
+from .wire import Wire
 
 _LONGEST_LINE = const(1024)
 # Presigned addresses have 1.7 KB and more. "Location: " stands in front, and CR behind.
@@ -39,7 +39,7 @@ def get(answer, url, ca, limits, least=0, start=0, etag=b""):
         buffer = bytearray(_LONGEST_LOCATION)
     except MemoryError:
         buffer = bytearray(_LONGEST_LINE)  # while staging: most servers do not redirect
-    from ..trust import trust
+    from .trust import trust
 
     context = trust(ca, _REASON)
     end = len(url)
