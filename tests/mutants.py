@@ -61,7 +61,8 @@ ENDING, ADMISSION, TRANSACTION = (
     "ota/install/transaction.py",
 )
 BOOT, CYCLE, JOURNAL = "boot.py", "ota/cycle.py", "ota/install/journal.py"
-REPORT, KEPT, ANCHORS = (
+REPORT, KEPT = "ota/install/report.py", "ota/install/kept.py"
+ANCHORS = "ota/install/rehearsal.py"
     "ota/install/report.py",
     "ota/install/report.py",
     "ota/install/rehearsal.py",

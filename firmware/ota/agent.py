@@ -212,6 +212,7 @@ class Agent:
 
             return run(self)
         except Exception as error:
+            run = None  # its code may be in the way of what tells the platform
             return self._trouble(error)
 
     def _trouble(self, error):

@@ -101,9 +101,9 @@ def _run(agent):
 
 
 def _has_ended(agent, pending):
-    """What report.has_ended() says; the clear is tried once in a wake, or in an hour."""
+    """What kept.has_ended() says; the clear is tried once in a wake, or in an hour."""
     global _cleared_at
-    from .install.report import has_ended
+    from .install.kept import has_ended
 
     now = time.ticks_ms()
     try_clear = _cleared_at is None or time.ticks_diff(now, _cleared_at) > _HOUR_MS

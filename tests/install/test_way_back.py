@@ -653,8 +653,8 @@ BROKEN: dict[str, tuple[Tree, Tree]] = {
     # No update of a node at a broker that clears as it should needs it. Where it does, it would be
     # the last one.
     "kept raises": (
-        {"ota/install/report.py": b"raise ValueError\n" + source("install/report")},
-        {"ota/install/report.py": source("install/report") + b"\n"},
+        {"ota/install/kept.py": b"raise ValueError\n" + source("install/kept")},
+        {"ota/install/kept.py": source("install/kept") + b"\n"},
     ),
     # The package that brings it is no .tar.gz, and the next one is.
     "inflate raises": (

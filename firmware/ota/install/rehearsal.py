@@ -44,7 +44,7 @@ _PHASES = const(
         " install.transaction:reset_after_flash_error",
         "install.trouble:outcome_of install.trouble:end_attempt",
         # Where a request stands on flash each contact begins with it, and broken would end there.
-        "install.report:put_back install.report:has_ended",
+        "install.report:put_back install.kept:has_ended",
     )
 )
 

@@ -5,6 +5,7 @@ import time
 
 from micropython import const
 
+from .. import drop
 from ..errors import OtaError, Refused, Transient, name_of
 
 _STATE = const("/.ota/state")
@@ -60,6 +61,8 @@ def _on_trial(agent, wrong):
 
 
 def _out_of_memory(agent):
+    # If not, there may be no room for what tells the platform.
+    drop("cycle", "package", "download", "fetch", "https", "tarfile_lite")
     request = agent.control and agent.control.request
     outcome = agent.later("out of memory")
     if request:
