@@ -509,6 +509,44 @@ MUTANTS = [
         ((BOOT, '(".frozen",), ("/.ota",), _path:', '("/.ota",), _path:'),),
         uncut=True,
     ),
+    Mutant(
+        "first trial not known",
+        "a trial that the old agent has opened is nobody's, and is never confirmed",
+        "layout",
+        (
+            (
+                TRANSACTION,
+                ' if len(fields) == 10 and fields[:2] == ["1", "trial"] else None',
+                " and None",
+            ),
+        ),
+        uncut=True,
+    ),
+    Mutant(
+        "first floor not moved",
+        "the number of a package that the old agent has staged is litter after the confirm",
+        "layout-signed",
+        (
+            (
+                TRANSACTION,
+                "    # Of the first version it is there already.\n    done(os.rename, _SEQUENCE",
+                "    if number is not None:\n        done(os.rename, _SEQUENCE",
+            ),
+        ),
+        uncut=True,
+    ),
+    Mutant(
+        "first report not read",
+        "a report that the old agent still owes has no check sum, and is taken for damaged",
+        "layout",
+        ((TRANSACTION, 'if text[:2] == "1 " and text.count(" ") == 1:', "if False:"),),
+    ),
+    Mutant(
+        "boot.py runs itself",
+        "today's boot.py as /boot_user.py takes itself for the first code at power-up",
+        "layout",
+        ((BOOT, '_own = "_trial" not in globals()', "_own = True"),),
+    ),
 ]
 
 
