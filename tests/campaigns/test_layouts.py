@@ -158,6 +158,16 @@ def test_an_old_agent_as_it_was_is_rolled_back(examiner: Examiner, release: Path
     assert wrong == []
 
 
+def test_a_boot_py_of_the_old_agent_is_refused(examiner: Examiner, release: Path):
+    good = examiner.bench.scenarios["layout-back"]
+    package = good.package | {"boot.py": (release / "boot.py").read_bytes()}
+    reason = "can not apply: /boot.py would start itself"
+    scenario = replace(
+        good, name="with boot.py", package=package, end="old", reports=("2",), reason=reason
+    )
+    assert uncut(examiner, scenario)[1] == []
+
+
 def test_an_old_agent_without_its_check_sum_is_the_last_one(examiner: Examiner, release: Path):
     """Why way_back() ends the old recovery in its CRC-32: see there."""
     good = examiner.bench.scenarios["layout-again"]
