@@ -63,10 +63,6 @@ ENDING, ADMISSION, TRANSACTION = (
 BOOT, CYCLE, JOURNAL = "boot.py", "ota/cycle.py", "ota/install/journal.py"
 REPORT, KEPT = "ota/install/report.py", "ota/install/kept.py"
 ANCHORS = "ota/install/rehearsal.py"
-    "ota/install/report.py",
-    "ota/install/report.py",
-    "ota/install/rehearsal.py",
-)
 
 _BEGIN_TRIAL = '    write_state("trial", 0)\n\n\ndef roll_back'
 # The next boot would even survive some faults with the copy that is left at the commit.
@@ -510,6 +506,44 @@ MUTANTS = [
         ((BOOT, '(".frozen",), ("/.ota",), _path:', '("/.ota",), _path:'),),
         uncut=True,
     ),
+    Mutant(
+        "first trial not known",
+        "a trial that the old agent has opened is nobody's, and is never confirmed",
+        "layout",
+        (
+            (
+                TRANSACTION,
+                ' if len(fields) == 10 and fields[:2] == ["1", "trial"] else None',
+                " and None",
+            ),
+        ),
+        uncut=True,
+    ),
+    Mutant(
+        "first floor not moved",
+        "the number of a package that the old agent has staged is litter after the confirm",
+        "layout-signed",
+        (
+            (
+                TRANSACTION,
+                "    # Of the first version it is there already.\n    done(os.rename, _SEQUENCE",
+                "    if number is not None:\n        done(os.rename, _SEQUENCE",
+            ),
+        ),
+        uncut=True,
+    ),
+    Mutant(
+        "first report not read",
+        "a report that the old agent still owes has no check sum, and is taken for damaged",
+        "layout",
+        ((TRANSACTION, 'if text[:2] == "1 " and text.count(" ") == 1:', "if False:"),),
+    ),
+    Mutant(
+        "boot.py runs itself",
+        "today's boot.py as /boot_user.py takes itself for the first code at power-up",
+        "layout",
+        ((BOOT, '_own = "_trial" not in globals()', "_own = True"),),
+    ),
 ]
 
 
@@ -550,7 +584,7 @@ ORDER_MUTANTS = [
     _order_mutant(
         "older over newer",
         "what was wiped is put back over what has been asked for since",
-        KEPT,
+        REPORT,
         "if not wiped or control.pending():",
         "if not wiped:",
     ),

@@ -13,12 +13,14 @@ from host_sim.campaigns.powercut import keys
 from host_sim.campaigns.powercut.bench import Bench, Cut, distinct_reports
 from host_sim.campaigns.powercut.campaign import Examiner
 from host_sim.campaigns.powercut.judge import Judge
+from host_sim.campaigns.powercut.layouts import PREFIX
 from host_sim.campaigns.powercut.platform import State
 from host_sim.campaigns.powercut.scenarios import FROZEN
 from host_sim.errors import SimError
 from host_sim.node import flash
 from host_sim.node.flash_rules import TORN_KINDS
 from tests.mutants import MUTANTS, Mutant
+from tests.releases import need_release
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "power-cuts.md"
 SCENARIOS = (
@@ -202,8 +204,8 @@ def first_kill(mutant: Mutant, folder: Path) -> str | None:
     """How the mutant's scenario catches it: "uncut", the replay id of a case, or not at all."""
     if mutant.case:
         return replay(mutant.cases, mutant.plant(folder)) or None
-    frozen = mutant.scenario.endswith(FROZEN)
-    with Bench(mutant.plant(folder), frozen=frozen) as bench:
+    frozen, layouts = mutant.scenario.endswith(FROZEN), mutant.scenario.startswith(PREFIX)
+    with Bench(mutant.plant(folder), frozen=frozen, layouts=layouts) as bench:
         examiner = Examiner(bench)
         scenario = bench.scenarios[mutant.scenario]
         start, _ = bench.flashed(scenario)
@@ -226,6 +228,8 @@ def first_kill(mutant: Mutant, folder: Path) -> str | None:
     [pytest.param(m, id=m.name, marks=[pytest.mark.slow] if m.slow else []) for m in MUTANTS],
 )
 def test_each_planted_fault_is_caught(mutant: Mutant, tmp_path: Path):
+    if mutant.scenario.startswith(PREFIX):
+        need_release()
     kill = first_kill(mutant, tmp_path)
     assert kill is not None
     assert (kill == "uncut") == mutant.uncut
@@ -241,7 +245,7 @@ def test_the_cases_of_faults_go_well_without_them():
 
 def test_the_kill_table_is_the_list_of_faults():
     rows = re.findall(
-        r"^\| (.+?) \| (.+?) \| `([\w+]+)`, (uncut|a cut|`\S+`) \|$",
+        r"^\| (.+?) \| (.+?) \| `([\w+-]+)`, (uncut|a cut|`\S+`) \|$",
         DOCUMENT.read_text(),
         re.MULTILINE,
     )

@@ -165,6 +165,20 @@ def test_one_of_another_release_runs_behind_ours_and_not_behind_itself(make_site
     assert site.flash_files()["/boot_user.py"] == later
 
 
+def test_one_of_an_earlier_release_would_run_itself(make_site: MakeSite):
+    """That went well on trial, and left a node at the REPL for ever after the confirm."""
+    site = make_site()
+    earlier = OURS.replace(FIRST, FIRST + b"_release = 0\n")
+    earlier = earlier.replace(b"_own and execfile", b"execfile")
+    assert earlier.count(b"        execfile(") == 1
+    fuid = site.ask(sample.tar({"boot.py": earlier, "main.py": sample.main_py(2)}), "p.tar")
+    run = site.run(wakes=2)
+    assert "version 1 runs" in run.output, run.output
+    reason = "can not apply: /boot.py would start itself"
+    assert site.reports() == [{"e": 2, "i": fuid, "m": reason}]
+    assert site.flash_files() == site.files
+
+
 def test_a_folder_where_another_boot_py_would_go_is_no_failure_of_flash(make_site: MakeSite):
     """Refused at once: an error of flash would have been tried in each of max_attempts wakes."""
     site = make_site(extra={"boot_user.py/x.txt": b"x"})

@@ -16,6 +16,7 @@ from ..package.vetting import (
     check_runs,
     clean_path,
     on_boot_path,
+    starts_itself,
     starts_recovery,
 )
 from .journal import Places, found
@@ -154,6 +155,8 @@ class Staging:
         if path == "/boot.py" and not starts_recovery(new):
             # Today's packages bring a boot.py that knows nothing of recovery. It must not take its
             # place at the front, so our boot.py stays and runs theirs last.
+            if starts_itself(new):
+                raise Refused("can not apply", "/boot.py would start itself")
             path = "/boot_user.py"
             check_path(path, self._protected)
             old = found(path)

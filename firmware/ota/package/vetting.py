@@ -116,6 +116,18 @@ def starts_recovery(new):
                 return True
 
 
+def starts_itself(new):
+    """True when this boot.py would run itself as /boot_user.py: one of ours of an earlier release.
+
+    On trial that may end well, and in the boot after the confirm no main.py runs.
+    """
+    with open(new, "rb") as file:
+        for line in file:
+            if line.strip().startswith(b'execfile("/boot_user.py")'):
+                return True
+    return False
+
+
 def _code(file):
     """The next line of code. Empty at the end, and where a line is not what it seems to be.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from host_sim import ctrl_c
 from host_sim.campaigns.powercut.judge import Judge
+from host_sim.campaigns.powercut.layouts import layouts
 from host_sim.campaigns.powercut.platform import Platform, State
 from host_sim.campaigns.powercut.scenarios import FUID, Scenario, scenarios
 from host_sim.errors import SimError
@@ -63,12 +64,15 @@ class Bench:
     """A context manager that owns a platform, a folder and one node.
 
     Scenarios are flashed once; every case begins from a copy. `frozen`: the agent is in the node's
-    firmware.
+    firmware. `layouts`: the scenarios of layouts.py, for which an old release is needed.
     """
 
-    def __init__(self, firmware: Path | None = None, frozen: bool = False) -> None:
+    def __init__(
+        self, firmware: Path | None = None, frozen: bool = False, layouts: bool = False
+    ) -> None:
         self._firmware = firmware or FIRMWARE
         self._is_frozen = frozen
+        self._layouts = layouts
 
     def __enter__(self) -> Bench:
         with contextlib.ExitStack() as stack:
@@ -76,7 +80,10 @@ class Bench:
             scratch = tempfile.TemporaryDirectory(dir=ctrl_c.memory())
             self._folder = Path(stack.enter_context(scratch))
             self.platform = stack.enter_context(Platform())
-            self.scenarios = scenarios(self._folder, self._firmware, self._is_frozen)
+            if self._layouts:
+                self.scenarios = layouts(self._folder, self._firmware)
+            else:
+                self.scenarios = scenarios(self._folder, self._firmware, self._is_frozen)
             frozen = self._folder / "frozen" if self._is_frozen else None
             if frozen:
                 freeze_agent(frozen, self._firmware)

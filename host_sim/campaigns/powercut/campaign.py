@@ -302,10 +302,10 @@ _examiner: Examiner | None = None
 _bench: Bench | None = None
 
 
-def _begin_worker(firmware: Path | None, frozen: bool) -> None:
+def _begin_worker(*bench: Any) -> None:
     global _examiner, _bench
     ctrl_c.ignore()
-    _bench = Bench(firmware, frozen).__enter__()
+    _bench = Bench(*bench).__enter__()
     _examiner = Examiner(_bench)
 
 
@@ -334,17 +334,20 @@ class Campaign:
     """
 
     def __init__(
-        self, jobs: int | None = None, firmware: Path | None = None, frozen: bool = False
+        self,
+        jobs: int | None = None,
+        firmware: Path | None = None,
+        frozen: bool = False,
+        layouts: bool = False,
     ) -> None:
         self._jobs = jobs or os.cpu_count() or 1
-        self._firmware = firmware
-        self._frozen = frozen
+        self._options = firmware, frozen, layouts
 
     def __enter__(self) -> Campaign:
-        self._bench = Bench(self._firmware, self._frozen).__enter__()
+        self._bench = Bench(*self._options).__enter__()
         self._dimensions = Dimensions(self._bench)
         self._pool = ProcessPoolExecutor(
-            self._jobs, initializer=_begin_worker, initargs=(self._firmware, self._frozen)
+            self._jobs, initializer=_begin_worker, initargs=self._options
         )
         self.scenarios = self._bench.scenarios
         return self

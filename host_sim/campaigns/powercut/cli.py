@@ -13,6 +13,7 @@ from host_sim.campaigns.powercut import keys
 from host_sim.campaigns.powercut.bench import Bench
 from host_sim.campaigns.powercut.campaign import Campaign, Examiner, Failure, Row
 from host_sim.campaigns.powercut.dimensions import DIMENSIONS, IN_FULL
+from host_sim.campaigns.powercut.layouts import PREFIX
 from host_sim.campaigns.powercut.scenarios import FROZEN
 from host_sim.errors import SimError
 from host_sim.node.flash_rules import TORN_KINDS
@@ -54,6 +55,9 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     which.add_argument("--scenario", metavar="S", help="one scenario only (default: all)")
     which.add_argument("--list", action="store_true", help="list the scenarios")
     which.add_argument("--frozen", action="store_true", help="the agent is in the firmware")
+    which.add_argument(
+        "--layouts", action="store_true", help="updates from a flat agent to today's, and back"
+    )
     which.add_argument("--torn", metavar="KIND", default="all", help="one kind of cut, or all")
     which.add_argument("--sample", type=int, metavar="N", help="N random cases each, not all")
     which.add_argument("--seed", type=int, default=0, help="of the random cases")
@@ -71,7 +75,8 @@ def _command(arguments: argparse.Namespace) -> int:
         return _keys(terminal, arguments)
     if arguments.replay:
         frozen = arguments.replay.partition("/")[0].endswith(FROZEN)
-        with Bench(frozen=frozen) as bench:
+        layouts = arguments.replay.startswith(PREFIX)
+        with Bench(frozen=frozen, layouts=layouts) as bench:
             wrong = Examiner(bench).replay(arguments.replay)
         terminal.print("\n".join(wrong) or "nothing wrong", highlight=False)
         return 1 if wrong else 0
@@ -80,7 +85,8 @@ def _command(arguments: argparse.Namespace) -> int:
     kinds = TORN_KINDS if arguments.torn == "all" else (arguments.torn,)
     if arguments.frozen and arguments.scenario:
         arguments.scenario = arguments.scenario.removesuffix(FROZEN) + FROZEN
-    with Campaign(arguments.jobs, frozen=arguments.frozen) as campaign:
+    layouts = arguments.layouts or (arguments.scenario or "").startswith(PREFIX)
+    with Campaign(arguments.jobs, frozen=arguments.frozen, layouts=layouts) as campaign:
         if arguments.list:
             for name, scenario in campaign.scenarios.items():
                 terminal.print(f"{name:10} {scenario.what}", highlight=False)
