@@ -64,6 +64,8 @@ def test_all_scenarios_are_here(examiner: Examiner):
     assert tuple(examiner.bench.scenarios) == SCENARIOS
 
 
+@pytest.mark.check
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_sampled_cuts(examiner: Examiner, name: str):
     """Four places of each cycle; all of them is `make powercut`."""
@@ -75,6 +77,7 @@ def test_sampled_cuts(examiner: Examiner, name: str):
     assert tally.failures == []
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["one", "confirmed", "report"])
 def test_cuts_at_every_message(examiner: Examiner, name: str):
     tally = examiner.sweep_messages(name)
@@ -82,12 +85,14 @@ def test_cuts_at_every_message(examiner: Examiner, name: str):
     assert tally.failures == []
 
 
+@pytest.mark.slow
 def test_sampled_second_and_third_cuts(examiner: Examiner):
     for name, depth in (("one", 2), ("forty", 2), ("compiled", 3), ("boots", 2)):
         tally = examiner.sample(name, depth, 5, seed=1)
         assert tally.failures == []
 
 
+@pytest.mark.slow
 def test_nothing_is_written_after_an_error_while_staging(examiner: Examiner):
     """littlefs would program over what the failed operation has left."""
     ops = cycle(examiner, "gzip")
@@ -96,6 +101,7 @@ def test_nothing_is_written_after_an_error_while_staging(examiner: Examiner):
     assert tally.failures == []
 
 
+@pytest.mark.slow
 def test_a_replay_meets_the_same_flash(examiner: Examiner):
     """What the sweep works out from one probe is what a real cut of that kind leaves."""
     bench = examiner.bench
@@ -112,6 +118,7 @@ def test_a_replay_meets_the_same_flash(examiner: Examiner):
             examiner.replay(wrong)
 
 
+@pytest.mark.slow
 def test_no_number_of_cuts_in_a_row_is_too_many(examiner: Examiner):
     """60 boots of 5 operations each in the middle of a roll back, and of an install."""
     bench = examiner.bench
@@ -129,6 +136,7 @@ def test_no_number_of_cuts_in_a_row_is_too_many(examiner: Examiner):
         assert finished.after.state.reports and not finished.after.state.retained
 
 
+@pytest.mark.slow
 def test_a_storm_too_heavy_leaves_the_old_tree_running(examiner: Examiner):
     done, boots, wrong = examiner.storm("one", 30)
     assert (done, wrong) == (False, [])
@@ -221,6 +229,7 @@ def first_kill(mutant: Mutant, folder: Path) -> str | None:
     return None
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "mutant",
     [pytest.param(m, id=m.name, marks=[pytest.mark.slow] if m.slow else []) for m in MUTANTS],

@@ -30,6 +30,7 @@ def scenario_of(examiner: Examiner, name: str):
 # -- a sample of each dimension ------------------------------------------------------------------
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("dimension", DIMENSIONS)
 @pytest.mark.parametrize("name", ["few", "nested"])
 def test_sampled_mishaps(examiner: Examiner, name: str, dimension: str):
@@ -48,6 +49,7 @@ def test_sampled_mishaps_with_a_cut(examiner: Examiner):
     assert tally.failures == []
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     "case",
     [
