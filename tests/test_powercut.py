@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -256,3 +261,24 @@ def test_the_kill_table_is_the_list_of_faults():
     )
     assert rows == [(m.name, m.fault, m.scenario, m.caught_by) for m in MUTANTS]
     assert sum(not m.uncut for m in MUTANTS) >= 12
+
+
+def test_the_campaign_says_how_long_it_takes_and_where_it_was_stopped():
+    command = [sys.executable, "-m", "host_sim", "powercut", "--scenario", "one"]
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with running:
+        first = running.stdout.readline()
+        assert re.match(r"800 cuts, about \d+ (s|min) with \d+ cores?; N=60 ", first), first
+        time.sleep(0.5)
+        # As a terminal does it: the workers get it as well.
+        os.killpg(running.pid, signal.SIGINT)
+        rest = running.stdout.read()
+    last = r"\s*stopped: \d+ cases tried, 0 failures; 0 of 1 parts complete\n"
+    assert re.fullmatch(last, rest), rest
+    assert running.returncode == 130

@@ -62,10 +62,13 @@ class Bench:
     """A context manager that owns a platform, a folder and one node.
 
     Scenarios are flashed once; every case begins from a copy. `frozen`: the agent is in the node's
-    firmware.
+    firmware. `within`: the folder that its own is made in.
     """
 
-    def __init__(self, firmware: Path | None = None, frozen: bool = False) -> None:
+    def __init__(
+        self, firmware: Path | None = None, frozen: bool = False, within: Path | None = None
+    ) -> None:
+        self._within = within
         self._firmware = firmware or FIRMWARE
         self._is_frozen = frozen
 
@@ -73,15 +76,15 @@ class Bench:
         with contextlib.ExitStack() as stack:
             # In memory where there is such a place: a case writes half a megabyte.
             memory = Path("/dev/shm")
-            where = memory if memory.is_dir() else None
-            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
+            where = self._within or (memory if memory.is_dir() else None)
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=where)))
             self.platform = stack.enter_context(Platform())
-            self.scenarios = scenarios(self._folder, self._firmware, self._is_frozen)
-            frozen = self._folder / "frozen" if self._is_frozen else None
+            self.scenarios = scenarios(self.folder, self._firmware, self._is_frozen)
+            frozen = self.folder / "frozen" if self._is_frozen else None
             if frozen:
                 freeze_agent(frozen, self._firmware)
             self._flashed: dict[str, tuple[bytes, Judge]] = {}
-            image = self._folder / "node.img"
+            image = self.folder / "node.img"
             environ = {
                 "MQTT_PORT": str(self.platform.mqtt_port),
                 "PACKAGE_PORT": str(self.platform.package_port),
@@ -96,13 +99,13 @@ class Bench:
     def flashed(self, scenario: Scenario) -> tuple[Snapshot, Judge]:
         """The scenario before its first boot, with the request retained, and its judge."""
         if scenario.name not in self._flashed:
-            root = self._folder / "root"
+            root = self.folder / "root"
             scenario.build(self.node.image, root)
             shutil.rmtree(root)
             image = self.node.image.read_bytes()
-            old = Judge(image, {}, self._folder)
+            old = Judge(image, {}, self.folder)
             new = scenario.new_tree(old.files("old"))
-            self._flashed[scenario.name] = image, Judge(image, new, self._folder)
+            self._flashed[scenario.name] = image, Judge(image, new, self.folder)
         image, judge = self._flashed[scenario.name]
         return Snapshot(image, State(scenario.request)), judge
 

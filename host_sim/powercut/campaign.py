@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
 import os
 import random
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -32,6 +34,9 @@ CHUNK = 8
 TRIAL_CUTS = 3
 #: How flash fails without a cut; "ESP" is raised through littlefs, not returned to it.
 ERRORS = ("EIO", "ENOSPC", "ESP")
+#: What all cuts at one operation cost, and one random cut, in uncut cycles (measured).
+_CYCLES_PER_OPERATION = 10.0
+_CYCLES_PER_CUT = 2.5
 #: How many numbers of operations above the least are tried in a storm.
 STORM_MARGIN = 12
 
@@ -301,10 +306,24 @@ _examiner: Examiner | None = None
 _bench: Bench | None = None
 
 
-def _begin_worker(firmware: Path | None, frozen: bool) -> None:
+def _begin_worker(firmware: Path | None, frozen: bool, within: Path) -> None:
     global _examiner, _bench
-    _bench = Bench(firmware, frozen).__enter__()
+    leave_ctrl_c_to_the_parent()
+    _bench = Bench(firmware, frozen, within).__enter__()
     _examiner = Examiner(_bench)
+
+
+def leave_ctrl_c_to_the_parent() -> None:
+    """In a worker: a terminal sends Ctrl-C to it as well, and it would print a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def close_pool(pool: ProcessPoolExecutor, at_once: bool) -> None:
+    """End the workers; `at_once`: in the middle of what they do."""
+    if at_once:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
+    pool.shutdown(cancel_futures=True)
 
 
 def _work(method: str, *arguments: object) -> Any:
@@ -328,38 +347,56 @@ class Row:
 class Campaign:
     """A context manager that owns the worker processes.
 
-    `progress` is called with the share of the work that is done, 0 to 1.
+    `progress` is called with the share of the work that is done, 0 to 1. `tally` is what the last
+    part came to, or has come to so far.
     """
 
     def __init__(
         self, jobs: int | None = None, firmware: Path | None = None, frozen: bool = False
     ) -> None:
-        self._jobs = jobs or os.cpu_count() or 1
+        self.jobs = jobs or os.cpu_count() or 1
+        self.tally = Tally()
         self._firmware = firmware
         self._frozen = frozen
+        self._cycles: dict[str, tuple[int, float]] = {}
 
     def __enter__(self) -> Campaign:
         self._bench = Bench(self._firmware, self._frozen).__enter__()
         self._dimensions = Dimensions(self._bench)
         self._pool = ProcessPoolExecutor(
-            self._jobs, initializer=_begin_worker, initargs=(self._firmware, self._frozen)
+            self.jobs,
+            initializer=_begin_worker,
+            initargs=(self._firmware, self._frozen, self._bench.folder),
         )
         self.scenarios = self._bench.scenarios
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        close_pool(self._pool, at_once=kind is not None)
         self._bench.__exit__()
 
     def cycle(self, name: str) -> int:
         """How many operations a scenario's complete cycle has. Raises when it fails uncut."""
-        scenario = self.scenarios[name]
-        start, _ = self._bench.flashed(scenario)
-        result = self._bench.boot(scenario, start, scenario.wakes)
-        wrong = result.wrong + self._bench.judge_end(scenario, result, uncut=True)
-        if wrong:
-            raise SimError(f"{name} fails without a cut: {'; '.join(wrong)}")
-        return result.run.ops
+        if name not in self._cycles:
+            scenario = self.scenarios[name]
+            start, _ = self._bench.flashed(scenario)
+            begin = time.monotonic()
+            result = self._bench.boot(scenario, start, scenario.wakes)
+            seconds = time.monotonic() - begin
+            wrong = result.wrong + self._bench.judge_end(scenario, result, uncut=True)
+            if wrong:
+                raise SimError(f"{name} fails without a cut: {'; '.join(wrong)}")
+            self._cycles[name] = result.run.ops, seconds
+        return self._cycles[name][0]
+
+    def estimate(self, name: str, sample: int | None = None) -> tuple[int, float]:
+        """About how many single cuts of a scenario there are to try, and seconds that takes."""
+        operations = self.cycle(name)
+        seconds = self._cycles[name][1] / min(self.jobs, os.cpu_count() or 1)
+        if sample:
+            return sample, sample * _CYCLES_PER_CUT * seconds
+        cuts = operations * len(TORN_KINDS)
+        return cuts, operations * _CYCLES_PER_OPERATION * seconds
 
     def single(
         self,
@@ -508,7 +545,7 @@ class Campaign:
     ) -> Row:
         begin = time.monotonic()
         futures: list[Future] = [self._pool.submit(_work, *task) for task in tasks]
-        tally = Tally()
+        tally = self.tally = Tally()
         for done, future in enumerate(as_completed(futures), 1):
             tally.add(future.result())
             progress(done / len(futures))

@@ -24,7 +24,14 @@ from host_sim.flash_rules import TORN_KINDS
 from host_sim.node import Event
 from host_sim.node_keys import BOOT_PATH, KINDS, SOFT_RESET, instrument, instrument_agent
 from host_sim.powercut.bench import Bench, Cut, Result
-from host_sim.powercut.campaign import CHUNK, Failure, Row, Tally
+from host_sim.powercut.campaign import (
+    CHUNK,
+    Failure,
+    Row,
+    Tally,
+    close_pool,
+    leave_ctrl_c_to_the_parent,
+)
 from host_sim.powercut.scenarios import Scenario
 
 SCENARIOS = ("forty", "boots", "agent", "signed", "undeleted")
@@ -86,11 +93,11 @@ def _hooked(content: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def hooked_bench(firmware: Path = flash.FIRMWARE) -> Iterator[Bench]:
+def hooked_bench(firmware: Path = flash.FIRMWARE, within: Path | None = None) -> Iterator[Bench]:
     """A bench whose nodes have hooks."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=within) as scratch:
         copy = instrument_agent(Path(scratch) / "firmware", firmware)
-        with Bench(copy) as bench:
+        with Bench(copy, within=within) as bench:
             bench.node.hooks = True
             bench.scenarios = {name: hooked(bench.scenarios[name]) for name in SCENARIOS}
             yield bench
@@ -235,9 +242,10 @@ _examiner: KeyExaminer | None = None
 _stack = contextlib.ExitStack()
 
 
-def _begin_worker(firmware: Path) -> None:
+def _begin_worker(firmware: Path, within: Path) -> None:
     global _examiner
-    _examiner = KeyExaminer(_stack.enter_context(hooked_bench(firmware)))
+    leave_ctrl_c_to_the_parent()
+    _examiner = KeyExaminer(_stack.enter_context(hooked_bench(firmware, within)))
 
 
 def _sweep(name: str, keys: Sequence[Key], seed: int) -> Tally:
@@ -246,9 +254,10 @@ def _sweep(name: str, keys: Sequence[Key], seed: int) -> Tally:
 
 
 class KeyCampaign:
-    """A context manager that owns the worker processes."""
+    """A context manager that owns the worker processes. `tally`: as Campaign's."""
 
     def __init__(self, jobs: int | None = None, firmware: Path = flash.FIRMWARE) -> None:
+        self.tally = Tally()
         self._jobs = jobs or os.cpu_count() or 1
         self._firmware = firmware
 
@@ -256,13 +265,15 @@ class KeyCampaign:
         with contextlib.ExitStack() as stack:
             self.examiner = KeyExaminer(stack.enter_context(hooked_bench(self._firmware)))
             self._pool = ProcessPoolExecutor(
-                self._jobs, initializer=_begin_worker, initargs=(self._firmware,)
+                self._jobs,
+                initializer=_begin_worker,
+                initargs=(self._firmware, self.examiner.bench.folder),
             )
             self._open = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        close_pool(self._pool, at_once=kind is not None)
         self._open.close()
 
     def run(
@@ -279,7 +290,7 @@ class KeyCampaign:
             keys = random.Random(f"{name}:{seed}").sample(keys, min(sample, len(keys)))
         parts = [keys[at : at + CHUNK] for at in range(0, len(keys), CHUNK)]
         futures = [self._pool.submit(_sweep, name, part, seed) for part in parts]
-        tally = Tally()
+        tally = self.tally = Tally()
         for done, future in enumerate(as_completed(futures), 1):
             tally.add(future.result())
             progress(done / len(futures))
