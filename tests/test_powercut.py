@@ -234,7 +234,7 @@ def first_kill(mutant: Mutant, folder: Path) -> str | None:
     return None
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "mutant",
     [pytest.param(m, id=m.name, marks=[pytest.mark.slow] if m.slow else []) for m in MUTANTS],
@@ -245,6 +245,7 @@ def test_each_planted_fault_is_caught(mutant: Mutant, tmp_path: Path):
     assert (kill == "uncut") == mutant.uncut
 
 
+@pytest.mark.slow
 def test_the_cases_of_faults_go_well_without_them():
     cases = [case for mutant in MUTANTS for case in mutant.cases]
     keyed = [case for case in cases if keys.is_replay(case)]
