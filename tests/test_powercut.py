@@ -272,6 +272,8 @@ def test_the_campaign_says_how_long_it_takes_and_where_it_was_stopped():
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # In the background of a shell Ctrl-C is switched off, for all that it starts as well.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     with running:
         first = running.stdout.readline()

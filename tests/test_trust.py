@@ -358,6 +358,7 @@ def of_before(folder: Path) -> bytes:
     return (folder / "config.mpy").read_bytes()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("written", [False, True], ids=["nothing written", "false written"])
 def test_an_agent_of_before_is_updated(make_site: MakeSite, tmp_path: Path, written: bool):
     """Never the key in clear because nothing is written; what can not connect is rolled back."""
