@@ -5,14 +5,27 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow aedes brokers powercut obstacles mix keys badlink archives fuzz board provision \
-	deploy ca status undeploy dist package bench scripts orders lives fleet lint format lock clean
+.PHONY: help setup demo check test slow lint format \
+	powercut obstacles mix keys badlink archives fuzz scripts orders lives brokers fleet bench \
+	board provision deploy ca status undeploy package dist aedes lock clean
 
-help: ## list what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | \
-		awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
+##@ First look
 
-setup: $(READY) ## make the virtual environment with everything pinned
+help: ## list what can be made | 0 s
+	@awk -F ' *## *| *[|] *' ' \
+		/^##@/ { print (groups++ ? "\n" : "") substr($$0, 5) } \
+		/^[a-z]+:.* ## / { \
+			sub(/:.*/, "", $$1); name = "make " $$1; took = $$3; line = ""; \
+			count = split($$2 " ", words, " "); \
+			for (n = 1; n <= count; n++) { \
+				if (length(line words[n]) > 48) { show(); line = "" } \
+				line = line words[n] " " } \
+			show() } \
+		function show() { \
+			text = sprintf("  %-15s %-50s %s", name, line, took); name = took = ""; \
+			sub(/ +$$/, "", text); print text }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## the virtual environment, with everything pinned | 30 s
 
 $(READY): requirements.txt host_sim/node/stock.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -25,100 +38,111 @@ $(READY): requirements.txt host_sim/node/stock.py
 	@$(BIN)/python -m host_sim.node.stock
 	@touch $@
 
-demo: $(READY) ## live: v1 to v2, a power cut in an install, a broken v3 that comes back
+demo: $(READY) ## live: an update, a power cut, a broken version | 40 s
 	@$(BIN)/python -m host_sim demo
 
-test: $(READY) lint ## lint and all tests
+check: $(READY) lint ## lint, and a few tests of each capability | 1 min
+	@$(BIN)/python -m pytest -q -n 2 -m 'check and not slow' $$(grep -rl --include="*.py" pytest.mark.check tests)
+
+##@ Develop
+
+test: $(READY) lint ## lint, and all tests but the slow ones | 3 min
 	@$(BIN)/python -m pytest -q -n 4
 
-slow: $(READY) ## the tests that take too long for make test
+slow: $(READY) ## the tests that take too long for make test | minutes
 	@$(BIN)/python -m pytest -q -n 4 -m slow
 
-aedes: $(READY) ## install the broker aedes (npm, pinned) into the virtual environment, for its tests
-	@$(BIN)/python -m host_sim.console.aedes_broker
+lint: $(READY) ## look for what is not in the project's style | 1 s
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 
-brokers: $(READY) ## 200 requests on each broker, plain and with TLS (N=how many, C=nats or C=nats/tls for one)
-	@$(BIN)/python -m host_sim brokers $(if $(N),--requests $(N)) $(if $(C),--cell $(C))
+format: $(READY) ## put the code into the project's format | 1 s
+	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format .
 
-powercut: $(READY) ## cut the power at every flash operation (S=scenario, N=only so many of each)
+##@ Campaigns: N= takes fewer cases, Ctrl-C stops
+
+powercut: $(READY) ## cut the power at every flash operation (S=scenario, N=only so many of each) | 1 h
 	@$(BIN)/python -m host_sim powercut $(if $(S),--scenario $(S)) $(if $(N),--sample $(N))
 
-obstacles: $(READY) ## something in the way, a full flash, flipped bits, in each phase (N=so many of each, S=scenario)
+obstacles: $(READY) ## something in the way, a full flash, flipped bits, in each phase (N=so many of each, S=scenario) | 1 h
 	@$(BIN)/python -m host_sim powercut --obstacles --full --bits $(if $(N),--sample $(N)) \
 		$(if $(S),--scenario $(S))
 
-mix: $(READY) ## 5,000 random obstacles, full flashes and flipped bits, each with a power cut (N=how many)
+mix: $(READY) ## 5,000 random obstacles, full flashes and flipped bits, each with a power cut (N=how many) | 1 h
 	@$(BIN)/python -m host_sim powercut --mix $(or $(N),5000)
 
-keys: $(READY) ## Ctrl-C and soft resets at each statement of the boot path (N=so many, S=scenario)
+keys: $(READY) ## Ctrl-C and soft resets at each statement of the boot path (N=so many, S=scenario) | 1 h
 	@$(BIN)/python -m host_sim powercut --keys $(if $(N),--sample $(N)) $(if $(S),--scenario $(S))
 
-badlink: $(READY) ## cut and silence the link at every place (P=part, N=at most so many)
+badlink: $(READY) ## cut and silence the link at every place (P=part, N=at most so many) | 5 min
 	@$(BIN)/python -m host_sim badlink $(if $(P),--part $(P)) $(if $(N),--sample $(N))
 
-fuzz: $(READY) ## feed two million mutated inputs to the agent (N=how many)
-	@$(BIN)/python -m host_sim fuzz $(if $(N),--cases $(N))
-
-archives: $(READY) ## 20,000 generated archives, read by the device's reader and by CPython's tarfile
+archives: $(READY) ## 20,000 generated archives, read by the device's reader and by CPython's tarfile | minutes
 	@$(BIN)/python -m tests.package.archives $(if $(SEED),--seed $(SEED))
 
-board: $(READY) ## a virtual board for mpremote, on the port board.port ([IMG=board.img])
+fuzz: $(READY) ## feed two million mutated inputs to the agent (N=how many) | minutes
+	@$(BIN)/python -m host_sim fuzz $(if $(N),--cases $(N))
+
+scripts: $(READY) ## 500 random fault scripts, one rule for the end (N=how many, SEED=one of them) | minutes
+	@$(BIN)/python -m host_sim scripts $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
+
+orders: $(READY) ## 1,000 random scripts of cancel and replace, one rule for the end (N=how many, SEED=one) | minutes
+	@$(BIN)/python -m host_sim orders $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
+
+lives: $(READY) ## 2,000 random lives of a node, watched by a model (N=how many, SEED=one of them) | minutes
+	@$(BIN)/python -m host_sim lives $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
+
+brokers: $(READY) ## 200 requests on each broker, plain and with TLS (N=how many, C=nats or C=nats/tls for one) | minutes
+	@$(BIN)/python -m host_sim brokers $(if $(N),--requests $(N)) $(if $(C),--cell $(C))
+
+fleet: $(READY) ## 200 nodes at one console: asked at once, then without their broker (N=how many) | minutes
+	@$(BIN)/python -m host_sim fleet $(if $(N),--nodes $(N))
+
+bench: $(READY) ## measure flash, heap, code, wear and time, and write docs/benchmarks.md (P=part for one) | minutes
+	@$(BIN)/python -m host_sim bench --write $(P)
+
+##@ Nodes and packages
+
+board: $(READY) ## a virtual board for mpremote, on the port board.port ([IMG=board.img]) | to Ctrl-C
 	@$(BIN)/python -m host_sim board $(or $(IMG),board.img) --link board.port
 
 DEPLOY = $(BIN)/python -m tools.deploy
-provision: $(READY) ## write down who a node is ([ID= CHANNEL= SERVER= MQTT= TLS=0 FILE=], asks for the rest)
+provision: $(READY) ## write down who a node is ([ID= CHANNEL= SERVER= MQTT= TLS=0 FILE=], asks for the rest) | 1 s
 	@$(DEPLOY) provision $(if $(FILE),--file "$(FILE)") $(if $(ID),--id "$(ID)") \
 		$(if $(CHANNEL),--channel "$(CHANNEL)") $(if $(SERVER),--server "$(SERVER)") \
 		$(if $(MQTT),--mqtt "$(MQTT)") $(if $(TLS),--tls "$(TLS)")
 
-deploy: $(READY) ## put the agent on a board (PORT= [SRC=1 BOOT=keep or replace, TRIAL=keep, FILE=])
+deploy: $(READY) ## put the agent on a board (PORT= [SRC=1 BOOT=keep or replace, TRIAL=keep, FILE=]) | 10 s
 	@$(DEPLOY) deploy --port "$(PORT)" $(if $(SRC),--src) $(if $(BOOT),--boot "$(BOOT)") \
 		$(if $(TRIAL),--trial "$(TRIAL)") $(if $(FILE),--provision "$(FILE)")
 
-ca: $(READY) ## put trust anchors on a board (PORT= and HOST=server, CHAIN=file or CA=file)
+ca: $(READY) ## put trust anchors on a board (PORT= and HOST=server, CHAIN=file or CA=file) | 2 s
 	@$(DEPLOY) ca --port "$(PORT)" $(if $(HOST),--host "$(HOST)") \
 		$(if $(CHAIN),--chain "$(CHAIN)") $(if $(CA),--file "$(CA)")
 
-status: $(READY) ## what runs on a board (PORT= [STAY=1: do not reset it afterwards])
+status: $(READY) ## what runs on a board (PORT= [STAY=1: do not reset it afterwards]) | 2 s
 	@$(DEPLOY) status --port "$(PORT)" $(if $(STAY),--stay)
 
-undeploy: $(READY) ## take the agent and its configuration off a board (PORT=)
+undeploy: $(READY) ## take the agent and its configuration off a board (PORT=) | 2 s
 	@$(DEPLOY) undeploy --port "$(PORT)"
 
-dist: $(READY) ## dist/ with the compiled agent for mip, and package.json up to date
-	@$(DEPLOY) dist
-
-package: $(READY) ## make a package (SRC=folder OUT=file [GIT=A..B KEY=pem SEQUENCE=n TRY=img ARGS="…"])
+package: $(READY) ## make a package (SRC=folder OUT=file [GIT=A..B KEY=pem SEQUENCE=n TRY=img ARGS="…"]) | 2 s
 	@$(BIN)/python -m tools.package build "$(SRC)" --out "$(OUT)" $(if $(GIT),--git "$(GIT)") \
 		$(if $(KEY),--key "$(KEY)") $(if $(SEQUENCE),--sequence "$(SEQUENCE)") \
 		$(if $(TRY),--try "$(TRY)") $(ARGS)
 
-bench: $(READY) ## measure flash, heap, code, wear and time, and write docs/benchmarks.md (P=part for one)
-	@$(BIN)/python -m host_sim bench --write $(P)
+dist: $(READY) ## dist/ with the compiled agent for mip, and package.json up to date | 2 s
+	@$(DEPLOY) dist
 
-scripts: $(READY) ## 500 random fault scripts, one rule for the end (N=how many, SEED=one of them)
-	@$(BIN)/python -m host_sim scripts $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
+##@ Upkeep
 
-orders: $(READY) ## 1,000 random scripts of cancel and replace, one rule for the end (N=how many, SEED=one)
-	@$(BIN)/python -m host_sim orders $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
+aedes: $(READY) ## install the broker aedes (npm, pinned) into the virtual environment, for its tests | 10 s
+	@$(BIN)/python -m host_sim.console.aedes_broker
 
-lives: $(READY) ## 2,000 random lives of a node, watched by a model (N=how many, SEED=one of them)
-	@$(BIN)/python -m host_sim lives $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
-
-fleet: $(READY) ## 200 nodes at one console: asked at once, then without their broker (N=how many)
-	@$(BIN)/python -m host_sim fleet $(if $(N),--nodes $(N))
-
-lint: $(READY) ## look for what is not in the project's style
-	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
-
-format: $(READY) ## put the code into the project's format
-	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format .
-
-lock: $(READY) ## pin requirements.in, with all it pulls in, in requirements.txt
+lock: $(READY) ## pin requirements.in, with all it pulls in, in requirements.txt | 10 s
 	@$(BIN)/pip install -q --disable-pip-version-check uv
 	@$(BIN)/uv pip compile -q --universal --python-version 3.10 --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links requirements.in -o requirements.txt
 
-clean: ## remove what make made
+clean: ## remove what make made | 1 s
 	@rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

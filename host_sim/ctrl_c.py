@@ -33,6 +33,7 @@ _running = False
 _stopping = False
 _gentle: Callable[[], object] | None = None
 _stderr = 2
+_last_line = "stopped"
 
 
 def watch() -> None:
@@ -66,6 +67,12 @@ def gently(end: Callable[[], object]) -> None:
     global _gentle
     _gentle = end
     watch()
+
+
+def tell(line: str) -> None:
+    """What the one line says in place of `stopped`: how far a campaign came, say."""
+    global _last_line
+    _last_line = line
 
 
 def ignore() -> None:
@@ -144,7 +151,7 @@ def _end() -> NoReturn:
         sys.stdout.flush()
     _kill_children()
     _remove_folders()
-    os.write(_stderr, b"stopped\n")
+    os.write(_stderr, f"{_last_line}\n".encode())
     os._exit(EXIT_CODE)
 
 

@@ -28,8 +28,8 @@ def real_brokers() -> list[str]:
 
 
 def broker_params(names: list[str]) -> list:
-    """Brokers for `parametrize`, with what RabbitMQ's long start asks for."""
-    slow = (pytest.mark.xdist_group("rabbitmq"), pytest.mark.timeout(400))
+    """Brokers for `parametrize`, with what RabbitMQ's long start asks for: it is slow."""
+    slow = (pytest.mark.slow, pytest.mark.timeout(400))
     return [pytest.param(name, marks=slow if name == "rabbitmq" else ()) for name in names]
 
 

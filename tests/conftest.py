@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadGroupScheduling
 
 from host_sim.console import Console
 from host_sim.node.agent_code import compile_all
@@ -19,6 +20,37 @@ collect_ignore = ["device", "stand_ins"]
 
 MakeSite = Callable[..., WatchedSite]
 FIRMWARE = Path(__file__).parents[1] / "firmware"
+
+
+# Tests that share what takes long to start: one worker gets all with such a part in their id.
+# The marks of pytest-xdist 3.8 for this have no effect with pytest 9.2.
+TOGETHER = ("test_refused_with_its_reason_and_flash_as_it_was", "[rabbitmq")
+
+
+class _Together(LoadGroupScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return next((part for part in TOGETHER if part in nodeid), nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)  # xdist may be switched off
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadGroupScheduling:
+    """In place of the one that `--dist` names."""
+    return _Together(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test with `few(n)`, n of its cases stay fast, evenly chosen; the others are slow."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("few") and not item.get_closest_marker("slow"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for found in cases.values():
+        (count,) = found[0].get_closest_marker("few").args
+        fast = {number * len(found) // count for number in range(count)}
+        for at, item in enumerate(found):
+            if at not in fast:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -11,14 +11,13 @@ import ast
 import functools
 import io
 import re
-import tempfile
 import tokenize
 from collections import Counter
 from itertools import count
 from pathlib import Path
 
 from host_sim.errors import SimError
-from host_sim.node.process import compile_mpy
+from host_sim.node.process import compiled
 
 _CONST = re.compile(r"^from micropython import const(?=\r?$)")
 
@@ -35,12 +34,11 @@ def compile_agent(source: Path, target: Path, name: str) -> None:
 
     What boot.py runs has to be small: its tracebacks have no lines.
     """
-    with tempfile.TemporaryDirectory(prefix="agent-") as scratch:
-        short = Path(scratch) / source.name
-        short.write_bytes(shorten(source.read_bytes(), name))
-        # A node has the module's name in RAM anyway; a path would be one more.
-        level = 3 if name == "ota/recovery.py" else 0
-        compile_mpy(short, target, name.removesuffix(".py").replace("/", "."), level)
+    short = shorten(source.read_bytes(), name)
+    # A node has the module's name in RAM anyway; a path would be one more.
+    level = 3 if name == "ota/recovery.py" else 0
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(compiled(short, name.removesuffix(".py").replace("/", "."), level))
 
 
 @functools.lru_cache(maxsize=128)  # a campaign compiles the same agent for each of its nodes

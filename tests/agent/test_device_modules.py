@@ -15,6 +15,7 @@ DEVICE = ROOT / "tests" / "device"
 MODULES = sorted(DEVICE.glob("test_*.py"))
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
 def test_inside_micropython(module: Path, agent: Path):
     """Every test function of the module ran, and passed."""

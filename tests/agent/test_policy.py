@@ -71,6 +71,7 @@ REASONS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", REASONS)
 def test_refuse_is_final_and_tells_why(make_site: MakeSite, name: str):
     reason, told = REASONS[name]

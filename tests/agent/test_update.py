@@ -36,6 +36,7 @@ def test_the_sample_is_real_sized():
     assert any(name.endswith(".mpy") for name in OLD)
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("broker", available_brokers())
 @pytest.mark.parametrize("kind", BUILDERS)
@@ -183,6 +184,7 @@ def test_files_of_the_application_on_the_same_names_stay(make_site: MakeSite):
     assert site.flash_files() == site.files | on_flash(changed)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("name", "data"),
     [

@@ -170,6 +170,7 @@ PLANTED = [
 ]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
 def test_each_planted_fault_is_caught(planted: Planted, tmp_path: Path):
     firmware = Mutant(planted.name, planted.fault, "", planted.edits).plant(tmp_path)

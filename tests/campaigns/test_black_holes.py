@@ -34,6 +34,7 @@ def test_every_step_has_its_hole(holes: BlackHoles):
     assert set(holes.cases()) == {name + end for name in HOLES for end in ("", ".watchdog")}
 
 
+@pytest.mark.slow
 def test_the_node_sleeps_within_its_limits(holes: BlackHoles):
     """And finishes the update in the wakes after it."""
     cases = [name for name in HOLES if name not in LONG]

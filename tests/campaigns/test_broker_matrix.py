@@ -69,6 +69,7 @@ def test_how_much_each_node_does(options: str, expected: tuple[int, Plan]):
     assert _plan(build_parser().parse_args(["brokers", *options.split()])) == expected
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["mosquitto/plain", "amqtt/tls"])
 def test_a_broker_that_keeps_the_order(name: str):
     (cell,) = choose([name])
@@ -90,6 +91,7 @@ def slow_store(monkeypatch: pytest.MonkeyPatch, grace_ms: int) -> Result:
     return run_cell(Cell(need("aedes-500"), False), 1, Plan(0, 2, 0), config)
 
 
+@pytest.mark.slow
 def test_a_slow_store_and_a_node_that_waits(monkeypatch: pytest.MonkeyPatch):
     result = slow_store(monkeypatch, 3000)
     assert result.mishaps == []

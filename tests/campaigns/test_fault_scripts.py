@@ -29,6 +29,7 @@ def bench() -> Iterator[Bench]:
         yield bench
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("part", range(3))
 def test_old_or_new_and_one_end(bench: Bench, part: int):
     tally = Tally()
@@ -44,6 +45,7 @@ def test_a_seed_tells_all():
     assert [p.archive() for p in make(7).packages] == [p.archive() for p in make(7).packages]
 
 
+@pytest.mark.slow
 def test_scripts_have_everything_in_them():
     """Each kind of fault, each kind of package, within three hundred seeds."""
     scripts = [make(seed) for seed in range(300)]
@@ -104,6 +106,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("seed", PLANTED, ids=[m.name for m in PLANTED.values()])
 def test_a_planted_fault_is_caught(tmp_path: Path, seed: int):
     require_mosquitto()

@@ -19,6 +19,7 @@ from tests.brokers import require_mosquitto
 SMALL = Plan(nodes=6, cut_share=0.34, retry_s=1, down_s=0.5)
 
 
+@pytest.mark.slow
 def test_all_are_asked_at_once_and_all_lose_their_broker():
     require_mosquitto()
     told: list[str] = []
@@ -44,6 +45,7 @@ def test_all_are_asked_at_once_and_all_lose_their_broker():
     assert summary(result)[-1] == "all ended in one report and on the new tree"
 
 
+@pytest.mark.slow
 def test_a_node_that_never_comes_to_its_end_is_named(monkeypatch: pytest.MonkeyPatch):
     require_mosquitto()
     monkeypatch.setattr(campaign, "_PATIENCE_S", 2.5)
@@ -67,6 +69,7 @@ def test_members_differ_and_are_the_same_every_time():
 # -- what is told --------------------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("retry_s", "down_s"), [(20, 0), (20, 8), (20, 20), (5, 12)])
 def test_the_expected_rate_brings_everybody_back(retry_s: float, down_s: float):
     rate = expected_rate(200, retry_s, down_s, 64 * retry_s)

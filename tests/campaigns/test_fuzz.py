@@ -58,6 +58,7 @@ def fuzzer():
         yield shared
 
 
+@pytest.mark.slow
 def test_a_case_is_the_same_alone_and_among_others(fuzzer: Fuzzer):
     whole = fuzzer.part("sequences", 5, 0, 60)
     halves = fuzzer.part("sequences", 5, 0, 31)
@@ -200,6 +201,7 @@ FAULTS = [
 ]  # fmt: skip
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("mutant", "what"), FAULTS, ids=[m.name for m, _ in FAULTS])
 def test_each_planted_fault_is_found(mutant: Mutant, what: str, tmp_path: Path):
     """Within no more cases than the short run has of that target."""

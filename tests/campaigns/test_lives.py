@@ -27,6 +27,7 @@ def bench() -> Iterator[Bench]:
         yield bench
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("part", range(3))
 def test_each_moment_is_right(bench: Bench, part: int):
     tally = Tally()
@@ -223,6 +224,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("seed", PLANTED, ids=[m.name for m in PLANTED.values()])
 def test_a_planted_fault_is_caught(tmp_path: Path, seed: int):
     with Bench(PLANTED[seed].plant(tmp_path)) as bench:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +71,8 @@ def test_all_scenarios_are_here(examiner: Examiner):
     assert tuple(examiner.bench.scenarios) == SCENARIOS
 
 
+@pytest.mark.check
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_sampled_cuts(examiner: Examiner, name: str):
     """Four places of each cycle; all of them is `make powercut`."""
@@ -77,6 +84,7 @@ def test_sampled_cuts(examiner: Examiner, name: str):
     assert tally.failures == []
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["one", "confirmed", "report"])
 def test_cuts_at_every_message(examiner: Examiner, name: str):
     tally = examiner.sweep_messages(name)
@@ -84,12 +92,14 @@ def test_cuts_at_every_message(examiner: Examiner, name: str):
     assert tally.failures == []
 
 
+@pytest.mark.slow
 def test_sampled_second_and_third_cuts(examiner: Examiner):
     for name, depth in (("one", 2), ("forty", 2), ("compiled", 3), ("boots", 2)):
         tally = examiner.sample(name, depth, 5, seed=1)
         assert tally.failures == []
 
 
+@pytest.mark.slow
 def test_nothing_is_written_after_an_error_while_staging(examiner: Examiner):
     """littlefs would program over what the failed operation has left."""
     ops = cycle(examiner, "gzip")
@@ -98,6 +108,7 @@ def test_nothing_is_written_after_an_error_while_staging(examiner: Examiner):
     assert tally.failures == []
 
 
+@pytest.mark.slow
 def test_a_replay_meets_the_same_flash(examiner: Examiner):
     """What the sweep works out from one probe is what a real cut of that kind leaves."""
     bench = examiner.bench
@@ -114,6 +125,7 @@ def test_a_replay_meets_the_same_flash(examiner: Examiner):
             examiner.replay(wrong)
 
 
+@pytest.mark.slow
 def test_no_number_of_cuts_in_a_row_is_too_many(examiner: Examiner):
     """60 boots of 5 operations each in the middle of a roll back, and of an install."""
     bench = examiner.bench
@@ -131,6 +143,7 @@ def test_no_number_of_cuts_in_a_row_is_too_many(examiner: Examiner):
         assert finished.after.state.reports and not finished.after.state.retained
 
 
+@pytest.mark.slow
 def test_a_storm_too_heavy_leaves_the_old_tree_running(examiner: Examiner):
     done, boots, wrong = examiner.storm("one", 30)
     assert (done, wrong) == (False, [])
@@ -223,6 +236,7 @@ def first_kill(mutant: Mutant, folder: Path) -> str | None:
     return None
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "mutant",
     [pytest.param(m, id=m.name, marks=[pytest.mark.slow] if m.slow else []) for m in MUTANTS],
@@ -235,6 +249,7 @@ def test_each_planted_fault_is_caught(mutant: Mutant, tmp_path: Path):
     assert (kill == "uncut") == mutant.uncut
 
 
+@pytest.mark.slow
 def test_the_cases_of_faults_go_well_without_them():
     cases = [case for mutant in MUTANTS for case in mutant.cases]
     keyed = [case for case in cases if keys.is_replay(case)]
@@ -251,3 +266,26 @@ def test_the_kill_table_is_the_list_of_faults():
     )
     assert rows == [(m.name, m.fault, m.scenario, m.caught_by) for m in MUTANTS]
     assert sum(not m.uncut for m in MUTANTS) >= 12
+
+
+def test_the_campaign_says_how_long_it_takes_and_where_it_was_stopped():
+    command = [sys.executable, "-m", "host_sim", "powercut", "--scenario", "one"]
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # In the background of a shell Ctrl-C is switched off, for all that it starts as well.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    with running:
+        first = running.stdout.readline()
+        assert re.match(r"800 cuts, about \d+ (s|min) with \d+ cores?; N=60 ", first), first
+        time.sleep(0.5)
+        # As a terminal does it: the workers get it as well.
+        os.killpg(running.pid, signal.SIGINT)
+        rest = running.stdout.read()
+    last = r"[\s\S]*stopped: \d+ cases tried, 0 failures; 0 of 1 parts complete\n"
+    assert re.fullmatch(last, rest), rest
+    assert running.returncode == 130

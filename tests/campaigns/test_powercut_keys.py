@@ -23,6 +23,7 @@ def examiner() -> Iterator[KeyExaminer]:
         yield KeyExaminer(bench)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", keys.SCENARIOS)
 def test_sampled_keys(examiner: KeyExaminer, name: str):
     """Ten places of each cycle; all of them is `powercut --keys`."""
@@ -42,6 +43,7 @@ def late_in(examiner: KeyExaminer, name: str, kind: str) -> list[Key]:
     return [Key(int(hooks * share / 100), kind) for share in range(70, 95, 5)]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["boots", "undeleted"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_keys_while_boot_rolls_back(examiner: KeyExaminer, name: str, kind: str):

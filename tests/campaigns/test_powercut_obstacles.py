@@ -30,6 +30,7 @@ def scenario_of(examiner: Examiner, name: str):
 # -- a sample of each dimension ------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("dimension", DIMENSIONS)
 @pytest.mark.parametrize("name", ["few", "nested"])
 def test_sampled_mishaps(examiner: Examiner, name: str, dimension: str):
@@ -42,12 +43,14 @@ def test_sampled_mishaps(examiner: Examiner, name: str, dimension: str):
     assert tally.failures == []
 
 
+@pytest.mark.few(1)
 def test_sampled_mishaps_with_a_cut(examiner: Examiner):
     tally = examiner.mix(scenario_of(examiner, "few").name, list(DIMENSIONS), 8, seed=1)
     assert tally.cuts == 8
     assert tally.failures == []
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "case",
     [

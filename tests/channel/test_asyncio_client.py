@@ -101,6 +101,7 @@ def asyncio_site(make_site: MakeSite, queue: int = 8, **options) -> WatchedSite:
     return make_site({"main.py": source(1, queue)} | LIBRARY, **options)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("queue", [8, 0], ids=["queue", "callback"])
 @pytest.mark.parametrize("broker", available_brokers())
 def test_the_loop_runs_on_during_an_update(make_site: MakeSite, broker: str, queue: int):
@@ -168,6 +169,7 @@ def test_begin_leaves_the_bridge_as_it_was(make_site: MakeSite):
     assert "check: later the application's policy None" in run.output
 
 
+@pytest.mark.slow
 def test_how_long_the_loop_stands(make_site: MakeSite):
     """No longer than a silent network is waited for, and hardly so while bytes come."""
     site = asyncio_site(make_site, config={"timeout_s": 2, "max_attempts": 1})
@@ -185,6 +187,7 @@ def test_how_long_the_loop_stands(make_site: MakeSite):
         assert "still here: True" in run.output
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("step", ["request", "download", "failed", "clear"])
 def test_a_broker_that_drops_the_client(make_site: MakeSite, step: str):
     """It connects anew by itself; the request ends once, and nothing hangs."""

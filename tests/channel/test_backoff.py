@@ -78,6 +78,7 @@ def test_it_stops_counting_at_the_end_of_its_byte(make_site: MakeSite):
     assert stored(site.node.rtc_memory) == kept(255)
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     "theirs",
     [
@@ -123,6 +124,7 @@ print("longest:", max([pause_ms(1) for _ in range(200)]))
     assert run.ops == 0
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("ours", "count"),
     [(b"", 0), (kept(0), 0), (kept(7), 7), (OLD_MARK + b"\7", 7), (OLD_MARK + b"\7abcd", 7)],
@@ -222,6 +224,7 @@ LONGEST_MS = (1 << 29) - 1
 FAIR = 62.0
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("base_s", [1, 60, 86400])
 def test_the_whole_pause_is_drawn_and_doubles_six_times(base_s: int):
     """Full jitter: every part of the window is as likely; after none and one failure alike."""

@@ -44,6 +44,7 @@ def test_every_boundary_and_every_seventh_byte_is_a_case(channel: ControlChannel
             assert f"{direction}.silence.{offset}" in cases
 
 
+@pytest.mark.few(1)
 def test_a_sample_of_them(channel: ControlChannel):
     cases = random.Random(channel.name).sample(channel.cases(), 14)
     result = run_part(channel, cases)
@@ -51,6 +52,7 @@ def test_a_sample_of_them(channel: ControlChannel):
     assert result.failures == []
 
 
+@pytest.mark.few(1)
 def test_the_judge_can_say_no(channel: ControlChannel):
     """A link that never comes back, a request that is not taken, a report too many."""
     with contextlib.ExitStack() as stack:
@@ -136,6 +138,7 @@ def test_a_failure_waits_for_the_broker(make_site: MakeSite, broker: str):
     assert site.flash_files() == site.files
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("broker", available_brokers())
 def test_an_install_waits_for_the_broker(make_site: MakeSite, broker: str):
     """The new version runs on trial all the while, and is neither trusted nor rolled back."""

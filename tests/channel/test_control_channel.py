@@ -59,6 +59,7 @@ def test_a_wrong_key_is_refused_by_the_broker(make_site: MakeSite, broker: str):
     assert run.exit_code == 0
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("certificate", "reason"),
     [
@@ -119,6 +120,7 @@ ANSWERS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("close", [True, False], ids=["closed", "silent"])
 @pytest.mark.parametrize("name", ANSWERS)
 def test_a_broken_broker_ends_the_check_in_time(make_site: MakeSite, name: str, close: bool):
@@ -180,6 +182,7 @@ def test_a_keepalive_of_nothing_switches_it_off(make_site: MakeSite, broker: str
     assert "check: idle" in run.output
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("broker", available_brokers())
 def test_a_request_that_comes_during_a_slow_download_takes_its_place(
     make_site: MakeSite, broker: str

@@ -55,6 +55,7 @@ def own_files(site: WatchedSite) -> dict[str, bytes]:
     return {p: c for p, c in site.flash_files().items() if p.startswith("/.ota/")}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_good_update(make_site: MakeSite, broker: Broker, refusal: str):
     """One download, one report, and it stays, however long the broker keeps the request."""
@@ -85,6 +86,7 @@ def test_a_good_update(make_site: MakeSite, broker: Broker, refusal: str):
     assert broker.retained == b""
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_another_request_comes_in_its_place(make_site: MakeSite, broker: Broker, refusal: str):
     """The one that ended is forgotten; the same file id is then a new request."""
@@ -103,6 +105,7 @@ def test_another_request_comes_in_its_place(make_site: MakeSite, broker: Broker,
     assert broker.retained == b""
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_refusal_of_the_node(make_site: MakeSite, broker: Broker, refusal: str):
     """A damaged package: fetched once, told once."""
@@ -117,6 +120,7 @@ def test_a_refusal_of_the_node(make_site: MakeSite, broker: Broker, refusal: str
     assert site.flash_files().keys() - site.files.keys() == {"/.ota/done"}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_request_that_makes_no_sense(make_site: MakeSite, broker: Broker, refusal: str):
     """It has no file id, and is known by its reason; another one is told as well."""
@@ -131,6 +135,7 @@ def test_a_request_that_makes_no_sense(make_site: MakeSite, broker: Broker, refu
     assert told(broker)[1:] == [(2, "", "bad request: not a SenML pack")]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_node_that_stays(make_site: MakeSite, broker: Broker, refusal: str):
     """serve(): it tries once, stays, and takes what comes next."""
@@ -193,6 +198,7 @@ def test_rolled_back_and_kept(make_site: MakeSite, broker: Broker):
     assert run.output.count("check: idle") == 2
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_report_after_the_confirm(make_site: MakeSite, broker: Broker, refusal: str):
     site = at(broker, make_site, report="confirmed")
@@ -238,6 +244,7 @@ machine.deepsleep(60_000)
 """
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("copies", [1, 2])
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_a_request_that_a_clear_wipes(

@@ -189,6 +189,7 @@ class Talk(threading.Thread):
             self.confirmed.set()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("broker", "tls", "client", "filters"),
     [
@@ -454,6 +455,7 @@ machine.deepsleep(1000)
 """
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("kind", "step", "good"),
     [

@@ -86,6 +86,7 @@ def remember(site: WatchedSite, contacts: int, late_ms: int) -> None:
 # -- check() -------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("order", "late_ms"),
     [(order, 0) for order in ORDERS]
@@ -129,6 +130,7 @@ def test_a_request_that_comes_live_teaches_as_well(make_site: MakeSite):
     assert remembered(site) == (2, 0)  # both looks are contacts
 
 
+@pytest.mark.slow
 def test_what_is_known_outlives_sleep_and_not_power(make_site: MakeSite):
     """A request that comes late, three wakes that are short, and 10 s again after power-on."""
     with LateBroker("suback pong", 150) as broker:
@@ -179,6 +181,7 @@ def test_no_wait_is_longer_than_the_limits(make_site: MakeSite):
         assert 1000 <= took < 3000
 
 
+@pytest.mark.slow
 def test_an_update_at_a_broker_that_is_late(make_site: MakeSite):
     """Though the first contact ends in a reset, what it has learned is there."""
     main = sample.main_py(1)
@@ -208,6 +211,7 @@ print(json.dumps([round(seconds_of(1000, *cost)) for cost in costs]))
 """
 
 
+@pytest.mark.slow
 def test_the_page_has_what_a_thousand_wakes_cost(agent: Path):
     result = run_code(COSTS, path=[agent, ROOT / "tests" / "device"], heap="16M")
     page = (ROOT / "docs/protocol.md").read_text()
@@ -249,6 +253,7 @@ def figures(output: str, name: str) -> int:
 CONNECT, PUBLISH, SUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 8, 12, 14
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("late_ms", "heard"), [(400, True), (5, True), (0, False)])
 def test_the_application_works_while_the_broker_takes_its_time(
     make_site: MakeSite, late_ms: int, heard: bool
@@ -395,6 +400,7 @@ machine.deepsleep(1000)
 """
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("callback", [True, False])
 @pytest.mark.parametrize("late_ms", [0, 150, 500])
 def test_between_the_two_the_client_is_the_application_s(

@@ -32,6 +32,7 @@ def assert_untouched(site: WatchedSite) -> None:
     assert site.node.run(wakes=1).ops == 0  # and nothing is left to do
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("event", [1, 2, 3, "1"])
 def test_another_event_is_no_request(make_site: MakeSite, event: object):
     site = make_site()
@@ -91,6 +92,7 @@ def test_own_messages_are_no_requests(make_site: MakeSite, broker: str):
     assert [r["e"] for r in site.reports()] == [2, 1]
 
 
+@pytest.mark.check
 def test_a_request_is_answered_once(make_site: MakeSite):
     site = make_site()
     site.console.request_raw(DEVICE_ID, pack(s=10**9))
@@ -129,6 +131,8 @@ MALFORMED = {
 }
 
 
+@pytest.mark.check
+@pytest.mark.few(4)
 @pytest.mark.parametrize("row", MALFORMED)
 def test_a_malformed_request_is_answered_and_cleared(make_site: MakeSite, row: str):
     """A heap as small as a node's: a message must not be able to fill it."""
@@ -167,6 +171,7 @@ def test_a_request_on_another_devices_topic_is_not_heard(make_site: MakeSite, br
     assert_untouched(site)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "reshape",
     [

@@ -99,6 +99,7 @@ def seconds_until(site: WatchedSite, condition) -> float:
 # -- in touch ------------------------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("broker", available_brokers())
 def test_it_stays_connected_and_acts_at_once(make_site: MakeSite, broker: str):
     """Three seconds of silence, three requests; the watchdog of 2.5 s is fed all the while."""
@@ -160,6 +161,7 @@ def test_a_newer_request_is_not_forgotten_over_the_end_of_an_older_one(
 # -- lost and found ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_comes_back_when_the_broker_has_been_restarted(make_site: MakeSite):
     require_mosquitto()
     site = make_site({"main.py": serving(1)}, broker="mosquitto", config=QUICK)
@@ -176,6 +178,7 @@ def test_it_comes_back_when_the_broker_has_been_restarted(make_site: MakeSite):
     assert "wdt" not in node.run.names()
 
 
+@pytest.mark.slow
 def test_a_broker_that_has_fallen_silent_is_found_by_an_unanswered_ping(make_site: MakeSite):
     """Down come CONNACK, SUBACK and the fence's PINGRESP, one more, and then nothing for ever."""
     site = make_site({"main.py": serving(1)}, config=QUICK, mqtt_link=f"hold={4 + 5 + 2 + 2}")
@@ -351,6 +354,7 @@ def flood(site: WatchedSite) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("loop", ["agent.serve()", "while True:\n    agent.poll()"])
 def test_a_flood_of_bad_requests_is_answered_with_pauses(make_site: MakeSite, loop: str):
     """Each answer costs flash. Pauses grow; what is good is done after the last of them."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from host_sim import sample
 from tests.channel.late_broker import REQUEST, LateBroker
 from tests.channel.test_patience import BEGIN, at, remember
@@ -56,6 +58,7 @@ ota.Agent(ota.load_config()).serve()
 """
 
 
+@pytest.mark.slow
 def test_a_node_that_stays_counts_its_attempts(make_site: MakeSite):
     """A package that is not there is told of, though each new connection begins with silence."""
     with LateBroker("suback pong", 300) as broker:
@@ -66,6 +69,7 @@ def test_a_node_that_stays_counts_its_attempts(make_site: MakeSite):
         assert [r[0]["v"] for r in reports] == [2], reports
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_later_than_any_patience(make_site: MakeSite):
     """serve() hears its request, and never again before the commit: not fetched for ever."""
     with LateBroker("suback pong", 1800) as broker:

@@ -90,6 +90,8 @@ def ask(site: WatchedSite, version: int, client: bool) -> str:
     return site.ask(sample.tar(tree), f"v{version}.tar")
 
 
+@pytest.mark.check
+@pytest.mark.few(2)
 @pytest.mark.parametrize("client", [False, True], ids=["own client", "client="])
 @pytest.mark.parametrize("step", BEFORE)
 def test_cancelled_before_the_commit(make_site: MakeSite, steps: Steps, step: str, client: bool):
@@ -111,6 +113,7 @@ def test_cancelled_before_the_commit(make_site: MakeSite, steps: Steps, step: st
         assert download.bytes_sent < len(FILLER), download
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("client", [False, True], ids=["own client", "client="])
 @pytest.mark.parametrize("step", BEFORE)
 def test_replaced_before_the_commit(make_site: MakeSite, steps: Steps, step: str, client: bool):
@@ -127,6 +130,7 @@ def test_replaced_before_the_commit(make_site: MakeSite, steps: Steps, step: str
     assert site.retained() is None
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("broker", available_brokers())
 @pytest.mark.parametrize("step", ["commit", "install"])
 def test_replaced_after_the_commit(make_site: MakeSite, steps: Steps, step: str, broker: str):
@@ -174,6 +178,7 @@ def test_the_same_once_more_is_the_same(make_site: MakeSite, steps: Steps):
     assert site.reports() == [{"e": 1, "i": first, "m": None}]
 
 
+@pytest.mark.slow
 def test_what_changes_nothing_is_withdrawn_as_well(make_site: MakeSite, steps: Steps):
     """No report says that a package is installed which nobody wants any more."""
     site = make_site({"main.py": main_py(1), "filler.bin": FILLER}, broker="mosquitto")
@@ -187,6 +192,7 @@ def test_what_changes_nothing_is_withdrawn_as_well(make_site: MakeSite, steps: S
 # -- nobody to ask -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_before_the_commit(make_site: MakeSite, steps: Steps):
     """Nothing is installed: it may have been withdrawn. The next wake does it."""
     site = make_site({"main.py": main_py(1)}, config={"timeout_s": 2}, broker="mosquitto")
@@ -207,6 +213,7 @@ def test_a_broker_that_is_away_before_the_commit(make_site: MakeSite, steps: Ste
     assert len(site.console.downloads) == 2
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_away_for_a_moment(make_site: MakeSite, steps: Steps):
     """The node tries again within seconds, before it gives a download away."""
     site = make_site({"main.py": main_py(1)}, broker="mosquitto")
@@ -229,6 +236,7 @@ def test_a_broker_that_is_away_for_a_moment(make_site: MakeSite, steps: Steps):
     assert len(site.console.downloads) == 1
 
 
+@pytest.mark.slow
 def test_a_broker_that_is_always_away_before_the_commit(make_site: MakeSite, steps: Steps):
     """It counts as an attempt: a node that can never come back must not download for ever."""
     config = {"timeout_s": 2, "max_attempts": 2}

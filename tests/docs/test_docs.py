@@ -26,6 +26,7 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.check
 def test_the_configuration_table_is_the_code():
     code = """
 import json
@@ -99,6 +100,7 @@ def dead_links(name: str, text: str) -> list[str]:
     return dead
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name: str):
     assert dead_links(name, PAGES[name]) == []
@@ -128,6 +130,7 @@ def test_every_page_can_be_reached_from_the_readme():
 # Blocks
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("name", PAGES)
 def test_code_blocks_are_right(name: str):
     text = PAGES[name]
@@ -171,6 +174,7 @@ def wrong_command(command: str) -> str | None:
     return None
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("name", PAGES)
 def test_commands_exist(name: str):
     for command in commands(PAGES[name]):
@@ -192,9 +196,17 @@ def test_wrong_commands_are_noticed():
     assert wrong_command(".venv/bin/pithon x")
 
 
+@pytest.mark.check
 def test_make_help_tells_what_each_command_does():
     (phony,) = re.findall(r"^\.PHONY:((?:.*\\\n)*.*)", MAKEFILE, re.MULTILINE)
     targets = phony.replace("\\\n", " ").split()
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     told = dict(re.findall(r"^  make (\w+) +(\S.+)$", done.stdout, re.MULTILINE))
-    assert set(told) == set(targets)
+    assert sorted(told) == sorted(targets)
+    for target, text in told.items():
+        assert re.search(r"  (\d+ (s|min|h)|minutes|to Ctrl-C)$", text), f"{target}: how long?"
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    groups = re.findall(r"^(\w[^:\n]*)", done.stdout, re.MULTILINE)
+    assert groups == ["First look", "Develop", "Campaigns", "Nodes and packages", "Upkeep"]
+    rules = re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)
+    assert sorted(rules) == sorted(targets), "not in .PHONY, or not there"

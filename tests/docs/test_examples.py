@@ -100,6 +100,7 @@ SLEEPERS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", SLEEPERS)
 def test_one_that_sleeps(make_site: MakeSite, name: str) -> None:
     tree = files(EXAMPLES / name)
@@ -140,6 +141,7 @@ def test_the_sensor_sleeps_longer_when_it_failed(make_site: MakeSite) -> None:
     assert max(slept) > 15 * 60 * 1000  # drawn from days: not by chance
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("name", "begin", "end"),
     [
@@ -161,6 +163,7 @@ def test_one_that_stays_awake(make_site: MakeSite, name: str, begin: str, end: s
     check_updated(site, brought, *asked)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["deep_sleep_sensor", "own_client", "cellular_modem"])
 def test_no_example_sends_its_key_in_clear(make_site: MakeSite, name: str) -> None:
     """Where /ota.json does not say so. A server that answers nothing hears the begin of TLS."""
@@ -252,6 +255,7 @@ def test_the_migration_leaves_other_messages_to_the_old_code(make_site: MakeSite
     assert "other" not in site.run(timeout_s=20).output  # it was cleared
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("modem", [False, True], ids=["wifi", "modem"])
 def test_the_migration_survives_a_power_cut(make_site: MakeSite, modem: bool) -> None:
     """In the middle of staging, of the install and of what follows: one of the two versions."""

@@ -159,6 +159,7 @@ def test_modules_share_their_short_names():
     assert max(map(len, short)) == 3
 
 
+@pytest.mark.check
 def test_public_names_are_the_same(compiled: Path):
     code = """
 for module in MODULES:

@@ -40,6 +40,7 @@ def test_unchanged_files_are_not_written(laboratory: Laboratory):
     assert same.erases <= 4
 
 
+@pytest.mark.slow
 def test_one_byte_costs_little_more_than_its_file(laboratory: Laboratory):
     one, blocks = traffic.one_byte(laboratory)
     assert one.end == "confirmed"
@@ -74,6 +75,7 @@ def test_an_idle_node_asks_little_of_flash(laboratory: Laboratory):
     assert calls["writes"] == 0
 
 
+@pytest.mark.slow
 def test_heaps(laboratory: Laboratory):
     with heap.Bench(laboratory) as bench:
         start, imported, after = bench.idle_use()

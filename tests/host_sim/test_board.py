@@ -81,6 +81,7 @@ def wait_for(condition: Callable[[], object], timeout_s: float = 10) -> None:
 # What mpremote does
 
 
+@pytest.mark.slow
 def test_files(make: MakeBoard, tmp_path: Path) -> None:
     port = make().port
     content = bytes(range(256)) * 20
@@ -360,6 +361,7 @@ def program(*arguments: object) -> Iterator[subprocess.Popen]:
             process.kill()
 
 
+@pytest.mark.slow
 def test_flash_outlives_the_process(tmp_path: Path) -> None:
     """Ended the hard way, a board loses nothing that littlefs had synced."""
     image, link = tmp_path / "flash.img", tmp_path / "port"
@@ -417,6 +419,7 @@ def test_power_fails_at_an_operation(make: MakeBoard, tmp_path: Path) -> None:
     assert set(flash.read_tree(board.image)["/a"]) <= set(b"12")
 
 
+@pytest.mark.slow
 def test_fat(make: MakeBoard, tmp_path: Path) -> None:
     board = make(fat=True)
     (tmp_path / "x").write_bytes(b"y" * 10_000)

@@ -119,6 +119,7 @@ def lose_some(console: Console) -> None:
         say(number)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("broker", broker_params(["amqtt", "mosquitto", "rabbitmq", "aedes"]))
 def test_what_is_not_acknowledged_comes_again_and_in_order(broker: str, tmp_path: Path):
     """A node resets at any moment: with a session that lasts no message of QoS 1 is lost."""
@@ -187,6 +188,7 @@ def test_one_that_is_not_installed_says_what_to_do(
         Console(tmp_path, broker=broker).__enter__()
 
 
+@pytest.mark.slow
 def test_a_broker_that_dies_at_its_start_is_told_of(tmp_path: Path):
     need("nats")
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -198,6 +200,8 @@ def test_a_broker_that_dies_at_its_start_is_told_of(tmp_path: Path):
 # -- a node's whole update -----------------------------------------------------------------------
 
 
+@pytest.mark.check
+@pytest.mark.few(2)
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("broker", broker_params(["nats", "rabbitmq", "aedes"]))
 def test_an_update_on_each_broker(make_site: MakeSite, broker: str, tls: bool):

@@ -222,6 +222,7 @@ def test_a_ping_is_answered_after_the_subscription_before_it(
     assert REQUEST.encode() in heard
 
 
+@pytest.mark.slow
 def test_messages_reach_everybody_while_others_come_and_go(console: Console) -> None:
     """amqtt 0.12 loses messages when somebody subscribes at the same time, left to itself."""
     stop = threading.Event()
@@ -468,6 +469,7 @@ def test_a_download(console: Console, host: str) -> None:
     assert KEY not in repr(download)
 
 
+@pytest.mark.check
 @pytest.mark.parametrize(
     ("status", "changes"),
     [
@@ -839,6 +841,7 @@ def running(directory: Path, *options: str) -> Iterator[tuple[subprocess.Popen[s
         process.communicate()
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path) -> None:
     folder = tmp_path / "console"
     d = str(folder)
@@ -894,6 +897,7 @@ def test_command_line(tmp_path: Path) -> None:
     assert "--dir DIR is missing" in run("console", "status", DEVICE, code=2)
 
 
+@pytest.mark.slow
 def test_command_line_after_a_crash(tmp_path: Path) -> None:
     folder = tmp_path / "console"
     with running(folder) as (process, _):
@@ -909,6 +913,7 @@ def test_command_line_after_a_crash(tmp_path: Path) -> None:
     assert not (folder / "control.json").exists()
 
 
+@pytest.mark.slow
 def test_command_line_with_mosquitto(tmp_path: Path) -> None:
     require_mosquitto()
     with running(tmp_path / "console", "--broker", "mosquitto") as (process, ready):

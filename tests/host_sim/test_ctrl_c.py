@@ -180,7 +180,7 @@ def test_while_it_works(start: Callable[..., Command], name: str, after_s: float
     time.sleep(after_s)
     command.press(group)
     said = command.judge().splitlines()
-    assert said[-1] == "stopped"
+    assert said[-1].startswith("stopped")
     assert "Traceback" not in "".join(said)
     assert len(said) == 1 or name in TALKERS, said
 
@@ -192,4 +192,4 @@ def test_twice(start: Callable[..., Command], name: str):
     for _ in range(3):
         command.press(group=True)
         time.sleep(0.05)
-    assert command.judge() == "stopped\n"
+    assert command.judge().startswith("stopped")

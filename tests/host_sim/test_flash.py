@@ -30,6 +30,7 @@ def firmware(tmp_path: Path) -> Path:
     return write(tmp_path / "firmware", files)
 
 
+@pytest.mark.check
 def test_round_trip(tmp_path: Path) -> None:
     files = {"main.py": b"pass\n", "lib/deep/x.bin": bytes(range(256)) * 40, "empty": b""}
     root = write(tmp_path / "root", files)
@@ -112,6 +113,7 @@ def test_extract_follows_no_link_outside(tmp_path: Path) -> None:
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path) -> None:
     root = write(tmp_path / "root", {"main.py": b"pass\n"})
     image = tmp_path / "node.img"

@@ -190,6 +190,7 @@ def test_a_cut_in_the_finaliser_of_an_unclosed_file(node: Node) -> None:
         assert node.exec(code, cut=cut).exit_code == 3
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", TORN_KINDS)
 def test_cut_at_every_operation(node: Node, kind: str) -> None:
     """The file is old or new after any cut, for littlefs in MicroPython and for the oracle."""

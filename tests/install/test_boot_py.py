@@ -52,6 +52,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("way", FOREIGN)
 def test_what_is_not_our_code_to_the_letter_runs_behind_recovery(make_site: MakeSite, way: str):
     """As /boot_user.py; what it does is counted, and undone."""
@@ -87,6 +88,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("way", BROKEN)
 def test_what_does_not_compile_is_refused(make_site: MakeSite, way: str):
     site = make_site()
@@ -120,6 +122,7 @@ OURS_STILL = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("way", OURS_STILL)
 def test_one_with_our_code_replaces_ours(make_site: MakeSite, way: str):
     site = make_site()
@@ -131,6 +134,7 @@ def test_one_with_our_code_replaces_ours(make_site: MakeSite, way: str):
     assert "/boot_user.py" not in files
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("line", [b'"""', b"'''", b"x = 1 + \\"])
 def test_a_live_one_with_strings_over_lines_is_never_replaced(make_site: MakeSite, line: bytes):
     """In those a line with # in front is no comment."""

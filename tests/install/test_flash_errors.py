@@ -48,6 +48,7 @@ def settled(site: WatchedSite, before: int) -> int | None:
     return end
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_one_error_at_sampled_operations(make_site: MakeSite, error: str):
     """With the real console; `powercut --errors` takes every operation. No request is lost."""
@@ -74,6 +75,7 @@ def test_one_error_at_sampled_operations(make_site: MakeSite, error: str):
         assert end == 1, output
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize(
     "part", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 5))]
@@ -136,6 +138,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_flash_on_which_nothing_can_be_written(make_site: MakeSite):
     """Not even the outcome: then the request must be answered without."""
     site = make_site(blocks=FULL)
@@ -154,6 +157,7 @@ def test_a_flash_on_which_nothing_can_be_written(make_site: MakeSite):
     assert [f for f in site.flash_folders() if f != "/.ota"] == site.folders
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("left", [0, 1, 2, 5])
 def test_a_full_flash(make_site: MakeSite, left: int):
     """The platform hears of it, though not even the outcome may fit on flash."""
@@ -193,6 +197,7 @@ builtins.open = failing
 """
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("errno", ["5", "-24577"])
 @pytest.mark.parametrize("path", ["/ca.der", "/boot.py"])

@@ -67,6 +67,7 @@ def test_found_as_frozen_and_not_on_flash(run: Run):
     ]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("path", "found"),
     [
@@ -92,6 +93,7 @@ def test_where_in_sys_path(run: Run, path: str, found: str):
     assert run(code, {"lib/other.py": b"where = 'lib'"}) == f"{found}\nTrue\n"
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("files", "found"),
     [
@@ -199,6 +201,7 @@ def test_heap_that_it_costs(tmp_path: Path):
 # The agent
 
 
+@pytest.mark.check
 def test_an_update_with_a_frozen_agent(make_site: MakeSite):
     site = make_site(frozen=True, extra={"data.txt": b"old"})
     assert not [name for name in site.files if name.startswith("/ota/")]

@@ -28,6 +28,7 @@ def must_come_back(site: WatchedSite, package: sample.Tree) -> None:
     assert "check: idle" in site.run().output
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize(
     ("mpy", "lib"), [(False, False), (True, False), (True, True)], ids=["py", "mpy", "lib"]
 )
@@ -51,6 +52,7 @@ def test_an_agent_that_compiles_and_does_not_work(
     must_come_back(site, {"main.py": b"import ota.recovery\n1/0\n", place + module: content})
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("folder", ["", "lib/"], ids=["root", "lib"])
 @pytest.mark.parametrize("name", ["os", "machine", "micropython", "umqtt", "recovery", "ota"])
 def test_modules_of_the_same_name_as_those_that_recovery_needs(
@@ -75,6 +77,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("row", REFUSED)
 def test_source_on_the_boot_path_that_does_not_compile(make_site: MakeSite, row: str):
     """Refused before the commit, and not asked for again."""
@@ -139,6 +142,7 @@ def test_a_cut_while_the_file_before_boot_py_moves(make_site: MakeSite):
         assert site.retained() is None, cut
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["boot.mpy", "main.mpy", "boot_user.mpy"])
 def test_what_nothing_would_run_is_refused(make_site: MakeSite, name: str):
     """A compiled boot.py would retire the source, and MicroPython starts only that."""

@@ -21,6 +21,8 @@ BAD = {
 }
 
 
+@pytest.mark.check
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", BAD)
 def test_code_that_does_not_reach_its_end_is_rolled_back(make_site: MakeSite, name: str):
     """Within three boots, whatever way it fails."""
@@ -96,6 +98,7 @@ RAISING_BOOT = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", [*RAISING_BOOT, "ours, changed behind recovery"])
 def test_a_boot_py_that_raises_is_rolled_back(make_site: MakeSite, name: str):
     """As on a board, main.py does not run after it; the trial deadline brings the node back."""
@@ -140,6 +143,7 @@ def test_a_trusted_foreign_boot_py_that_raises_one_day_does_not_stop_the_node(ma
     assert "check: idle" in run.output
 
 
+@pytest.mark.slow
 def test_the_agent_and_boot_py_replace_themselves(make_site: MakeSite):
     """From sources to .mpy: the stale sources go, and come back if it is rolled back."""
     from host_sim.node.agent_code import compile_agent
@@ -184,6 +188,7 @@ machine.deepsleep(60_000)
 """
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("good", [True, False], ids=["good package", "bad package"])
 @pytest.mark.parametrize("error", ["ValueError", "MemoryError", "OSError"])
 @pytest.mark.parametrize("step", ["commit", "install", "clear", "report"])

@@ -121,6 +121,7 @@ OBSTACLES = [
 ]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("kind", "path"), most(OBSTACLES, 3))
 def test_an_obstacle_of_new_code_goes(make_site: MakeSite, kind: str, path: str):
     site = make_site(OLD, blocks=128)
@@ -162,6 +163,7 @@ for size in 4096, 100, 1:
 """
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("long", [False, True], ids=["short names", "long names"])
 def test_the_log_of_the_new_version_fills_flash(make_site: MakeSite, long: bool):
     """With many deletions, in folders of their own, and an id of 64 characters."""
@@ -223,6 +225,7 @@ machine.deepsleep(60000)
 """
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("step", ["commit", "install", "report"])
 def test_an_application_that_is_stopped_behind_the_commit(make_site: MakeSite, step: str):
     """It must not go on with the modules of the new version, whatever is thrown at the agent."""
@@ -298,6 +301,7 @@ def old_main(phase: str) -> bytes:
     return STOPS_AT_COMMIT if phase == "commit" else sample.main_py(1)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("phase", "name", "at", "bit"), most(THERE, 5))
 def test_a_flipped_bit_in_a_small_file(
     make_site: MakeSite, phase: str, name: str, at: str, bit: int
@@ -325,6 +329,7 @@ def test_a_flipped_bit_in_a_small_file(
     takes_a_good_one(site)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("phase", ["commit", "trial", "back"])
 @pytest.mark.parametrize("text", [b"", bytes(99), b"[2, 1]", b'\n[2, "trial", 8] 00000000\n'])
 def test_a_state_of_which_nothing_is_left(make_site: MakeSite, phase: str, text: bytes):
@@ -341,6 +346,7 @@ def test_a_state_of_which_nothing_is_left(make_site: MakeSite, phase: str, text:
     takes_a_good_one(site)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("phase", ["commit", "trial", "back"])
 def test_both_copies_of_the_journal_are_damaged(make_site: MakeSite, phase: str):
     """The tree can not be had back: that is said, the transaction is closed, the next works."""
@@ -387,6 +393,7 @@ def good_then_hanging(site: WatchedSite, lost: int = 0) -> None:
     assert [r["m"] for r in site.reports() if r["i"] == fuid][-1] == BOOTS
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("name", "release"), [*most(CHIPS, 6), pytest.param("c3", "1.23"), pytest.param("c6", "1.24")]
 )
@@ -394,6 +401,7 @@ def test_chips(make_site: MakeSite, name: str, release: str):
     good_then_hanging(make_site(blocks=128, node={"chip": Chip(name, release)}))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", ["esp32", "c3"])
 @pytest.mark.parametrize(
     "more",
@@ -443,6 +451,7 @@ def test_a_watchdog_of_the_applications_at_its_own_confirm(make_site: MakeSite, 
 SOFT = b"\nimport machine\nmachine.soft_reset()\n"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("what", [TAKES_TIMERS, FEEDS], ids=["takes timers", "feeds a watchdog"])
 @pytest.mark.parametrize(("name", "release"), [("esp32", "1.28"), ("c6", "1.25")])
 def test_a_version_that_hangs_with_the_chips_timers(
@@ -584,6 +593,7 @@ machine.deepsleep({hours} * 3600000)
 """
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("clock", CLOCKS)
 def test_a_version_that_never_connects_is_rolled_back_in_seven_days(
     make_site: MakeSite, clock: str
@@ -667,6 +677,7 @@ BROKEN: dict[str, tuple[Tree, Tree]] = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_version_that_can_not_be_updated_again(make_site: MakeSite, name: str):
     bad, good = BROKEN[name]
@@ -727,6 +738,7 @@ def test_new_code_that_removes_boot_py(make_site: MakeSite):
     assert site.reports()[-1]["m"].endswith("boot.py did not run, so there is no way back")
 
 
+@pytest.mark.slow
 def test_power_cuts_while_the_agent_ends_that_trial(make_site: MakeSite):
     """No boot.py goes on with its roll back either, so the agent does."""
     site = make_site(OLD, blocks=128)
@@ -780,6 +792,7 @@ def test_nothing_of_the_rehearsal_in_later_checks(make_site: MakeSite):
 # -- flash errors and memory ---------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("cause", ["power_on", "hard", "soft", "wdt"])
 @pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_one_flash_error_after_whatever_reset(make_site: MakeSite, cause: str, part: int):
@@ -802,6 +815,7 @@ def test_one_flash_error_after_whatever_reset(make_site: MakeSite, cause: str, p
         assert site.retained() is None
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("left", [52_000, 56_000, 60_000])
 def test_out_of_memory_at_each_wake_ends(make_site: MakeSite, left: int):
     hogs = (

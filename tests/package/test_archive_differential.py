@@ -151,6 +151,7 @@ def one_quirk_each() -> list[str]:
     return list(alone.values())
 
 
+@pytest.mark.few(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_the_reader_is_seen(tmp_path: Path, one_quirk_each: list[str], fault: str):

@@ -90,6 +90,7 @@ def random_tree(rng: random.Random, tar_format: int) -> sample.Tree:
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("tar_format", FORMATS)
 def test_the_same_members_as_tarfile(tmp_path: Path, agent: Path, tar_format: str):
     rng = random.Random(tar_format)
@@ -208,6 +209,7 @@ def test_damaged_and_hostile_archives_are_refused(tmp_path: Path, agent: Path):
         assert error and error.startswith("can not apply: ") and reason in error, (row, error)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("tar_format", FORMATS)
 def test_an_archive_cut_between_any_two_members_is_refused(
     tmp_path: Path, agent: Path, tar_format: str

@@ -96,6 +96,7 @@ def bits_of_the_stream_without_content(data: bytes, header: int, trailer: int) -
     return found
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("shape", ["gzip", "gzip tables", "zlib", "microfreezer"])
 def test_a_compressed_archive_that_is_cut_is_never_installed(compiled: Path, shape: str):
     """At every byte; announced as the whole, and as what is left of it."""
@@ -104,6 +105,7 @@ def test_a_compressed_archive_that_is_cut_is_never_installed(compiled: Path, sha
     assert refused == 2 * (len(SHAPES[shape]) - 1)
 
 
+@pytest.mark.slow
 def test_a_plain_archive_that_is_cut_is_never_installed(compiled: Path):
     """At every byte: between members, too, where only the missing end tells."""
     *installed, refused = try_all(compiled, "tar", THROUGH_FLASH % "cuts")
@@ -111,6 +113,7 @@ def test_a_plain_archive_that_is_cut_is_never_installed(compiled: Path):
     assert refused == 2 * (len(TAR) - 1)
 
 
+@pytest.mark.slow
 def test_flipped_bits_of_gzip(compiled: Path):
     data = SHAPES["gzip"]
     header = set.union(*NO_CONTENT.values())
@@ -141,6 +144,7 @@ def test_flipped_bits_of_gzip_with_tables_of_codes(compiled: Path):
     assert refused + len(installed) == 8 * len(data)
 
 
+@pytest.mark.slow
 def test_flipped_bits_of_zlib(compiled: Path):
     data = SHAPES["zlib"]
     stream = bits_of_the_stream_without_content(data, 2, 4)

@@ -155,6 +155,7 @@ def wrong(agent: Path, folder: Path, seed: int, count: int) -> list:
     return [found for found, (data, _, _) in pairs if found != expected(data)]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "seed", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 3, 4))]
 )
@@ -208,6 +209,7 @@ def test_empty_blocks_in_a_row_are_read_or_refused(tmp_path: Path, agent: Path):
     assert min(count for count, _ in refused) > 110
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("form", [31, 15])
 def test_cut_off_anywhere(tmp_path: Path, agent: Path, form: int):
     """What lies in the buffer from earlier is never taken for the rest of the stream."""
@@ -247,6 +249,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_seen(tmp_path: Path, fault: str):
     module, old, new = FAULTS[fault]

@@ -37,14 +37,8 @@ def try_on_node(agent: Path, scratch: Path, bodies: list[tuple]) -> list[dict]:
     return [json.loads(line) for line in result.output.split("\n") if line]
 
 
-# All that need one of the two on one worker, or each worker would try all attacks.
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param("py", marks=[pytest.mark.xdist_group("hostile-py"), pytest.mark.slow]),
-        pytest.param("mpy", marks=pytest.mark.xdist_group("hostile-mpy")),
-    ],
-)
+# conftest.py keeps these tests on one worker, or each worker would try all attacks.
+@pytest.fixture(scope="module", params=[pytest.param("py", marks=pytest.mark.slow), "mpy"])
 def seen(
     request: pytest.FixtureRequest, compiled: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, dict]:
@@ -66,6 +60,7 @@ def test_the_table_is_large_and_says_what_each_attack_is():
         assert attack.about.endswith((".", "?")), attack.name
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_refused_with_its_reason_and_flash_as_it_was(attack: Attack, seen: dict[str, dict]):
     result = seen[attack.name]

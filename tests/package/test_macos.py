@@ -140,6 +140,7 @@ def test_long_attributes_are_passed_over(agent: Path, key: bytes):
         assert [(m.path, m.size) for m in reading.members] == [("/renamed.py", 7)]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize(
     ("content", "error"),
     [

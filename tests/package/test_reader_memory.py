@@ -141,6 +141,7 @@ def reads_in(bench: Path, agent: Path, name: str, form: str) -> Callable[[int], 
     return lambda kb: call(bench, agent, code, f"{kb}K").exit_code == 0
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_peak_is_the_same(bench: Path, compiled: Path, form: str):
     peaks = {name: peak(bench, compiled, name, form) for name in PACKAGES}
@@ -151,6 +152,7 @@ def test_the_peak_is_the_same(bench: Path, compiled: Path, form: str):
         assert abs(peaks["two"] - peaks["many"]) <= 64
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_smallest_heap_is_the_same(bench: Path, compiled: Path, form: str):
     least = smallest_heap(reads_in(bench, compiled, "one", form))
@@ -210,6 +212,7 @@ growth(True)
     assert result.output.split() == ["1048576", "0", "0", "0"]
 
 
+@pytest.mark.slow
 def test_staging_a_thousand_members_takes_no_more_than_one(
     bench: Path, compiled: Path, tmp_path: Path
 ):

@@ -107,6 +107,7 @@ def file_names(root: Path) -> bytes:
     return "".join(name + "\n" for name in reversed(names)).encode()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("tar_format", GNU_FORMATS)
 def test_gnu_tar(tmp_path: Path, compiled: Path, tar_format: str):
     tree = TREES.get(tar_format, _LONG)
@@ -123,6 +124,7 @@ def test_gnu_tar(tmp_path: Path, compiled: Path, tar_format: str):
     all_equal(read(compiled, {"files only": files}), tree, folders=False)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("tar_format", BSD_FORMATS)
 def test_bsdtar(tmp_path: Path, compiled: Path, tar_format: str):
     tree = TREES.get(tar_format, _LONG)
@@ -242,6 +244,7 @@ COMPRESSORS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_compressors(tmp_path: Path, compiled: Path, compressor: str):
     root = laid_down(tmp_path, _LONG)

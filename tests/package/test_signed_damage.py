@@ -56,6 +56,7 @@ def test_flips_of_files_are_never_staged(compiled: Path, tmp_path: Path):
     assert set(digits[5000:]) == {"0", "1"}
 
 
+@pytest.mark.slow
 def test_flips_of_the_manifest_are_refused_before_anything_is_staged(
     compiled: Path, tmp_path: Path
 ):

@@ -58,6 +58,7 @@ def installed(site: WatchedSite, gone: tuple[str, ...] = GONE) -> Tree:
     return {name: c for name, c in (site.files | new).items() if name[1:] not in gone}
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("name", ["p.tar", "p.tar.gz"])
 def test_a_signed_package_updates_a_node(make_site: MakeSite, tmp_path: Path, name: str):
     words = ["--sequence", 7, "--board", "b1", "--requires", 0]

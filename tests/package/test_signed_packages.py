@@ -27,6 +27,7 @@ REFUSED_DELETIONS = {
 }
 
 
+@pytest.mark.slow
 def test_deletions_that_are_refused(compiled: Path, tmp_path: Path):
     files = {"lib/new.py": b"new = 1\n", "lib/driver.py": OLD_TREE["/lib/driver.py"]}
     # It knows no recovery, so it is as good as a boot_user.py, and the node has it already.

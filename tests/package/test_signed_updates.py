@@ -33,6 +33,7 @@ def floor(row: dict) -> bytes | None:
 # -- who has signed it -------------------------------------------------------------------------
 
 
+@pytest.mark.check
 def test_an_unsigned_package_is_refused(agent: Path, tmp_path: Path):
     plain = sample.tar(A)
     cases = [
@@ -188,6 +189,7 @@ def test_a_folder_where_a_file_belongs_is_no_failure_of_flash(compiled: Path, tm
     assert rows[0]["reason"].endswith(", no key in /lib, no key in /main.py/key")
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("content", [b"", b"x", b"7x", b"\xff\xfe", b"0x10", b"1.5", b"7 8"])
 def test_a_damaged_sequence_is_not_zero(compiled: Path, tmp_path: Path, content: bytes):
     """Whoever could damage it would else get an older package in."""
@@ -350,6 +352,7 @@ def test_what_was_staged_is_checked_again_at_the_install(agent: Path, tmp_path: 
     assert on_flash(rows[6]) == root(LARGE) | {"/ota.sequence": b"7"}
 
 
+@pytest.mark.slow
 def test_what_is_damaged_in_the_middle_of_an_install_undoes_it(compiled: Path, tmp_path: Path):
     """Wherever the power failed: as long as one member waits, the old tree can come back."""
     gone = {"/lib/driver.py": None, "/lib/fast.mpy": None}

@@ -118,6 +118,7 @@ def expected(source: bool = False, place: str = "/ota", **more: bytes) -> Tree:
 # Onto boards of all kinds
 
 
+@pytest.mark.check
 def test_a_new_board(desk: Desk) -> None:
     image = desk.flash(None)
     with desk.board(image) as board:
@@ -141,6 +142,7 @@ def test_a_new_board(desk: Desk) -> None:
     assert board.traffic.ops == operations  # not a byte was written again
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_sources_and_back(desk: Desk) -> None:
     """Neither form leaves its twin behind: x.py would shadow a newer x.mpy."""
@@ -164,6 +166,7 @@ def test_over_an_older_version(desk: Desk) -> None:
     assert flash.read_tree(image) == expected(main=MAIN) | {"/ota/notes.txt": b"mine"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_an_agent_that_mip_has_put_into_lib(desk: Desk) -> None:
     image = desk.flash(relative(agent(source=True, place="/lib/ota")))
@@ -172,6 +175,7 @@ def test_an_agent_that_mip_has_put_into_lib(desk: Desk) -> None:
     assert flash.read_tree(image) == expected(place="/lib/ota")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_a_board_that_runs_or_sleeps(desk: Desk) -> None:
     for main_py in (b"while True: pass", b"import machine\nmachine.deepsleep()"):
@@ -184,6 +188,7 @@ def test_a_board_that_runs_or_sleeps(desk: Desk) -> None:
 # Space
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_space(desk: Desk) -> None:
     half = {"main.py": MAIN, "data": bytes(range(256)) * 16 * (BLOCKS // 2)}
@@ -199,6 +204,7 @@ def test_space(desk: Desk) -> None:
     assert image.read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_space_that_was_promised_is_enough(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the tightest flash that is not refused, it works."""
@@ -223,6 +229,7 @@ def probe_of(image: Path, desk: Desk) -> plan.Found:
     return plan.Found("m", [1], 6, False, 4096, free, "/ca.der", None, None, files)
 
 
+@pytest.mark.slow
 def test_a_full_flash_is_one_clear_line(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Were the sum wrong, the board itself would say it."""
     monkeypatch.setattr(plan, "check_space", lambda *_: None)
@@ -254,6 +261,7 @@ def test_a_foreign_boot(desk: Desk) -> None:
     assert flash.read_tree(image) == {"/boot.py": FOREIGN}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_a_foreign_boot_replaced(desk: Desk) -> None:
     image = desk.flash({"boot.py": FOREIGN})
@@ -306,6 +314,7 @@ def test_boots_that_nobody_may_lose(files: dict, how: str | None, message: str) 
 # What is refused
 
 
+@pytest.mark.slow
 def test_fat(desk: Desk) -> None:
     image = desk.flash(None)
     with desk.board(image, fat=True) as board:
@@ -318,6 +327,7 @@ def test_fat(desk: Desk) -> None:
     assert image.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_blocks_of_512_bytes(desk: Desk) -> None:
     """As boards with TinyUF2's or Arduino's partition table have it."""
     bdev = b"class bdev:\n    @staticmethod\n    def ioctl(op, _):\n        return 512\n"
@@ -336,6 +346,7 @@ def test_blocks_of_512_bytes(desk: Desk) -> None:
         assert image.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_littlefs_of_another_block_size() -> None:
     found = found_with(main=MAIN)
     plan.check_flash(found)
@@ -352,6 +363,7 @@ def help(what):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_a_boot_py_in_the_firmware(desk: Desk) -> None:
     """It wins over the one on flash: recovery never runs. Not when it is ours."""
@@ -375,6 +387,7 @@ def test_a_boot_py_in_the_firmware(desk: Desk) -> None:
         assert "main.py  frozen" in seen
 
 
+@pytest.mark.slow
 def test_builtin_modules_that_only_look_alike(desk: Desk) -> None:
     image = desk.flash(
         {"main.py": b"def help(what):\n    print('_boot  boot/x mainline x.main')\n"}
@@ -384,6 +397,7 @@ def test_builtin_modules_that_only_look_alike(desk: Desk) -> None:
         assert "frozen" not in desk.type("status", board.port)
 
 
+@pytest.mark.slow
 def test_another_abi(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = firmware._compiled
     older = functools.cache(lambda name: b"M\x05" + compiled(name)[2:])
@@ -432,6 +446,7 @@ STATES |= {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("kind", STATES)
 def test_in_the_middle_of_an_update(desk: Desk, kind: str) -> None:
@@ -460,6 +475,7 @@ def test_who_the_node_is_has_to_be_said(desk: Desk) -> None:
     assert seen.endswith("provision.json: unknown key devicekey\n")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_without_a_provisioning_file_a_node_stays_who_it_is(desk: Desk) -> None:
     desk.provisioning.unlink()
@@ -499,6 +515,7 @@ def survivors(image: Path, boots: set[bytes]) -> Tree:
     return tree
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("when", [pytest.param("copying", marks=pytest.mark.slow), "renaming"])
 def test_power_fails_while_deploying(desk: Desk, when: str) -> None:
@@ -531,6 +548,7 @@ def test_power_fails_while_deploying(desk: Desk, when: str) -> None:
     assert "/ota/config.py" in seen
 
 
+@pytest.mark.slow
 def test_killed_while_deploying(desk: Desk) -> None:
     image = desk.flash({"main.py": MAIN})
     with desk.board(image) as board:
@@ -554,6 +572,7 @@ def test_killed_while_deploying(desk: Desk) -> None:
     assert flash.read_tree(image) == expected(main=MAIN)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_a_copy_that_went_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """What arrives is not what was sent: nothing of the old agent is touched."""
@@ -575,6 +594,7 @@ def test_a_copy_that_went_wrong(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> 
 # What is seen of the key
 
 
+@pytest.mark.slow
 def test_the_key_is_no_argument_of_any_process(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, few: None
 ) -> None:
@@ -609,6 +629,7 @@ def test_undeploy(desk: Desk) -> None:
     assert relative(flash.read_tree(image)) == others | {"ota/notes.txt": b"mine"}
 
 
+@pytest.mark.slow
 def test_undeploy_leaves_a_foreign_boot(desk: Desk) -> None:
     image = desk.flash({"boot.py": FOREIGN, "ota.json": CONFIG})
     with desk.board(image) as board:
@@ -638,6 +659,7 @@ def test_status_of_a_trial(desk: Desk) -> None:
     assert "reset" not in [event["event"] for event in events]
 
 
+@pytest.mark.slow
 def test_looking_does_not_press_the_reset_button(desk: Desk) -> None:
     """It begins anew by a soft reset, and its main.py runs."""
     main = b"import machine\nwith open('/ran', 'w') as file:\n"
@@ -666,6 +688,7 @@ def test_boots_of_a_trial_and_how_many_it_has(desk: Desk, capsys: pytest.Capture
     assert _update(state | {"boots_most": 3}) == "on trial: x, boots counted: 1 of 3"
 
 
+@pytest.mark.slow
 def test_status_of_a_board_without_it(desk: Desk) -> None:
     image = desk.flash({"ota/__init__.py": b"1/0\n", "ota/recovery.py": b""})
     with desk.board(image) as board:
@@ -684,6 +707,7 @@ def answer(desk: Desk, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     monkeypatch.setattr(sys, "stdin", os.fdopen(read))
 
 
+@pytest.mark.check
 def test_provision(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.provisioning.unlink()
     file = ["--file", str(desk.provisioning)]
@@ -702,6 +726,7 @@ def test_provision(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept["mqtt"] == {"host": "localhost", "port": 1884, "tls": True}
 
 
+@pytest.mark.slow
 def test_a_node_that_speaks_plain_is_told_of(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the desk, and on the board; never where it speaks TLS."""
     line = "plain MQTT: the device key goes over the network in clear"
@@ -865,6 +890,7 @@ def test_the_bundle_is_certifis() -> None:
     assert any("ISRG Root X1" in name for name in names)
 
 
+@pytest.mark.slow
 def test_the_anchor_on_the_node(desk: Desk, authority: dict) -> None:
     config = json.dumps(IDS | {"ca": "/certs/root.der"}).encode()
     image = desk.flash({"ota.json": config})
@@ -915,6 +941,7 @@ def served(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", [True, False], ids=["source", "dist"])
 def test_mip_brings_the_same_files(desk: Desk, tmp_path: Path, source: bool) -> None:
     if not source:
@@ -985,6 +1012,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "words",
     [
@@ -1003,6 +1031,7 @@ def test_make_hands_on_what_was_said(words: str) -> None:
     assert done.returncode
 
 
+@pytest.mark.slow
 def test_make_without_a_port() -> None:
     assert "deploy: which port? Say PORT=" in make("deploy").stderr
     assert "ca: which trust anchor? Say HOST=" in make("ca", "PORT=/dev/none").stderr

@@ -92,6 +92,7 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture) -> Desk:
 # -- the archive -------------------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["p.tar", "p.tar.gz"])
 def test_equal_trees_give_equal_bytes(desk: Desk, name: str):
     """On two runs, in two folders, whatever hash seed, time zone, owner, order, mode and time."""
@@ -218,6 +219,7 @@ print(lines.next_file(), *lines.deletions())
 """
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("name", ["p.tar", "p.tar.gz"])
 def test_the_device_reads_what_is_built(desk: Desk, compiled: Path, name: str):
     pem, pub = desk.key()
@@ -532,6 +534,7 @@ def mutated(rng: random.Random) -> bytes:
     return bytes(content)
 
 
+@pytest.mark.slow
 def test_both_readers_agree_on_mutated_manifests(compiled: Path, tmp_path: Path):
     """Two programs that share no line read the same 1,500 manifests."""
     rng = random.Random(8)
@@ -610,6 +613,7 @@ def test_a_package_that_was_changed_is_seen(desk: Desk):
         assert line in desk.refused("verify", package, "--key", pub), line
 
 
+@pytest.mark.slow
 def test_flipped_bits_are_seen(desk: Desk):
     """A sample of all bits that mean something: what pads a file to a block does not."""
     pem, pub = desk.key()
@@ -766,6 +770,7 @@ def test_a_package_is_tried_first(desk: Desk, image: Path):
     assert image.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_package_that_the_node_refuses_is_not_written(desk: Desk, image: Path):
     out = desk.folder / "p.tar"
     source = desk.tree({"ota/agent.py": b"def f(:\n"})

@@ -56,6 +56,7 @@ def tried(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     return attempt
 
 
+@pytest.mark.slow
 def test_what_a_signed_package_costs(tried):
     tree = {"lib/data.bin": random.Random(1).randbytes(20_000)}
     told = tried(tree, "--sequence", 4, "--delete", "lib/old.py")
@@ -71,6 +72,7 @@ def test_what_a_signed_package_costs(tried):
     assert "1 files, 1 deletions, signed with key " + signing.key(1).id in told
 
 
+@pytest.mark.slow
 def test_a_package_that_changes_nothing(tried):
     """The number may rise all the same, and what that costs is told."""
     for words in (["--sequence", 3], ["--sequence", 3, "--delete", "none.py"]):
@@ -85,6 +87,7 @@ def test_a_package_that_changes_nothing(tried):
     assert "nothing would" not in tried(SAME, "--sequence", 3, "--delete", "lib/old.py")
 
 
+@pytest.mark.slow
 def test_what_that_node_does_not_take(tried):
     reasons = {
         "manifest: sequence 2 is older than 3": tried(SAME, "--sequence", 2),

@@ -64,6 +64,7 @@ def given_up(site: WatchedSite) -> str:
     return report["m"]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
@@ -95,6 +96,7 @@ PASSES = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", PASSES)
 def test_a_refusal_that_passes_does_no_harm(make_site: MakeSite, name: str):
     """An account that is locked for a minute, a page that tells of repairs."""
@@ -159,6 +161,7 @@ def test_the_attempts_file_of_an_older_agent(make_site: MakeSite):
         assert [r["e"] for r in site.reports()] == [2 if again else 1]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("torn", ["none", "half"])
 def test_power_cuts_around_what_is_noted(make_site: MakeSite, torn: str):
     """At each write of the first refusal: the next two refusals at the most end it, never none."""
@@ -215,6 +218,7 @@ def test_a_package_that_is_gone(make_site: MakeSite):
     assert two_failures(site) == "can not download: 404 no such package"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_server_in_trouble_is_asked_again_in_later_wakes(make_site: MakeSite, status: int):
     site = make_site()
@@ -236,6 +240,7 @@ def test_a_server_that_recovers(make_site: MakeSite):
     assert not [name for name in site.flash_files() if name.startswith("/.ota")]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("certificate", "reason"),
     [
@@ -261,6 +266,7 @@ def test_plain_http_is_never_spoken(make_site: MakeSite):
     assert site.console.plain_requests == []
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("anchor", [None, b"no certificate", b"-----BEGIN CERTIFICATE-----\nAA"])
 def test_without_a_trust_anchor_nothing_is_asked(make_site: MakeSite, anchor: bytes | None):
     site = make_site(config={"ca": "/other.der"}, extra={"other.der": anchor} if anchor else {})
@@ -270,6 +276,7 @@ def test_without_a_trust_anchor_nothing_is_asked(make_site: MakeSite, anchor: by
     assert site.console.tls_failures == []
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("ca", ["/ca.der", "/certs/x.der"])
 def test_no_package_touches_the_trust_anchor(make_site: MakeSite, ca: str):
     """Wherever it is configured to be; and nothing can be put in the place of its folder."""
@@ -282,6 +289,7 @@ def test_no_package_touches_the_trust_anchor(make_site: MakeSite, ca: str):
         assert one_failure(site) == f"can not apply: protected path {ca}"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("ca", ["ca.der", "//ca.der", "/./ca.der"])
 def test_other_spellings_of_the_trust_anchors_path(make_site: MakeSite, ca: str):
     site = make_site(config={"ca": ca})
@@ -295,6 +303,7 @@ def test_a_trust_anchor_as_pem(make_site: MakeSite):
     assert "version 2 runs" in site.run().output
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("build", [sample.tar, sample.tar_gz], ids=["tar", "tar.gz"])
 @pytest.mark.parametrize(
     ("fault", "value", "reason"),
@@ -313,6 +322,7 @@ def test_a_body_of_another_length_than_announced(
     assert reason in two_failures(site)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("build", [sample.tar, sample.tar_gz], ids=["tar", "tar.gz"])
 def test_a_longer_body_without_a_stated_length(make_site: MakeSite, build):
     site = make_site()
@@ -322,6 +332,7 @@ def test_a_longer_body_without_a_stated_length(make_site: MakeSite, build):
     assert two_failures(site) == "can not download: the body is longer than announced"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("page", [b"<html>Back soon.</html>", b"\n<!doctype html>" + bytes(600)])
 def test_a_page_without_a_length_is_met_twice(make_site: MakeSite, page: bytes):
     """Nothing says that it is the package. With a right length it is: see garbage below."""
@@ -333,6 +344,7 @@ def test_a_page_without_a_length_is_met_twice(make_site: MakeSite, page: bytes):
     assert two_failures(site) == reason
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("build", [sample.tar, sample.tar_gz], ids=["tar", "tar.gz"])
 @pytest.mark.parametrize("at", [0, 1, 700, 15_000, -1])
 @pytest.mark.parametrize("stated", [True, False], ids=["length", "no length"])
@@ -346,6 +358,7 @@ def test_a_body_that_ends_early(make_site: MakeSite, build, at: int, stated: boo
     assert one_failure(site).startswith("can not download: the body ")
 
 
+@pytest.mark.slow
 def test_archives_shorter_and_longer_than_announced(make_site: MakeSite):
     """The platform's `s` disagrees with what it stores."""
     data = sample.tar_gz(PACKAGE)
@@ -358,6 +371,7 @@ def test_archives_shorter_and_longer_than_announced(make_site: MakeSite):
         assert two_failures(site) == reason
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("mpy", [True, False], ids=["mpy", "py"])
 def test_chunked_and_unstated_lengths_are_no_fault(make_site: MakeSite, mpy: bool):
     for fault in ("chunked", "no_length"):
@@ -367,6 +381,7 @@ def test_chunked_and_unstated_lengths_are_no_fault(make_site: MakeSite, mpy: boo
         assert "version 2 runs" in site.run().output
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("mpy", [True, False], ids=["mpy", "py"])
 @pytest.mark.parametrize("at", [0, 2, 3, 400, 10_000, -6, -2])
 def test_a_flipped_bit_in_a_compressed_package(make_site: MakeSite, at: int, mpy: bool):
@@ -377,6 +392,7 @@ def test_a_flipped_bit_in_a_compressed_package(make_site: MakeSite, at: int, mpy
     assert one_failure(site).startswith("can not apply: ")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("at", [0, 100, 150, 260])
 def test_a_flipped_bit_in_a_tar_header(make_site: MakeSite, at: int):
     site = make_site()
@@ -385,6 +401,7 @@ def test_a_flipped_bit_in_a_tar_header(make_site: MakeSite, at: int):
     assert one_failure(site).startswith("can not apply: bad archive")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("mpy", [True, False], ids=["mpy", "py"])
 def test_garbage_and_an_empty_archive(make_site: MakeSite, mpy: bool):
     rows = (
@@ -398,6 +415,7 @@ def test_garbage_and_an_empty_archive(make_site: MakeSite, mpy: bool):
         assert one_failure(site) == f"can not apply: bad archive, {reason}"
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("mpy", [True, False], ids=["mpy", "py"])
 def test_redirects_are_followed_over_https_only(make_site: MakeSite, mpy: bool):
     site = make_site(mpy=mpy)
@@ -421,6 +439,7 @@ def test_redirects_are_followed_over_https_only(make_site: MakeSite, mpy: bool):
     assert len(site.console.downloads) == 8
 
 
+@pytest.mark.slow
 def test_a_server_that_falls_silent_ends_within_the_time_limit(make_site: MakeSite):
     site = make_site(config={"timeout_s": 1, "cycle_s": 4, "max_attempts": 1})
     site.ask(sample.tar_gz(PACKAGE))
@@ -431,6 +450,7 @@ def test_a_server_that_falls_silent_ends_within_the_time_limit(make_site: MakeSi
     assert [d.range for d in site.console.downloads] == expected
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("rest", ["?{query}", ":0/?{query}", "#{query}", "&{query}", "/ {query}"])
 def test_redirects_to_no_address_give_the_key_to_nobody(make_site: MakeSite, rest: str):
     """test_https.py has more of them; here output, report, log and flash are searched."""

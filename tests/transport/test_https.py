@@ -168,6 +168,7 @@ READ = {
 }
 
 
+@pytest.mark.check
 @pytest.mark.parametrize("row", READ)
 def test_answers_that_are_read(fetch: Fetch, row: str):
     answer, expected = READ[row]

@@ -67,6 +67,7 @@ REDIRECTS = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", REDIRECTS)
 def test_redirected_to_a_store(behind, name: str):
     rules = f'location = {DOWNLOAD} {{ return 302 "{REDIRECTS[name]}"; }}'
@@ -91,6 +92,7 @@ def test_a_server_that_has_only_an_address_of_ipv6(behind):
     check_updated(site)
 
 
+@pytest.mark.slow
 def test_cut_off_and_resumed_by_its_own_entity_tag(behind):
     """Each connection brings 9,000 bytes, and then hardly any: below `min_rate`."""
     rules = f"""
@@ -154,6 +156,7 @@ PASSING = {
 }
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", PASSING)
 def test_repairs_that_pass(behind, name: str):
     """The first wake meets them; the second one has the package."""
@@ -171,6 +174,7 @@ def test_repairs_that_pass(behind, name: str):
     check_updated(site)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", [name for name in PASSING if name != "503"])
 def test_refusals_that_stay(behind, name: str):
     """Final in the second wake, and said once."""

@@ -30,6 +30,7 @@ def downloader() -> Iterator[Downloader]:
         yield downloader
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_download_that_is_cut_everywhere(kind: str):
     with Downloader(kind, 20_000) as downloader:
@@ -83,6 +84,8 @@ GOES_ON = {
 }
 
 
+@pytest.mark.check
+@pytest.mark.few(3)
 @pytest.mark.parametrize("name", GOES_ON)
 def test_the_right_bytes_after_all(downloader: Downloader, name: str):
     downloader.console.faults = in_turn(Faults(cut_at=[CUT]), GOES_ON[name])
@@ -146,6 +149,7 @@ ENDS = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("name", ENDS)
 def test_never_other_bytes(downloader: Downloader, name: str):
     """A plain tar would swallow them. After each of these the next wake begins anew."""
@@ -159,6 +163,7 @@ def test_never_other_bytes(downloader: Downloader, name: str):
     assert downloader.fetch("anew").wrong == ()
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("etag", ["", 'W/"weak"', "bare", '"two words"', '"a"b"', '"', '"\x7f"'])
 def test_without_a_strong_etag_nothing_is_resumed(downloader: Downloader, etag: str):
     console = downloader.console
@@ -188,6 +193,7 @@ def test_a_package_that_is_replaced_meanwhile():
         assert old.fetch("anew").wrong == ("other bytes than the package's",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_node_whose_download_is_cut_many_times(make_site: MakeSite, kind: str):
     site = make_site()
@@ -212,6 +218,7 @@ def behind_a_link(site, profile: str) -> Iterator[Link]:
         yield link
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("fault", ["cut=reset:50000", "cut=50000", "hold=both:50000"])
 def test_a_node_whose_link_fails_once(make_site: MakeSite, fault: str):
     """It goes on in the same wake."""
@@ -247,6 +254,7 @@ def test_a_node_whose_package_changes_meanwhile(make_site: MakeSite):
     assert [(r["e"], r["i"]) for r in site.reports()] == [(1, fuid)]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("fault", "reason", "connections"),
     [

@@ -80,6 +80,7 @@ def at_plain_server(make_site: MakeSite, kind: str, **options) -> WatchedSite:
     return site
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("build", [sample.tar, sample.tar_gz], ids=["tar", "tar.gz"])
 @pytest.mark.parametrize("kind", ["TwoArguments", "OneArgument", "OnlyRead"])
 def test_each_shape_of_a_body(make_site: MakeSite, kind: str, build):
@@ -91,6 +92,7 @@ def test_each_shape_of_a_body(make_site: MakeSite, kind: str, build):
     assert site.flash_files()["/data.bin"] == PACKAGE["data.bin"]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["TwoArguments", "OneArgument", "OnlyRead"])
 def test_the_shape_is_found_out_once(make_site: MakeSite, kind: str):
     """By the first read of a response, not by each."""
@@ -105,6 +107,7 @@ def test_the_shape_is_found_out_once(make_site: MakeSite, kind: str):
     assert int(reads) > 40
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("kind", ["ReadsTooMuch", "Raises", "Nothing"])
 def test_a_body_that_does_not_behave(make_site: MakeSite, kind: str):
     """Its own errors are a lost connection; it can not put bytes where none are wanted."""
@@ -115,6 +118,7 @@ def test_a_body_that_does_not_behave(make_site: MakeSite, kind: str):
     assert site.flash_files().items() >= site.files.items()
 
 
+@pytest.mark.slow
 def test_the_statuses_of_a_transport_are_those_of_the_built_in_one(make_site: MakeSite):
     """5xx ends an attempt; 404 the request, the second time; and both may pass."""
     site = at_plain_server(make_site, "OneArgument")

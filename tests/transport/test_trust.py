@@ -187,6 +187,7 @@ def take(site: WatchedSite, number: int, tree: dict[str, bytes], **options) -> s
     return site.run(wakes=6).output
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
 @pytest.mark.parametrize("ca", ["/ca.der", LIST], ids=["one file", "a list"])
 def test_a_root_is_changed_over_the_air(make_site: MakeSite, ca: str | list, tls: bool):
@@ -208,6 +209,7 @@ def test_a_root_is_changed_over_the_air(make_site: MakeSite, ca: str | list, tls
     assert [report["e"] for report in site.reports()] == [1] * 4
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("tls", [True, False], ids=["tls", "plain"])
 @pytest.mark.parametrize("what", ["too early", "garbage"])
 def test_a_wrong_root_is_rolled_back(make_site: MakeSite, what: str, tls: bool):
@@ -257,6 +259,7 @@ print("wrong:", try_anchors(config, Limits(3000, 9000)))
 """
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("right", [True, False])
 @pytest.mark.parametrize("address", ["localhost", "::1"])
 def test_each_form_of_a_server_is_asked(
@@ -302,6 +305,7 @@ def test_a_new_root_waits_for_the_server_that_shows_it(make_site: MakeSite):
     assert "check: confirmed" in site.run().output
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["ca.der", "next.der", "next.der/x"])
 def test_who_has_no_key_changes_no_root(make_site: MakeSite, name: str):
     site = make_site(config={"ca": LIST, **KEYS, "require_signature": False})
@@ -354,6 +358,7 @@ def of_before(folder: Path) -> bytes:
     return (folder / "config.mpy").read_bytes()
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("written", [False, True], ids=["nothing written", "false written"])
 def test_an_agent_of_before_is_updated(make_site: MakeSite, tmp_path: Path, written: bool):
     """Never the key in clear because nothing is written; what can not connect is rolled back."""

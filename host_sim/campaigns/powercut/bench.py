@@ -78,17 +78,17 @@ class Bench:
         with contextlib.ExitStack() as stack:
             # In memory where there is such a place: a case writes half a megabyte.
             scratch = tempfile.TemporaryDirectory(dir=ctrl_c.memory())
-            self._folder = Path(stack.enter_context(scratch))
+            self.folder = Path(stack.enter_context(scratch))
             self.platform = stack.enter_context(Platform())
             if self._layouts:
-                self.scenarios = layouts(self._folder, self._firmware)
+                self.scenarios = layouts(self.folder, self._firmware)
             else:
-                self.scenarios = scenarios(self._folder, self._firmware, self._is_frozen)
-            frozen = self._folder / "frozen" if self._is_frozen else None
+                self.scenarios = scenarios(self.folder, self._firmware, self._is_frozen)
+            frozen = self.folder / "frozen" if self._is_frozen else None
             if frozen:
                 freeze_agent(frozen, self._firmware)
             self._flashed: dict[str, tuple[bytes, Judge]] = {}
-            image = self._folder / "node.img"
+            image = self.folder / "node.img"
             environ = {
                 "MQTT_PORT": str(self.platform.mqtt_port),
                 "PACKAGE_PORT": str(self.platform.package_port),
@@ -103,13 +103,13 @@ class Bench:
     def flashed(self, scenario: Scenario) -> tuple[Snapshot, Judge]:
         """The scenario before its first boot, with the request retained, and its judge."""
         if scenario.name not in self._flashed:
-            root = self._folder / "root"
+            root = self.folder / "root"
             scenario.build(self.node.image, root)
             shutil.rmtree(root)
             image = self.node.image.read_bytes()
-            old = Judge(image, {}, self._folder)
+            old = Judge(image, {}, self.folder)
             new = scenario.new_tree(old.files("old"))
-            self._flashed[scenario.name] = image, Judge(image, new, self._folder)
+            self._flashed[scenario.name] = image, Judge(image, new, self.folder)
         image, judge = self._flashed[scenario.name]
         return Snapshot(image, State(scenario.request)), judge
 

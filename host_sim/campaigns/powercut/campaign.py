@@ -33,6 +33,9 @@ CHUNK = 8
 TRIAL_CUTS = 3
 #: How flash fails without a cut; "ESP" is raised through littlefs, not returned to it.
 ERRORS = ("EIO", "ENOSPC", "ESP")
+#: What all cuts at one operation cost, and one random cut, in uncut cycles (measured).
+_CYCLES_PER_OPERATION = 10.0
+_CYCLES_PER_CUT = 2.5
 #: How many numbers of operations above the least are tried in a storm.
 STORM_MARGIN = 12
 
@@ -330,7 +333,8 @@ class Row:
 class Campaign:
     """A context manager that owns the worker processes.
 
-    `progress` is called with the share of the work that is done, 0 to 1.
+    `progress` is called with the share of the work that is done, 0 to 1. `tally` is what the last
+    part came to, or has come to so far.
     """
 
     def __init__(
@@ -340,14 +344,16 @@ class Campaign:
         frozen: bool = False,
         layouts: bool = False,
     ) -> None:
-        self._jobs = jobs or os.cpu_count() or 1
+        self.jobs = jobs or os.cpu_count() or 1
+        self.tally = Tally()
         self._options = firmware, frozen, layouts
+        self._cycles: dict[str, tuple[int, float]] = {}
 
     def __enter__(self) -> Campaign:
         self._bench = Bench(*self._options).__enter__()
         self._dimensions = Dimensions(self._bench)
         self._pool = ProcessPoolExecutor(
-            self._jobs, initializer=_begin_worker, initargs=self._options
+            self.jobs, initializer=_begin_worker, initargs=self._options
         )
         self.scenarios = self._bench.scenarios
         return self
@@ -358,13 +364,26 @@ class Campaign:
 
     def cycle(self, name: str) -> int:
         """How many operations a scenario's complete cycle has. Raises when it fails uncut."""
-        scenario = self.scenarios[name]
-        start, _ = self._bench.flashed(scenario)
-        result = self._bench.boot(scenario, start, scenario.wakes)
-        wrong = result.wrong + self._bench.judge_end(scenario, result, uncut=True)
-        if wrong:
-            raise SimError(f"{name} fails without a cut: {'; '.join(wrong)}")
-        return result.run.ops
+        if name not in self._cycles:
+            scenario = self.scenarios[name]
+            start, _ = self._bench.flashed(scenario)
+            begin = time.monotonic()
+            result = self._bench.boot(scenario, start, scenario.wakes)
+            seconds = time.monotonic() - begin
+            wrong = result.wrong + self._bench.judge_end(scenario, result, uncut=True)
+            if wrong:
+                raise SimError(f"{name} fails without a cut: {'; '.join(wrong)}")
+            self._cycles[name] = result.run.ops, seconds
+        return self._cycles[name][0]
+
+    def estimate(self, name: str, sample: int | None = None) -> tuple[int, float]:
+        """About how many single cuts of a scenario there are to try, and seconds that takes."""
+        operations = self.cycle(name)
+        seconds = self._cycles[name][1] / min(self.jobs, os.cpu_count() or 1)
+        if sample:
+            return sample, sample * _CYCLES_PER_CUT * seconds
+        cuts = operations * len(TORN_KINDS)
+        return cuts, operations * _CYCLES_PER_OPERATION * seconds
 
     def single(
         self,
@@ -513,7 +532,7 @@ class Campaign:
     ) -> Row:
         begin = time.monotonic()
         futures: list[Future] = [self._pool.submit(_work, *task) for task in tasks]
-        tally = Tally()
+        tally = self.tally = Tally()
         for done, future in enumerate(as_completed(futures), 1):
             tally.add(future.result())
             progress(done / len(futures))

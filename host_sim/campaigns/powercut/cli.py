@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console as Terminal
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from host_sim import ctrl_c
 from host_sim.campaigns.powercut import keys
 from host_sim.campaigns.powercut.bench import Bench
-from host_sim.campaigns.powercut.campaign import Campaign, Examiner, Failure, Row
+from host_sim.campaigns.powercut.campaign import Campaign, Examiner, Failure, Row, Tally
 from host_sim.campaigns.powercut.dimensions import DIMENSIONS, IN_FULL
 from host_sim.campaigns.powercut.layouts import PREFIX
 from host_sim.campaigns.powercut.scenarios import FROZEN
@@ -24,6 +29,18 @@ _MISHAPS = {
     "full": "flash filled to the last block and byte before each phase",
     "bits": "each bit of each small file in /.ota flipped, in each phase",
 }
+
+
+@dataclass
+class Part:
+    """What gives one row, called with a function that takes the share that is done.
+
+    `weight`: how much of the whole it is, in any unit.
+    """
+
+    name: str
+    run: Callable[[Callable[[float], None]], Row]
+    weight: float = 1.0
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
@@ -123,7 +140,7 @@ def _suffer(
     terminal: Terminal, campaign: Campaign, dimensions: list[str], arguments: argparse.Namespace
 ) -> list[Row]:
     """The mishaps: each dimension alone, or all that are asked for mixed with cuts."""
-    rows = []
+    parts: list[Part] = []
 
     def names(dimension: str) -> list[str]:
         if arguments.scenario:
@@ -134,38 +151,32 @@ def _suffer(
 
     asked = dimensions or list(DIMENSIONS)
     if arguments.mix:
-        parts = [(name, "") for name in sorted({name for part in asked for name in names(part)})]
+        mixed = sorted({name for part in asked for name in names(part)})
+        for at, name in enumerate(mixed):
+            # The rest of the division goes to the first ones.
+            count = arguments.mix // len(mixed) + (at < arguments.mix % len(mixed))
+            run = partial(campaign.mix, name, asked, count, arguments.seed)
+            parts.append(Part(name, run))
     else:
-        parts = [(name, dimension) for dimension in dimensions for name in names(dimension)]
-    with _bars(terminal) as bars:
-        for at, (name, dimension) in enumerate(parts):
-            task = bars.add_task(name, total=1.0)
-
-            def show(share: float, task=task) -> None:
-                bars.update(task, completed=share)
-
-            if arguments.mix:
-                # The rest of the division goes to the first ones.
-                count = arguments.mix // len(parts) + (at < arguments.mix % len(parts))
-                rows.append(campaign.mix(name, asked, count, arguments.seed, progress=show))
-            else:
-                rows.append(
-                    campaign.mishaps(
-                        name, dimension, arguments.sample, arguments.seed, progress=show
-                    )
-                )
-            bars.remove_task(task)
-            _tell(terminal, rows[-1])
-    return rows
+        for dimension in dimensions:
+            for name in names(dimension):
+                count, seed = arguments.sample, arguments.seed
+                run = partial(campaign.mishaps, name, dimension, count, seed)
+                parts.append(Part(name, run))
+    return _show(terminal, campaign, parts)
 
 
-def _tell(terminal: Terminal, row: Row) -> None:
+def _tell(terminal: Terminal, row: Row, left: str) -> None:
     terminal.print(
         f"{row.scenario}: {row.tally.cuts} cases, {len(row.tally.failures)} failures, "
-        f"{row.seconds:.0f} s",
+        f"{row.seconds:.0f} s{left}",
         highlight=False,
     )
-    for failure in row.tally.failures[:_SHOWN_FAILURES]:
+    _tell_failures(terminal, row.tally)
+
+
+def _tell_failures(terminal: Terminal, tally: Tally) -> None:
+    for failure in tally.failures[:_SHOWN_FAILURES]:
         terminal.print(f"FAILED {failure}", style="red", highlight=False, markup=False)
 
 
@@ -191,17 +202,22 @@ def _keys(terminal: Terminal, arguments: argparse.Namespace) -> int:
     if not set(names) <= set(keys.SCENARIOS):
         raise SimError(f"no scenario {names[0]!r}: choose from {', '.join(keys.SCENARIOS)}")
     with keys.KeyCampaign(arguments.jobs) as campaign:
-
-        def one(name: str, show: Callable[[float], None]) -> Row:
-            return campaign.run(name, arguments.sample, arguments.seed, show)
-
-        rows = _show(terminal, names, one)
+        count, seed = arguments.sample, arguments.seed
+        parts = [Part(name, partial(campaign.run, name, count, seed)) for name in names]
+        rows = _show(terminal, campaign, parts)
     return _finish(terminal, rows, keys.table(rows), arguments)
 
 
 def _bars(terminal: Terminal) -> Progress:
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=terminal, transient=True)
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    # The parts differ in speed: what is left is told from a long time.
+    return Progress(*columns, console=terminal, transient=True, speed_estimate_period=600)
 
 
 def _storm(terminal: Terminal, campaign: Campaign, name: str) -> int:
@@ -228,23 +244,72 @@ def run(
     arguments: argparse.Namespace,
 ) -> list[Row]:
     """Run the asked-for part of the campaign under a progress bar."""
-    return _show(terminal, names, lambda name, show: _one(campaign, name, kinds, arguments, show))
+    parts = [Part(name, partial(_one, campaign, name, kinds, arguments)) for name in names]
+    if arguments.depth == 1 and not arguments.errors and arguments.torn == "all":
+        _announce(terminal, campaign, parts, arguments.sample)
+    return _show(terminal, campaign, parts)
+
+
+def _announce(
+    terminal: Terminal, campaign: Campaign, parts: list[Part], sample: int | None
+) -> None:
+    """Say how much it is before it begins, and weigh the parts."""
+    cuts = 0
+    seconds = 0.0
+    with terminal.status("running each scenario once without a cut, to count"):
+        for part in parts:
+            more, part.weight = campaign.estimate(part.name, sample)
+            cuts += more
+            seconds += part.weight
+    rounded = cuts if sample else round(cuts, -2)
+    cores = min(campaign.jobs, os.cpu_count() or 1)
+    terminal.print(
+        f"{rounded:,} cuts, about {_long(seconds)} with {cores} core{'s' * (cores > 1)}; "
+        + ("" if sample else "N=60 (--sample 60) for a sample; ")
+        + "Ctrl-C stops, and says what was tried so far",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"
 
 
 def _show(
-    terminal: Terminal, names: list[str], one: Callable[[str, Callable[[float], None]], Row]
+    terminal: Terminal, campaign: Campaign | keys.KeyCampaign, parts: list[Part]
 ) -> list[Row]:
-    rows = []
-    with _bars(terminal) as bars:
-        for name in names:
-            task = bars.add_task(name, total=1.0)
+    """Run the parts; Ctrl-C ends them with a line that says how far it came."""
+    rows: list[Row] = []
+    begin = time.monotonic()
+    done, total = 0.0, sum(part.weight for part in parts)
+    campaign.tally = Tally()
+    try:
+        with _bars(terminal) as bars:
+            task = bars.add_task("", total=total)
+            for part in parts:
 
-            def show(share: float, task=task) -> None:
-                bars.update(task, completed=share)
+                def show(share: float, done=done, weight=part.weight) -> None:
+                    bars.update(task, completed=done + share * weight)
 
-            rows.append(one(name, show))
-            bars.remove_task(task)
-            _tell(terminal, rows[-1])
+                bars.update(task, description=part.name)
+                row = part.run(show)
+                rows.append(row)
+                campaign.tally = Tally()
+                done += part.weight
+                left = (time.monotonic() - begin) * (total - done) / done
+                more = f"; about {_long(left)} left" if len(rows) < len(parts) else ""
+                _tell(terminal, row, more)
+    except KeyboardInterrupt:
+        _tell_failures(terminal, campaign.tally)
+        tried = Tally()
+        for tally in (*(row.tally for row in rows), campaign.tally):
+            tried.add(tally)
+        ctrl_c.tell(
+            f"stopped: {tried.cuts:,} cases tried, {len(tried.failures)} failures; "
+            f"{len(rows)} of {len(parts)} parts complete"
+        )
+        raise
     return rows
 
 

@@ -248,9 +248,10 @@ def _sweep(name: str, keys: Sequence[Key], seed: int) -> Tally:
 
 
 class KeyCampaign:
-    """A context manager that owns the worker processes."""
+    """A context manager that owns the worker processes. `tally`: as Campaign's."""
 
     def __init__(self, jobs: int | None = None, firmware: Path = flash.FIRMWARE) -> None:
+        self.tally = Tally()
         self._jobs = jobs or os.cpu_count() or 1
         self._firmware = firmware
 
@@ -281,7 +282,7 @@ class KeyCampaign:
             keys = random.Random(f"{name}:{seed}").sample(keys, min(sample, len(keys)))
         parts = [keys[at : at + CHUNK] for at in range(0, len(keys), CHUNK)]
         futures = [self._pool.submit(_sweep, name, part, seed) for part in parts]
-        tally = Tally()
+        tally = self.tally = Tally()
         for done, future in enumerate(as_completed(futures), 1):
             tally.add(future.result())
             progress(done / len(futures))
