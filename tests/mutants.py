@@ -55,11 +55,8 @@ class Mutant:
 
 
 RECOVERY, STAGING, AGENT = "ota/recovery.py", "ota/install/staging.py", "ota/agent.py"
-ENDING, ADMISSION, TRANSACTION = (
-    "ota/install/ending.py",
-    "ota/install/transaction.py",
-    "ota/install/transaction.py",
-)
+ENDING, ATTEMPT = "ota/install/ending.py", "ota/install/attempt.py"
+TRANSACTION = "ota/install/transaction.py"
 BOOT, CYCLE, JOURNAL = "boot.py", "ota/cycle.py", "ota/install/journal.py"
 REPORT, KEPT = "ota/install/report.py", "ota/install/kept.py"
 ANCHORS = "ota/install/rehearsal.py"
@@ -276,7 +273,7 @@ MUTANTS = [
         "a new attempt does not clear what a cut one left",
         "one",
         (
-            (ADMISSION, "    discard(agent.feed)\n    count = 1\n", "    count = 1\n"),
+            (ATTEMPT, "    discard(agent.feed)\n    count = 1\n", "    count = 1\n"),
             (ENDING, "    transaction.discard(agent.feed)\n    control = ", "    control = "),
         ),
         near=0.964,

@@ -212,12 +212,14 @@ class Agent:
 
             return run(self)
         except Exception as error:
-            run = None  # its code may be in the way of what tells the platform
+            run = None  # it would keep the code of cycle
             return self._trouble(error)
 
     def _trouble(self, error):
+        if type(error) is MemoryError:
+            drop("cycle", "install", "package")  # room for what tells the platform
         try:
-            from .install.trouble import outcome_of
+            from .install.attempt import outcome_of
 
             return outcome_of(self, error)
         except MemoryError:

@@ -71,7 +71,7 @@ def _run(agent):
             bad, request = agent.control.bad, agent.control.request
     if outcome == "open":
         # Another version's, or boot.py could not finish it: staging would overwrite it.
-        from .install.trouble import without_boot_py
+        from .install.attempt import without_boot_py
 
         without_boot_py(agent)
         return agent.later("a transaction waits for the next boot")
@@ -118,7 +118,8 @@ def _take(agent, request):
     # Whether this attempt is counted on flash, and the last one.
     counted = last = False
     try:
-        from .install.transaction import check_space, check_way_back, count_attempt
+        from .install.attempt import check_space, count_attempt
+        from .install.transaction import check_way_back
         from .request import ask_policy
 
         if ask_policy(agent, request):
@@ -141,7 +142,7 @@ def _take(agent, request):
 
         return install(agent, request, staged, sequence)
     _forget_staging()
-    from .install.trouble import end_attempt
+    from .install.attempt import end_attempt
 
     return end_attempt(agent, request, error, counted, last)
 

@@ -10,9 +10,10 @@ import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import littlefs
-from littlefs import LittleFS
+from littlefs import LittleFS, UserContext
 
 from host_sim.errors import SimError
 from host_sim.node.agent_code import compile_agent
@@ -46,10 +47,28 @@ def image_blocks(image: Path) -> int:
     return size // BLOCK
 
 
+class _Memory(UserContext):
+    """As the library's own, which tells a logger of each read: that takes longer than the read."""
+
+    def read(self, cfg: Any, block: int, off: int, size: int) -> bytearray:
+        start = block * cfg.block_size + off
+        return self.buffer[start : start + size]
+
+    def prog(self, cfg: Any, block: int, off: int, data: bytes) -> int:
+        start = block * cfg.block_size + off
+        self.buffer[start : start + len(data)] = data
+        return 0
+
+    def erase(self, cfg: Any, block: int) -> int:
+        start = block * cfg.block_size
+        self.buffer[start : start + cfg.block_size] = b"\xff" * cfg.block_size
+        return 0
+
+
 def _mounted(image: Path) -> LittleFS:
     blocks = image_blocks(image)
-    filesystem = LittleFS(mount=False, block_count=blocks, **_READING)
-    filesystem.context.buffer = bytearray(image.read_bytes())
+    memory = _Memory(buffer=bytearray(image.read_bytes()))
+    filesystem = LittleFS(memory, mount=False, block_count=blocks, **_READING)
     try:
         filesystem.mount()
     except littlefs.LittleFSError as error:
@@ -104,7 +123,8 @@ def build(
         raise SimError(f"no folder {root}")
     files = _files(root) if root is not None else {}
     folders = [p for p in sorted(root.rglob("*")) if p.is_dir()] if root is not None else []
-    filesystem = LittleFS(mount=False, block_count=blocks, **_GEOMETRY)
+    memory = _Memory(buffer=bytearray(b"\xff" * (blocks * BLOCK)))
+    filesystem = LittleFS(memory, mount=False, block_count=blocks, **_GEOMETRY)
     filesystem.format()
     filesystem.mount()
     with tempfile.TemporaryDirectory() as scratch:

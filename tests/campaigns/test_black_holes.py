@@ -44,6 +44,7 @@ def test_the_node_sleeps_within_its_limits(holes: BlackHoles):
     assert [(o.case, o.wrong, o.slow) for o in result.failures] == []
 
 
+@pytest.mark.slow
 def test_the_watchdog_ends_a_call_that_never_returns(holes: BlackHoles):
     """It is fed when something moves, not by time."""
     wake = holes.hang()

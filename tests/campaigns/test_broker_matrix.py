@@ -69,7 +69,7 @@ def test_how_much_each_node_does(options: str, expected: tuple[int, Plan]):
     assert _plan(build_parser().parse_args(["brokers", *options.split()])) == expected
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mosquitto/plain", "amqtt/tls"])
 def test_a_broker_that_keeps_the_order(name: str):
     (cell,) = choose([name])

@@ -36,6 +36,7 @@ LEAST_OUTCOMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "cases"), [("mpy", 16_000), pytest.param("py", 6_000, marks=pytest.mark.slow)]
 )

@@ -232,6 +232,7 @@ def test_a_planted_fault_is_caught(tmp_path: Path, seed: int):
     assert outcome.wrong, outcome.story
 
 
+@pytest.mark.slow
 def test_a_life_that_fails_is_shortened(tmp_path: Path):
     with Bench(PLANTED[0].plant(tmp_path)) as bench:
         told: list[str] = []

@@ -63,7 +63,7 @@ def script(client: bool, *acts: Act, refusal: str = "") -> Script:
     return Script(0, client, "installed", refusal, packages, [Wake(acts)])
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("client", [False, True], ids=["own client", "client="])
 @pytest.mark.parametrize("moves", ["cancel", "ask", "cancel ask"])
 def test_between_every_two_packets(bench: Bench, moves: str, client: bool):
@@ -147,7 +147,7 @@ def test_a_planted_fault_is_caught(tmp_path: Path, mutant: Mutant):
     pytest.fail("not caught")
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CATCHES)
 def test_the_same_scripts_are_right_without_the_fault(bench: Bench, name: str):
     """Else it would be the scripts that are wrong."""

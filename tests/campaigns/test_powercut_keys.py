@@ -51,6 +51,7 @@ def test_keys_while_boot_rolls_back(examiner: KeyExaminer, name: str, kind: str)
     assert tally.failures == []
 
 
+@pytest.mark.slow
 def test_a_key_after_a_key_and_a_cut_after_a_key(examiner: KeyExaminer):
     """The install that main.py has begun goes on in boot.py: no key may stop that one half way."""
     hooks = examiner.cycle("forty").run.hooks
@@ -80,6 +81,7 @@ def test_ids(examiner: KeyExaminer):
             examiner.replay(text)
 
 
+@pytest.mark.slow
 def test_command_line(capsys: pytest.CaptureFixture, tmp_path: Path):
     line = ["powercut", "--keys", "--scenario", "signed", "--sample", "3", "--jobs", "1"]
     main([*line, "--log", str(tmp_path / "log"), "--table", str(tmp_path / "table")])

@@ -43,7 +43,7 @@ def test_sampled_mishaps(examiner: Examiner, name: str, dimension: str):
     assert tally.failures == []
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 def test_sampled_mishaps_with_a_cut(examiner: Examiner):
     tally = examiner.mix(scenario_of(examiner, "few").name, list(DIMENSIONS), 8, seed=1)
     assert tally.cuts == 8
@@ -77,6 +77,7 @@ def test_what_used_to_be_no_way_back(examiner: Examiner, case: str):
 # -- phases and ids ------------------------------------------------------------------------------
 
 
+@pytest.mark.few(1)
 def test_a_phase_is_what_its_name_says(examiner: Examiner):
     dimensions, scenario = examiner.dimensions, scenario_of(examiner, "few")
     _, judge = examiner.bench.flashed(scenario)

@@ -187,7 +187,7 @@ def test_how_long_the_loop_stands(make_site: MakeSite):
         assert "still here: True" in run.output
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("step", ["request", "download", "failed", "clear"])
 def test_a_broker_that_drops_the_client(make_site: MakeSite, step: str):
     """It connects anew by itself; the request ends once, and nothing hangs."""

@@ -138,7 +138,7 @@ def test_a_failure_waits_for_the_broker(make_site: MakeSite, broker: str):
     assert site.flash_files() == site.files
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("broker", available_brokers())
 def test_an_install_waits_for_the_broker(make_site: MakeSite, broker: str):
     """The new version runs on trial all the while, and is neither trusted nor rolled back."""

@@ -112,6 +112,7 @@ def test_one_round_trip_after_connack(make_site: MakeSite, broker: str):
     assert idle.size("down") == 4 + 5 + 2
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("broker", available_brokers())
 def test_one_round_trip_after_connack_over_tls(make_site: MakeSite, broker: str):
     site = make_site({"main.py": MAIN}, broker=broker, tls=True)

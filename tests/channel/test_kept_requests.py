@@ -135,7 +135,7 @@ def test_a_request_that_makes_no_sense(make_site: MakeSite, broker: Broker, refu
     assert told(broker)[1:] == [(2, "", "bad request: not a SenML pack")]
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_node_that_stays(make_site: MakeSite, broker: Broker, refusal: str):
     """serve(): it tries once, stays, and takes what comes next."""

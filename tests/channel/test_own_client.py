@@ -455,7 +455,7 @@ machine.deepsleep(1000)
 """
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("kind", "step", "good"),
     [
@@ -601,6 +601,7 @@ while True:
 """
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("broker", available_brokers())
 def test_a_newer_request_is_not_forgotten_over_the_end_of_an_older_one(
     make_site: MakeSite, broker: str

@@ -218,6 +218,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_broker_that_lets_the_node_in_only_to_drop_it(make_site: MakeSite):
     """CONNACK, SUBACK, the fence's PINGRESP and one more come; the pauses grow all the same."""
     config = QUICK | {"retry_s": 2}  # twice as long as the connection lasts
@@ -228,6 +229,7 @@ def test_a_broker_that_lets_the_node_in_only_to_drop_it(make_site: MakeSite):
     assert "settled" not in node.output
 
 
+@pytest.mark.slow
 def test_failures_are_forgotten_when_a_connection_has_lasted(make_site: MakeSite):
     require_mosquitto()
     site = make_site({"main.py": FAILURES.encode()}, broker="mosquitto", config=QUICK)
@@ -239,6 +241,7 @@ def test_failures_are_forgotten_when_a_connection_has_lasted(make_site: MakeSite
         node.wait_for("settled: 0\n", before + 1)
 
 
+@pytest.mark.slow
 def test_it_feeds_the_watchdog_while_it_waits_for_another_try(make_site: MakeSite):
     """The pause is up to a minute, the watchdog's period 2.5 s."""
     site = make_site({"main.py": serving(1)}, config={"retry_s": 60}, mqtt_link="connect=refuse")
@@ -280,6 +283,7 @@ def test_a_loop_that_hangs_is_bitten_and_given_up(make_site: MakeSite):
 # -- packages that can not be had ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_fails_for_now_is_tried_again_after_pauses_and_given_up(make_site: MakeSite):
     site = make_site({"main.py": serving(1)}, config=QUICK | {"max_attempts": 3})
     site.console.faults.status = 503
@@ -354,7 +358,7 @@ def flood(site: WatchedSite) -> Iterator[None]:
         thread.join()
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("loop", ["agent.serve()", "while True:\n    agent.poll()"])
 def test_a_flood_of_bad_requests_is_answered_with_pauses(make_site: MakeSite, loop: str):
     """Each answer costs flash. Pauses grow; what is good is done after the last of them."""
@@ -376,6 +380,7 @@ def test_a_flood_of_bad_requests_is_answered_with_pauses(make_site: MakeSite, lo
     assert "wdt" not in node.run.names()
 
 
+@pytest.mark.slow
 def test_refusals_that_are_long_ago_are_forgotten(make_site: MakeSite):
     """Else the pause of an hour's bad requests would meet next year's."""
     main = serving(1).replace(

@@ -30,6 +30,7 @@ def owing(name: str, text: str) -> str:
     return OWED.replace("NAME", name).replace("TEXT", repr(text))
 
 
+@pytest.mark.slow
 def test_an_owed_report_does_not_leave_its_request(make_site: MakeSite):
     """Else the request that it ends would be heard later, done again, and told again."""
     with LateBroker("suback pong", 800) as broker:

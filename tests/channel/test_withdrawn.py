@@ -91,7 +91,7 @@ def ask(site: WatchedSite, version: int, client: bool) -> str:
 
 
 @pytest.mark.check
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("client", [False, True], ids=["own client", "client="])
 @pytest.mark.parametrize("step", BEFORE)
 def test_cancelled_before_the_commit(make_site: MakeSite, steps: Steps, step: str, client: bool):

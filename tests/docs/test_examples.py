@@ -255,7 +255,7 @@ def test_the_migration_leaves_other_messages_to_the_old_code(make_site: MakeSite
     assert "other" not in site.run(timeout_s=20).output  # it was cleared
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("modem", [False, True], ids=["wifi", "modem"])
 def test_the_migration_survives_a_power_cut(make_site: MakeSite, modem: bool) -> None:
     """In the middle of staging, of the install and of what follows: one of the two versions."""

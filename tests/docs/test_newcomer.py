@@ -123,6 +123,7 @@ def quick_start() -> list[str]:
     return commands(text.replace("18883", str(mqtt)).replace("18443", str(https)))
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_node_that_updated_itself(checkout: Path) -> None:
     person = Person(checkout)
     board, console, *rest = quick_start()

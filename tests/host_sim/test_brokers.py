@@ -67,6 +67,7 @@ def test_it_knows_a_new_device_when_that_is_added(console: Console):
         assert client.subscribe(console.topic("third-device"), 1)
 
 
+@pytest.mark.few(3)
 def test_a_device_can_not_reach_another_ones_topics(
     console: Console, monkeypatch: pytest.MonkeyPatch
 ):

@@ -310,6 +310,7 @@ def test_round_trips_are_counted_as_the_node_sees_them(bench: Callable[[str], Be
     assert count_round_trips(link.segments) == 1
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("way", ["up", "down"])
 @pytest.mark.parametrize("connections", [1, 3])
 def test_bandwidth_is_shared_by_all_connections(
@@ -390,6 +391,7 @@ def test_order_and_bytes_are_kept(pieces: list[tuple[str, bytes]], spec: str, se
 # -- faults at a byte ----------------------------------------------------------------------------
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("at", [0, 1, 1460, 5000])
 @pytest.mark.parametrize("end", ["fin", "reset"])
 @pytest.mark.parametrize("way", ["up", "down"])
@@ -450,6 +452,7 @@ def test_cuts_count_over_the_life_or_in_each_connection(bench: Callable[[str], B
     assert lengths(bench("cut=each:97,times=2"), 3) == [97, 97, 6000]
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("way", ["up", "down"])
 @pytest.mark.parametrize("at", [0, 1, 3000])
 def test_a_hole_behind_a_byte(bench: Callable[[str], Bench], way: str, at: int) -> None:
@@ -480,6 +483,7 @@ def test_a_hole_for_both_directions(bench: Callable[[str], Bench]) -> None:
         assert is_silent(console)
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("way", ["up", "down"])
 @pytest.mark.parametrize("at", [0, 1459, 1460, 5999])
 def test_a_damaged_byte(bench: Callable[[str], Bench], way: str, at: int) -> None:

@@ -35,7 +35,7 @@ def test_there_are_kinds_of_packages():
     assert len(KINDS) >= 10
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

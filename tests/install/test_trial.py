@@ -73,6 +73,7 @@ for name in ("cut1", "cut2"):
     assert [r["e"] for r in site.reports()] == [1]
 
 
+@pytest.mark.slow
 def test_a_third_cut_is_one_too_many(make_site: MakeSite):
     site = make_site()
     site.ask(sample.tar_gz({"main.py": b"print('new')\nwhile True:\n    pass\n"}))

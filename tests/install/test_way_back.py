@@ -792,7 +792,7 @@ def test_nothing_of_the_rehearsal_in_later_checks(make_site: MakeSite):
 # -- flash errors and memory ---------------------------------------------------------------------
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("cause", ["power_on", "hard", "soft", "wdt"])
 @pytest.mark.parametrize("part", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_one_flash_error_after_whatever_reset(make_site: MakeSite, cause: str, part: int):

@@ -339,6 +339,7 @@ def test_files_that_hold_no_key(compiled: Path, tmp_path: Path):
     assert answer == [1, None, None, None, key.id, True]
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_refused(compiled: Path, tmp_path: Path):
     """Of the signature as of what is signed; none left out."""
     signer = signing.key()
@@ -349,6 +350,7 @@ def test_every_flipped_bit_is_refused(compiled: Path, tmp_path: Path):
     assert run(compiled, f"flips({paths}, [{str(key)!r}])") == [[True, len(content) * 8, 0]]
 
 
+@pytest.mark.slow
 def test_a_reader_that_overlooks_is_seen(tmp_path: Path):
     """The tests above can fail: a signature that nobody compares, a line that may be anything."""
     content = signing.manifest({"a.py": b"1"}, signing.key())

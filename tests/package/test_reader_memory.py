@@ -231,6 +231,7 @@ def test_staging_a_thousand_members_takes_no_more_than_one(
     assert abs(peaks[1] - peaks[0]) <= NOISE, peaks
 
 
+@pytest.mark.slow
 def test_a_reader_that_remembers_is_seen(bench: Path, tmp_path: Path):
     """Both ways to measure, and the count of allocations, can fail."""
     mutant = Mutant(

@@ -293,6 +293,7 @@ UNWANTED = {
 }
 
 
+@pytest.mark.few(4)
 @pytest.mark.parametrize("what", UNWANTED)
 def test_what_no_package_may_hold(tmp_path: Path, compiled: Path, what: str):
     """As GNU tar writes it; none of this is read as something else."""

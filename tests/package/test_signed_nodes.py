@@ -106,6 +106,7 @@ def test_bad_code_that_was_signed_is_rolled_back(make_site: MakeSite, tmp_path: 
     assert site.flash_files() == installed(site) | {"/ota.sequence": b"7"}
 
 
+@pytest.mark.slow
 def test_power_cuts_around_the_floor(make_site: MakeSite, tmp_path: Path):
     """The number counts already and the trial is still open: it is confirmed all the same."""
     content = make_package(tmp_path / "desk", {"main.py": sample.main_py(2)}, "--sequence", 7)

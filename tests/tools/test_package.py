@@ -757,6 +757,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "node.img"
 
 
+@pytest.mark.slow
 def test_a_package_is_tried_first(desk: Desk, image: Path):
     before = image.read_bytes()
     source = desk.tree({"lib/data.bin": random.Random(1).randbytes(20_000)})

@@ -318,6 +318,7 @@ def test_who_has_no_key_changes_no_root(make_site: MakeSite, name: str):
         assert site.flash_files() == site.files
 
 
+@pytest.mark.slow
 def test_power_cuts_while_a_root_changes(make_site: MakeSite):
     """Old or new, and either way a node that trusts its platform."""
     site = signed_site(make_site, tls=True)
@@ -358,7 +359,7 @@ def of_before(folder: Path) -> bytes:
     return (folder / "config.mpy").read_bytes()
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [False, True], ids=["nothing written", "false written"])
 def test_an_agent_of_before_is_updated(make_site: MakeSite, tmp_path: Path, written: bool):
     """Never the key in clear because nothing is written; what can not connect is rolled back."""

@@ -24,8 +24,8 @@ _BLOCK = const(512)
 # one release to the others of another.
 _PHASES = const(
     (
-        "request:ask_policy install.transaction:check_space install.transaction:count_attempt"
-        " install.transaction:was_told",
+        "request:ask_policy install.attempt:check_space install.attempt:count_attempt"
+        " install.attempt:was_told",
         "package.vetting:enough_for package.vetting:free_blocks",
         "install.staging:Staging.finish install.staging:Staging.delete"
         " install.staging:Staging.leave_open",
@@ -42,7 +42,7 @@ _PHASES = const(
         "package.inflate:Gzip",
         "config:complete backoff:remember backoff:note backoff:seen serve:step"
         " install.transaction:reset_after_flash_error",
-        "install.trouble:outcome_of install.trouble:end_attempt",
+        "install.attempt:outcome_of install.attempt:end_attempt",
         # Where a request stands on flash each contact begins with it, and broken would end there.
         "install.report:put_back install.kept:has_ended",
     )

@@ -1,16 +1,69 @@
-"""What becomes of a contact that ends in an error: link, memory, flash, or the agent itself."""
+"""One attempt at a request: whether it may begin, and what becomes of one that ends in an error.
+
+And of a contact that does: link, memory, flash, or the agent itself.
+"""
 
 import os
 import time
+from binascii import crc32
 
 from micropython import const
 
-from .. import drop
 from ..errors import OtaError, Refused, Transient, name_of
 
 _STATE = const("/.ota/state")
 _OUT_OF_MEMORY = const("can not apply: out of memory")
 _REASON = const("can not download")
+
+
+def check_space(agent, request):
+    """Raise Refused when the announced size is more than flash can take."""
+    from ..package.vetting import enough_for, free_blocks
+
+    if not enough_for(request.size):
+        raise Refused(
+            "not enough space",
+            "%d bytes announced, %d blocks are free" % (request.size, free_blocks()),
+        )
+    agent.progress("space", free_blocks())
+
+
+def count_attempt(agent, file_id):
+    """Count this attempt on flash before it begins; True when it is the last one.
+
+    One that ends in a watchdog reset or a power cut is counted as well: such a package would
+    otherwise be fetched for ever. Raises Refused when there have been enough.
+    """
+    from .transaction import discard, load, save
+
+    # What an earlier attempt left must not be taken for this one's: an old file above all.
+    discard(agent.feed)
+    count = 1
+    before = (load("attempts") or "").split(" ")  # damaged: none
+    if before[0] == file_id:
+        count += int(before[1])
+    else:
+        before = ()
+    most = agent.config["max_attempts"]
+    if count > most:
+        raise Refused("can not apply", "interrupted %d times" % most)
+    save("attempts", " ".join([file_id, str(count)] + list(before[2:])))
+    return count == most
+
+
+def was_told(reason):
+    """True when an attempt of the same package before has ended for this reason as well.
+
+    If not, it is noted on flash for the next one, behind the count, as its CRC-32.
+    """
+    from .transaction import load, save
+
+    mark = "%08x" % crc32(reason.encode())
+    before = (load("attempts") or "").split(" ")
+    if before[2:] == [mark]:
+        return True
+    save("attempts", " ".join(before[:2] + [mark]))
+    return False
 
 
 def outcome_of(agent, error):
@@ -61,22 +114,26 @@ def _on_trial(agent, wrong):
 
 
 def _out_of_memory(agent):
-    # If not, there may be no room for what tells the platform.
-    drop("cycle", "package", "download", "fetch", "https", "tarfile_lite")
     request = agent.control and agent.control.request
     outcome = agent.later("out of memory")
-    if request:
-        # An attempt as well: the platform has to hear of it in the end.
-        try:
-            from .report import done
+    try:
+        from ..recovery import exists, load
 
-            # Not one that has ended: it has been told.
-            if done() != request.file_id and _count(agent, request):
+        if agent.control and exists("/.ota/report"):
+            # What is owed: without the code above there may be room for it.
+            from .ending import settle
+
+            ended = settle(agent)[0]
+            outcome = ended if ended in ("failed", "rolled_back") else outcome
+        # Not a request that has ended: it has been told. As report.done(), without its module.
+        elif request and (load("done") or "").rstrip("!") != request.file_id:
+            # An attempt as well: the platform has to hear of it in the end.
+            if _count(agent, request):
                 from .ending import fail
 
                 outcome = fail(agent, request.file_id, _OUT_OF_MEMORY)
-        except (MemoryError, OSError, Transient) as error:
-            print("ota: not counted,", name_of(error))
+    except (MemoryError, OSError, Transient) as error:
+        print("ota: not counted,", name_of(error))
     return outcome
 
 
@@ -103,8 +160,6 @@ def end_attempt(agent, request, error, counted, last):
         if not last and reason.startswith(_REASON):
             # What a server says, or what stands before it, may pass: a page that tells of repairs,
             # an account that is locked for a minute. Once more in another wake, and it is true.
-            from .transaction import was_told
-
             last = was_told(reason)
         else:
             last = True
@@ -141,8 +196,6 @@ def end_attempt(agent, request, error, counted, last):
 
 def _count(agent, request):
     """Count an attempt for which there was no memory before it was counted. True: the last one."""
-    from .transaction import count_attempt
-
     try:
         return count_attempt(agent, request.file_id)
     except Refused:
