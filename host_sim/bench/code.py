@@ -30,8 +30,9 @@ def ram(laboratory: Laboratory) -> dict[str, int]:
     """Heap that each module takes, in bytes, in this order; what it imports itself comes first."""
     order = "errors wire link control agent config backoff "
     order += "trust cycle recovery install.transaction install.ending install.attempt "
-    order += "request install.report download fetch https "
+    order += "request install.report install.kept download fetch https "
     order += "tarfile_lite package.archive package.inflate package.vetting install.journal "
     order += "install.staging package.signature package.manifest package.signed "
     order += "install.rehearsal serve borrowed"
-    return laboratory.measure("ram", order.split())
+    heaps = laboratory.measure("ram", order.split())
+    return {name.replace(".", "/"): size for name, size in heaps.items()}
