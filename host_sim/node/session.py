@@ -217,10 +217,10 @@ class Session:
 
     def cut_power(self) -> None:
         """Kill the node; the run ends as at a cut operation."""
+        self.power_is_cut = True
         boot = self.running
         if boot:
-            self.power_is_cut = True
-            boot.kill()
+            boot.kill()  # else the next boot ends at its begin
 
     def report(self, event: Event) -> bool:
         """Record and pass on one event; true when the run is to stop here."""
@@ -286,6 +286,8 @@ class Session:
                 attended=plan.then is not None,
             )
             self.running = boot
+            if self.power_is_cut:
+                boot.kill()
             end = boot.run()
             self.running = None
             self._keep_time(boot, end)
