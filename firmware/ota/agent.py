@@ -57,6 +57,7 @@ class Agent:
         self.learned = None  # of the broker, at the last contact; keep() has not seen it yet
         self.settled_at = None  # when serve() takes a connection for one that lasts
         self.refusals = 0  # in a row, for serve()
+        self.cleared_at = None  # when a request that the broker keeps was cleared last, ticks_ms
         self.gone = None  # the file id of the request that was withdrawn last
         self.born = time.ticks_ms()
         self.unclosed = None  # a file that must not be closed, see Staging.leave_open()

@@ -19,6 +19,7 @@ _NOT_CONNECTED = const("the application's client is not connected")
 def approach(agent):
     """What Agent.approach() says, on the application's client."""
     control.approach(agent)
+    agent.control = None  # where memory ends here, no client of ours may take its place
     agent.control = Borrowed(agent.config, agent.limits, agent.client)
 
 

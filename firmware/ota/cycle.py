@@ -23,8 +23,6 @@ _MANIFEST = const(".ota-manifest")
 _MOST_REPLACED = const(3)
 _HOUR_MS = const(3600000)
 
-_cleared_at = None  # when a request that has ended was last tried to be cleared; ticks_ms
-
 
 def run(agent):
     """Do whatever waits. Returns what Agent.check() says. Raises Transient, OSError."""
@@ -102,13 +100,13 @@ def _run(agent):
 
 def _has_ended(agent, pending):
     """What kept.has_ended() says; the clear is tried once in a wake, or in an hour."""
-    global _cleared_at
     from .install.kept import has_ended
 
     now = time.ticks_ms()
-    try_clear = _cleared_at is None or time.ticks_diff(now, _cleared_at) > _HOUR_MS
+    before = agent.cleared_at
+    try_clear = before is None or time.ticks_diff(now, before) > _HOUR_MS
     if try_clear and agent.control:
-        _cleared_at = now
+        agent.cleared_at = now
     return has_ended(agent, pending, try_clear)
 
 

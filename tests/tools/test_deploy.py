@@ -941,6 +941,12 @@ def served(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
+def test_what_an_interrupted_undeploy_leaves_is_ours() -> None:
+    """Of the agents with one folder as well, whose modules have other places now."""
+    assert plan.foreign_package(["report.mpy", "staging.mpy", "install/report.mpy"]) is None
+    assert plan.foreign_package(["report.mpy", "other.py"]) == "other"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", [True, False], ids=["source", "dist"])
 def test_mip_brings_the_same_files(desk: Desk, tmp_path: Path, source: bool) -> None:

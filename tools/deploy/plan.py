@@ -13,6 +13,30 @@ from tools.deploy.firmware import digest
 
 #: Where the agent may live; first where Python looks first.
 PLACES = ("/ota", "/lib/ota")
+#: Modules of earlier agents, of which all were in one folder.
+_EARLIER = frozenset(
+    [
+        "admission",
+        "anchors",
+        "archive",
+        "body",
+        "ending",
+        "inflate",
+        "journal",
+        "kept",
+        "manifest",
+        "places",
+        "rehearsal",
+        "report",
+        "signature",
+        "signed",
+        "space",
+        "staging",
+        "transaction",
+        "trouble",
+        "vetting",
+    ]
+)
 #: Files of ours in the root.
 ROOT_FILES = ("/boot.py", "/boot_user.py", "/ota.json")
 #: Blocks beside the files' own: folders, and what littlefs needs to work.
@@ -166,7 +190,7 @@ def foreign_package(names: list[str]) -> str | None:
     stems = {name.rpartition(".")[0] for name in names if name.endswith((".py", ".mpy"))}
     if "recovery" in stems:
         return None  # of any version
-    strangers = sorted(stems - set(firmware.modules()))
+    strangers = sorted(stems - set(firmware.modules()) - _EARLIER)
     return strangers[0] if strangers else None
 
 

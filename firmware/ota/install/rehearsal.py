@@ -5,6 +5,7 @@ phases, with the same large pieces of memory, under the load of the application 
 version that can not be updated again must not be kept. Nothing is written to flash.
 """
 
+import gc
 import io
 import os
 import sys
@@ -35,13 +36,13 @@ _PHASES = const(
         " install.report:stand_before install.report:finish install.report:done",
         "request:read install.transaction:prepare install.transaction:commit"
         " install.transaction:discard install.transaction:forget install.transaction:save"
-        " install.transaction:owed install.transaction:keep_sequence",
+        " install.transaction:owed install.transaction:keep_sequence"
+        " install.transaction:reset_after_flash_error",
         "recovery:install recovery:boot",
         "package.signed:SignedReader package.manifest:receive package.signature:verify",
         # A node that last took a .tar has not seen this one.
         "package.inflate:Gzip",
-        "config:complete backoff:remember backoff:note backoff:seen serve:step"
-        " install.transaction:reset_after_flash_error",
+        "config:complete backoff:remember backoff:note backoff:seen serve:step",
         "install.attempt:outcome_of install.attempt:end_attempt",
         # Where a request stands on flash each contact begins with it, and broken would end there.
         "install.report:put_back install.kept:has_ended",
@@ -73,7 +74,10 @@ def rehearse(agent, stage, piece):
 
             check_way_back(agent)
             del check_way_back
+            # What lies between would cost the large pieces of memory, and hide a broken version.
+            gc.collect()
             stage(agent, package.request, package)
+            gc.collect()
         finally:
             package.close()
         for names in _PHASES:
