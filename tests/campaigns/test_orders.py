@@ -63,7 +63,7 @@ def script(client: bool, *acts: Act, refusal: str = "") -> Script:
     return Script(0, client, "installed", refusal, packages, [Wake(acts)])
 
 
-@pytest.mark.few(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("client", [False, True], ids=["own client", "client="])
 @pytest.mark.parametrize("moves", ["cancel", "ask", "cancel ask"])
 def test_between_every_two_packets(bench: Bench, moves: str, client: bool):
