@@ -10,7 +10,7 @@ import re
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from multiprocessing.queues import SimpleQueue
@@ -59,6 +59,7 @@ class Bars(Progress):
             Remaining(),
             console=screen,
             transient=True,
+            redirect_stderr=False,  # Ctrl-C mutes it
             speed_estimate_period=600,  # cases differ in speed
         )
         self.what, self.done, self.failures = what, 0, 0
@@ -76,11 +77,12 @@ class Bars(Progress):
             failed = part.fields["failures"] + failures
             count = f"{part.completed + cases:,}/{part.total:,}, {failed} failures"
             self.update(task, advance=cases, failures=failed, count=count)
-            stopped(f"{self.done:,} {self.what} tried, {self.failures} failures")
+            if not ctrl_c.stopping():
+                stopped(f"{self.done:,} {self.what} tried, {self.failures} failures")
 
 
 def stopped(far: str) -> None:
-    """A Ctrl-C from now on ends with a line that says how far it came."""
+    """Ctrl-C ends with a line that says how far it came."""
     ctrl_c.tell(f"stopped: {far}")
 
 
@@ -102,13 +104,18 @@ def by_kind(failures: Sequence[Any]) -> str:
 
 def kind_of(wrong: Sequence[str]) -> str:
     """What is wrong, without the particulars."""
-    return wrong[0].partition(":")[0].split(" at ")[0] if wrong else ""
+    return wrong[0].partition(": ")[0].split(" at ")[0] if wrong else ""
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A result table, in Markdown."""
-    first, *others = (f"| {' | '.join(map(str, line))} |" for line in (head, *rows))
-    return "\n".join([first, "|" + "---|" * len(head), *others])
+def table(head: str, rows: Iterable[Iterable[object]]) -> str:
+    """A result table, in Markdown. head: the columns, with commas between them."""
+    columns = head.split(", ")
+    return "\n".join([line(columns), "|" + "---|" * len(columns), *map(line, rows)])
+
+
+def line(cells: Iterable[object]) -> str:
+    """A line of a table."""
+    return "|" + "".join(f" {cell} |" if cell != "" else " |" for cell in cells)
 
 
 # -- a campaign of seeds -------------------------------------------------------------------------
@@ -180,7 +187,7 @@ class Tally:
 
     def table(self) -> str:
         """The rows in Markdown."""
-        return table(("what", "how often"), self.rows())
+        return table("what, how often", self.rows())
 
 
 class Bench(Protocol):
