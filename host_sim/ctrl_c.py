@@ -75,6 +75,11 @@ def tell(line: str) -> None:
     _last_line = line
 
 
+def stopping() -> bool:
+    """Whether it has come: from now on a case fails because its processes are ended."""
+    return _stopping
+
+
 def ignore() -> None:
     """In a worker process: Ctrl-C is for its parent, which ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

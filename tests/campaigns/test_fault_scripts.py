@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import io
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rich.console import Console as Terminal
 
-from host_sim.campaigns.scripts import cli
-from host_sim.campaigns.scripts.bench import Bench, Outcome
-from host_sim.campaigns.scripts.campaign import Tally
-from host_sim.campaigns.scripts.judge import End, Order, judge
+from host_sim import ctrl_c
+from host_sim.campaigns import campaign
+from host_sim.campaigns.campaign import Outcome, Tally
+from host_sim.campaigns.scripts.bench import Bench
+from host_sim.campaigns.scripts.cli import CAMPAIGN
+from host_sim.campaigns.scripts.judge import Order, judge
 from host_sim.campaigns.scripts.script import Package, make
 from host_sim.console.journal import Message
 from tests.brokers import require_mosquitto
@@ -115,20 +116,27 @@ def test_a_planted_fault_is_caught(tmp_path: Path, seed: int):
     assert outcome.wrong, outcome.story
 
 
-def test_a_script_that_fails_says_its_seed(monkeypatch: pytest.MonkeyPatch):
-    """And the command fails with it."""
-    good = Outcome(3, [], [End((1,), None)], wakes=2, boots=3)
-    bad = Outcome(4, ["still retained: b'[]'"], [End((), None)], wakes=2, boots=2, story="all")
-    monkeypatch.setattr(cli, "run_all", lambda *_: iter([good, bad]))
-    screen = io.StringIO()
-    monkeypatch.setattr(cli, "Terminal", lambda: Terminal(file=screen, width=200))
+def test_a_script_that_fails_says_its_seed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """And the command fails with it. Ctrl-C would say how far it came."""
+    good = Outcome(3, [], Counter(applied=1), wakes=2, boots=3)
+    bad = Outcome(4, ["still retained: b'[]'"], Counter(superseded=1), wakes=2, boots=2)
+    monkeypatch.setattr(campaign, "run_all", lambda *_: iter([good, bad]))
+    told: list[str] = []
+    monkeypatch.setattr(ctrl_c, "tell", told.append)
     arguments = argparse.Namespace(seed=None, count=2, first=3, jobs=1, broker="amqtt")
-    assert cli._command(arguments) == 1
-    text = screen.getvalue()
+    assert CAMPAIGN.command(arguments) == 1
+    text = capsys.readouterr().out
     assert "FAILED seed 4: still retained" in text
-    assert "2 scripts, 1 failures: 4 wakes, 5 boots, 0 power cuts; 2 requests: 1 applied" in text
-    monkeypatch.setattr(cli, "run_all", lambda *_: iter([good]))
-    assert cli._command(arguments) == 0
+    assert "python -m host_sim scripts --seed 4\n" in text
+    assert "     1 still retained: 4\n" in text
+    for row in ("scripts | 2", "failures | 1", "wakes | 4", "boots | 5"):
+        assert f"| {row} |" in text
+    assert "| requests | 2: 1 applied, 1 superseded |" in text
+    assert told[-1] == "stopped: 2 scripts tried, 1 failures"
+    monkeypatch.setattr(campaign, "run_all", lambda *_: iter([good]))
+    assert CAMPAIGN.command(arguments) == 0
 
 
 OLD = ({"/main.py": b"1", "/data/a": b"a"}, ["/data"])

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from host_sim.campaigns.lives import cli, trees
-from host_sim.campaigns.lives.bench import Bench, Outcome, shrink
-from host_sim.campaigns.lives.campaign import Tally
+from host_sim.campaigns.lives.bench import Bench, Outcome, Tally, shrink
 from host_sim.campaigns.lives.life import Event, Life, Wake, make
 from host_sim.campaigns.lives.model import Model, code
 from host_sim.campaigns.lives.package import BAD, DOUBTFUL, REFUSED, Package, main_py
@@ -259,8 +258,8 @@ def test_acts_are_python():
 
 
 def test_the_table_of_the_page_is_what_a_campaign_writes():
-    text = cli.PAGE.read_text()
-    (table,) = cli.TABLE.findall(text)
+    page = Path("docs") / cli.CAMPAIGN.page
+    (table,) = cli.CAMPAIGN.place().findall(page.read_text())
     tally = Tally()
     tally.add(Outcome(1, []))
     rows = re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.MULTILINE)

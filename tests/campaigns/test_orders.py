@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from host_sim.campaigns.campaign import Tally
 from host_sim.campaigns.orders.bench import Bench
 from host_sim.campaigns.orders.broker import REFUSALS
 from host_sim.campaigns.orders.script import STEPS, Act, Package, Script, Wake, main_py, make
-from host_sim.campaigns.scripts.campaign import Tally
 from tests.mutants import ORDER_MUTANTS, Mutant
 
 # The last four: power fails between the look before the commit and its first write.
@@ -73,7 +73,7 @@ def test_between_every_two_packets(bench: Bench, moves: str, client: bool):
         for when in ("before", "after"):
             acts = Act("start", ("ask",)), Act(f"{when} {number}", tuple(moves.split(" ")))
             outcome = bench.play(script(client, *acts))
-            names.update(end.name for end in outcome.ends)
+            names.update(outcome.ends)
             if outcome.wrong:
                 wrong.append(f"{when} {number}: {outcome.wrong}\n{outcome.story}")
     assert not wrong, "\n".join(wrong)

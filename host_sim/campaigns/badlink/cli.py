@@ -9,15 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console as Terminal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from host_sim.campaigns import campaign
 from host_sim.campaigns.badlink.control import ControlChannel
 from host_sim.campaigns.badlink.holes import BlackHoles
 from host_sim.campaigns.badlink.parts import Part, Result, run_part
 from host_sim.campaigns.badlink.resume import CutEverywhere, CutOnce, CutStream
+from host_sim.campaigns.campaign import Bars, tell_failures
 from host_sim.errors import SimError
-
-_SHOWN_FAILURES = 20
 
 PARTS: dict[str, Callable[[], Part]] = {
     "everywhere": CutEverywhere,
@@ -53,16 +52,16 @@ def register(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    terminal = Terminal()
+    terminal = campaign.terminal()
     if arguments.list:
         for name, make in PARTS.items():
-            terminal.print(f"{name:15} {make().what}", highlight=False)
+            terminal.print(f"{name:15} {make().what}")
         return 0
     part, _, case = (arguments.replay or arguments.part or "").partition("/")
     if part and part not in PARTS:
         raise SimError(f"no part {part!r}: choose from {', '.join(PARTS)}")
     tracks = [(part,)] if part else _TRACKS
-    with _bars(terminal) as bars, ThreadPoolExecutor(len(tracks)) as pool:
+    with Bars(terminal) as bars, ThreadPoolExecutor(len(tracks)) as pool:
 
         def follow(track: tuple[str, ...]) -> list[Result]:
             return [_run(terminal, bars, name, arguments, case) for name in track]
@@ -73,19 +72,11 @@ def _command(arguments: argparse.Namespace) -> int:
         arguments.table.write_text(table(results) + "\n")
     if arguments.log:
         arguments.log.write_text(log(results))
-    if failures:
-        terminal.print("Replay one with: python -m host_sim badlink --replay ID")
     return 1 if failures else 0
 
 
-def _bars(terminal: Terminal) -> Progress:
-    text = TextColumn("{task.description:>15}")
-    columns = (text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=terminal, transient=True)
-
-
 def _run(
-    terminal: Terminal, bars: Progress, name: str, arguments: argparse.Namespace, case: str
+    terminal: Terminal, bars: Bars, name: str, arguments: argparse.Namespace, case: str
 ) -> Result:
     with PARTS[name]() as part:
         cases = part.cases()
@@ -96,40 +87,27 @@ def _run(
             cases = [case]
         elif count < len(cases):
             cases = random.Random(arguments.seed).sample(cases, count)
-        task = bars.add_task(name, total=len(cases))
-        result = run_part(part, cases, lambda done: bars.update(task, completed=done))
+        task = bars.add(name, len(cases))
+        result = run_part(part, cases, lambda one: bars.count(task, failures=bool(one.wrong)))
         bars.remove_task(task)
-    for line in _lines(result):
-        terminal.print(line, highlight=False, markup=False, soft_wrap=True)
+    count = f"{len(result.outcomes)} cases, {len(result.failures)} failures"
+    terminal.print(f"{name}: {count}, {result.seconds:.0f} s")
+    terminal.print(result.summary)
+    tell_failures(terminal, result.failures, "badlink --replay")
     return result
-
-
-def _lines(result: Result) -> list[str]:
-    failed = result.failures
-    lines = [
-        f"{result.part}: {len(result.outcomes)} cases, {len(failed)} failures, "
-        f"{result.seconds:.0f} s",
-        result.summary,
-    ]
-    for outcome in failed[:_SHOWN_FAILURES]:
-        lines.append(f"FAILED {outcome.case}: {'; '.join((*outcome.wrong, outcome.slow))}")
-    return lines
 
 
 def table(results: list[Result]) -> str:
     """The figures, in Markdown."""
-    lines = ["| part | cases | failures | seconds | |", "|---|---|---|---|---|"]
-    after = []
+    lines, after = [], []
     for result in results:
         figures = result.summary
         if figures.startswith("|"):
             after += ["", figures]
             figures = "see below"
-        lines.append(
-            f"| {result.part}: {result.what} | {len(result.outcomes)} | {len(result.failures)} "
-            f"| {result.seconds:.0f} | {figures} |"
-        )
-    return "\n".join(lines + after)
+        what = (f"{result.part}: {result.what}", len(result.outcomes), len(result.failures))
+        lines.append((*what, f"{result.seconds:.0f}", figures))
+    return "\n".join([campaign.table("part, cases, failures, seconds, ", lines), *after])
 
 
 def log(results: list[Result]) -> str:

@@ -24,6 +24,14 @@ class Outcome:
     """What came more than once: bytes of a body, or reports."""
     cuts: int = 1
 
+    @property
+    def replay(self) -> str:
+        """What runs it again."""
+        return self.case
+
+    def __str__(self) -> str:
+        return f"{self.case}: {'; '.join((*self.wrong, self.slow))}"
+
 
 class Part(Protocol):
     """A context manager that can open lanes, each of which runs one case at a time."""
@@ -59,7 +67,7 @@ class Result:
 
 
 def run_part(
-    part: Part, cases: Iterable[str], progress: Callable[[int], object] = lambda _done: None
+    part: Part, cases: Iterable[str], progress: Callable[[Outcome], object] = lambda _one: None
 ) -> Result:
     """Run these cases of a part that is open, on as many lanes as it wants."""
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -72,13 +80,14 @@ def run_part(
     def work(run: Callable[[str], Outcome]) -> None:
         while not errors:
             try:
-                result.outcomes.append(run(waiting.get_nowait()))
+                outcome = run(waiting.get_nowait())
             except queue.Empty:
                 return
             except BaseException as error:
                 errors.append(error)
                 return
-            progress(len(result.outcomes))
+            result.outcomes.append(outcome)
+            progress(outcome)
 
     with contextlib.ExitStack() as stack:
         wanted = min(part.lanes, waiting.qsize())

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from concurrent.futures import ThreadPoolExecutor
 
-from rich.console import Console as Terminal
-
 from host_sim.campaigns.brokers.facts import table
-from host_sim.campaigns.brokers.matrix import CELLS, HEAD, choose, run_cell, versions
+from host_sim.campaigns.brokers.matrix import CELLS, HEAD, Cell, Result, choose, run_cell, versions
 from host_sim.campaigns.brokers.story import Plan
+from host_sim.campaigns.campaign import Bars, terminal
 from host_sim.errors import SimError
 
 _SHOWN = 20
@@ -43,7 +42,6 @@ def register(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    terminal = Terminal()
     if arguments.list:
         for cell in CELLS:
             print(cell)
@@ -53,19 +51,24 @@ def _command(arguments: argparse.Namespace) -> int:
         return 0
     nodes, plan = _plan(arguments)
     cells = choose(arguments.cell)
-
-    def tell(text: str, style: str = "") -> None:
-        terminal.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
-
-    tell(HEAD)
+    screen = terminal()
+    screen.print(HEAD)
     wrong = 0
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        for result in pool.map(lambda cell: run_cell(cell, nodes, plan), cells):
-            tell(result.row())
+    with Bars(screen, "steps") as bars, ThreadPoolExecutor(arguments.jobs) as pool:
+
+        def run(cell: Cell) -> Result:
+            task = bars.add(str(cell), nodes * plan.steps)
+            result = run_cell(cell, nodes, plan, further=lambda: bars.count(task))
+            bars.count(task, 0, len(result.mishaps))
+            bars.remove_task(task)
+            return result
+
+        for result in pool.map(run, cells):
+            screen.print(result.row())
             for mishap in result.mishaps[:_SHOWN]:
-                tell(f"WRONG {mishap}", "red")
+                screen.print(f"WRONG {mishap}", style="red")
             wrong += len(result.mishaps)
-    tell(versions(cells))
+    screen.print(versions(cells))
     return 1 if wrong else 0
 
 

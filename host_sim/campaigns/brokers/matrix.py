@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,25 +114,33 @@ def run_cell(
     nodes: int,
     plan: Plan,
     config: dict | None = None,
+    further: Callable[[], object] = lambda: None,
 ) -> Result:
-    """Run the stories of `nodes` nodes. config: what `/ota.json` says beside what it has to."""
+    """Run the stories of `nodes` nodes. config: what `/ota.json` says beside what it has to.
+
+    `further` is called after each step of a node.
+    """
     result = Result(cell)
     try:
-        _run(result, nodes, plan, config or {})
+        _run(result, nodes, plan, config or {}, further)
     except SimError as error:  # the other cells go on
         result.counts.wrong.append(("broken off", str(error)))
         result.mishaps.append(f"{cell}: broken off: {error}")
     return result
 
 
-def _run(result: Result, nodes: int, plan: Plan, config: dict) -> None:
+def _run(
+    result: Result, nodes: int, plan: Plan, config: dict, further: Callable[[], object]
+) -> None:
     cell = result.cell
     with contextlib.ExitStack() as stack:
         # A file for each node's flash.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=ctrl_c.memory())))
         console = stack.enter_context(Console(folder / "console", broker=cell.kind))
         image = _image(console, folder, cell, config)
-        stories = [Story(number, console, image, plan, cell.tls) for number in range(nodes)]
+        stories = [
+            Story(number, console, image, plan, cell.tls, further) for number in range(nodes)
+        ]
         console.add_devices(
             (story.member.device_id, story.member.key, story.member.channel) for story in stories
         )

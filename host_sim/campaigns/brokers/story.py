@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from host_sim import sample
@@ -81,14 +82,31 @@ class Plan:
     others: int
     """Cancels, replaces and updates, each so many times."""
 
+    @property
+    def steps(self) -> int:
+        """So often a node says that it has come further."""
+        return -(-self.learn // 10) * 10 + MEASURED + self.requests + 5 * self.others
+
 
 class Story(threading.Thread):
-    """Node `number` at a console; `counts` are its own. What `config` says is in the image."""
+    """Node `number` at a console; `counts` are its own. What `config` says is in the image.
 
-    def __init__(self, number: int, console: Console, image: Path, plan: Plan, tls: bool) -> None:
+    `further` is called after each step of the plan.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        console: Console,
+        image: Path,
+        plan: Plan,
+        tls: bool,
+        further: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__(name=f"node {number}", daemon=True)
         self.member = Member(number, False)
         self.counts = Counts()
+        self._further = further
         self._console, self._plan, self._tls = console, plan, tls
         self._chance = random.Random(number)
         self._port = console.ports.mqtts if tls else console.ports.mqtt
@@ -119,15 +137,13 @@ class Story(threading.Thread):
             self.node.environ["MQTT_PORT"] = str(self._wiretap.port)
             try:
                 self._learn()
-                self._measure()
-                for _ in range(self._plan.requests):
-                    self._ask_once()
-                for _ in range(self._plan.others):
-                    self._cancel(during=False)
-                    self._cancel(during=True)
-                    self._replace(during=False)
-                    self._replace(during=True)
-                    self._update()
+                for step in (
+                    *[self._measure] * MEASURED,
+                    *[self._ask_once] * self._plan.requests,
+                    *self._others() * self._plan.others,
+                ):
+                    step()
+                    self._further()
             except Exception as error:
                 self._wrong("broken off", f"{type(error).__name__}: {error}")
             self._judge()
@@ -137,18 +153,23 @@ class Story(threading.Thread):
     def _learn(self) -> None:
         """Wakes in which nothing is to be done, and a request now and then; the first at once."""
         while self._wakes < self._plan.learn:
-            self._ask_once()
-            for _ in range(9):
-                self._idle_wake()
+            for step in (self._ask_once, *[self._idle_wake] * 9):
+                step()
+                self._further()
 
     def _measure(self) -> None:
-        for _ in range(MEASURED):
-            before = {segment.connection for segment in self._wiretap.segments}
-            self._idle_wake()
-            try:
-                self.counts.idles.append(idle(self._new_segments(before), self._tls))
-            except ValueError as error:
-                self._wrong("not measured", str(error))
+        before = {segment.connection for segment in self._wiretap.segments}
+        self._idle_wake()
+        try:
+            self.counts.idles.append(idle(self._new_segments(before), self._tls))
+        except ValueError as error:
+            self._wrong("not measured", str(error))
+
+    def _others(self) -> list[Callable[[], None]]:
+        both = [
+            partial(do, during) for do in (self._cancel, self._replace) for during in (False, True)
+        ]
+        return [*both, self._update]
 
     def _new_segments(self, before: set[int]) -> list[Segment]:
         """Those of other connections, once the node has left."""

@@ -6,8 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from rich.console import Console as Terminal
-
+from host_sim.campaigns import campaign
 from host_sim.campaigns.fleet.campaign import Fleet, Plan, Result, raise_file_limit
 from host_sim.campaigns.fleet.plot import expected_rate, histogram
 from host_sim.errors import SimError
@@ -33,21 +32,21 @@ def _command(arguments: argparse.Namespace) -> int:
     plan = Plan(arguments.nodes, arguments.cut, arguments.retry, arguments.down)
     if plan.nodes < 1 or not 0 <= plan.cut_share <= 1 or plan.retry_s < 1 or plan.down_s < 0:
         raise SimError("--nodes and --retry are at least 1, --cut is 0 to 1, --down at least 0")
-    terminal = Terminal()
+    terminal = campaign.terminal()
     raise_file_limit()
     began = time.monotonic()
 
     def tell(text: str) -> None:
-        terminal.print(f"{time.monotonic() - began:6.1f} s  {text}", highlight=False)
+        terminal.print(f"{time.monotonic() - began:6.1f} s  {text}")
 
     with Fleet(plan, tell) as fleet:
         result = fleet.run()
     for line in summary(result):
-        terminal.print(line, highlight=False, soft_wrap=True)
+        terminal.print(line)
     if arguments.plot:
         arguments.plot.write_text(plot(result))
     for wrong in result.wrong[:_SHOWN]:
-        terminal.print(f"WRONG {wrong}", style="red", highlight=False, markup=False)
+        terminal.print(f"WRONG {wrong}", style="red")
     return 1 if result.wrong else 0
 
 
@@ -82,9 +81,8 @@ def summary(result: Result) -> list[str]:
             "console, package server and the nodes' hosts, peak RSS": _mb(memory.hosts_rss),
             "Mosquitto, peak RSS": _mb(memory.broker_rss),
         }
-    lines = [f"| {name} | {value} |" for name, value in rows.items()]
     ends = "all ended in one report and on the new tree" if not result.wrong else "NOT as it must"
-    return ["| what | |", "|---|---|", *lines, ends]
+    return [*campaign.table("what, ", rows.items()).split("\n"), ends]
 
 
 def _middle(seconds: list[float]) -> str:

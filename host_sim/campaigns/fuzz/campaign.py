@@ -70,9 +70,12 @@ class Fuzzer:
         cases: dict[str, int],
         seed: int,
         jobs: int,
-        progress: Callable[[str, int], object] = lambda *_: None,
+        progress: Callable[..., object] = lambda *_: None,
     ) -> list[Tally]:
-        """That many cases of each target; `progress` hears of (target, further cases)."""
+        """That many cases of each target.
+
+        `progress` hears of (target, further cases), and of (target, 0, further failures).
+        """
         tallies = {target: Tally(target) for target in cases}
         with ThreadPoolExecutor(jobs) as pool:
             parts = [
@@ -84,6 +87,7 @@ class Fuzzer:
                 for part in as_completed(parts):
                     tally = part.result()
                     tallies[tally.target].add(tally)
+                    progress(tally.target, 0, len(tally.failures))
             except BaseException:
                 self._stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -7,13 +7,14 @@ import os
 import time
 
 from rich.console import Console as Terminal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from host_sim.campaigns import campaign
+from host_sim.campaigns.campaign import Bars, tell_failures
 from host_sim.campaigns.fuzz.campaign import Fuzzer, Replay
 from host_sim.campaigns.fuzz.device import TARGETS, Tally
 from host_sim.errors import SimError
 
-_SHOWN_FAILURES = 10
+_HEAD = "target, cases, sound, outcomes, heap in use, growth, seconds, failures"
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
@@ -33,26 +34,22 @@ def register(subparsers: argparse._SubParsersAction) -> None:
 def _command(arguments: argparse.Namespace) -> int:
     if arguments.cases < 1 or arguments.jobs < 1 or arguments.seed < 0:
         raise SimError("--cases and --jobs are at least 1, --seed at least 0")
-    terminal = Terminal()
+    terminal = campaign.terminal()
     with Fuzzer(compiled=not arguments.source) as fuzzer:
         if arguments.replay:
             shown = fuzzer.replay(arguments.replay)
-            terminal.print(story(shown), highlight=False, markup=False, soft_wrap=True)
+            terminal.print(story(shown))
             return 1 if shown.failure else 0
         terminal.print(
-            f"seed {arguments.seed}, corpus {fuzzer.corpus_crc:08x}, {arguments.jobs} processes",
-            highlight=False,
+            f"seed {arguments.seed}, corpus {fuzzer.corpus_crc:08x}, {arguments.jobs} processes"
         )
         cases = share_out(arguments.cases, arguments.target)
         begin = time.monotonic()
         tallies = _run(terminal, fuzzer, cases, arguments)
         seconds = time.monotonic() - begin
-    terminal.print(table(tallies, seconds), highlight=False, soft_wrap=True)
+    terminal.print(table(tallies, seconds))
     failures = [failure for tally in tallies for failure in tally.failures]
-    for failure in failures[:_SHOWN_FAILURES]:
-        terminal.print(f"FAILED {failure}", style="red", highlight=False, markup=False)
-    if failures:
-        terminal.print(f"{len(failures)} failures. Show one: python -m host_sim fuzz --replay ID")
+    tell_failures(terminal, failures, "fuzz --replay")
     return 1 if failures else 0
 
 
@@ -66,39 +63,34 @@ def share_out(cases: int, target: str | None = None) -> dict[str, int]:
 def _run(
     terminal: Terminal, fuzzer: Fuzzer, cases: dict[str, int], arguments: argparse.Namespace
 ) -> list[Tally]:
-    columns = (
-        TextColumn("{task.description:>10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=terminal, transient=True) as bars:
-        tasks = {target: bars.add_task(target, total=count) for target, count in cases.items()}
-        return fuzzer.run(
-            cases,
-            arguments.seed,
-            arguments.jobs,
-            lambda target, further: bars.update(tasks[target], advance=further),
-        )
+    with Bars(terminal) as bars:
+        tasks = {target: bars.add(target, count) for target, count in cases.items()}
+
+        def count(target: str, *more: int) -> None:
+            bars.count(tasks[target], *more)
+
+        return fuzzer.run(cases, arguments.seed, arguments.jobs, count)
 
 
 def table(tallies: list[Tally], seconds: float) -> str:
     """The figures, in Markdown."""
-    lines = [
-        "| target | cases | sound | outcomes | heap in use | growth | seconds | failures |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for tally in tallies:
-        lines.append(
-            f"| {tally.target}: {TARGETS[tally.target].what} | {tally.cases} "
-            f"| {tally.outcomes['read']} | {len(tally.outcomes)} "
-            f"| {tally.heap // 1024} of {TARGETS[tally.target].heap} | {tally.growth} B "
-            f"| {tally.seconds:.0f} | {len(tally.failures)} |"
+    lines: list[tuple[object, ...]] = [
+        (
+            f"{tally.target}: {TARGETS[tally.target].what}",
+            tally.cases,
+            tally.outcomes["read"],
+            len(tally.outcomes),
+            f"{tally.heap // 1024} of {TARGETS[tally.target].heap}",
+            f"{tally.growth} B",
+            f"{tally.seconds:.0f}",
+            len(tally.failures),
         )
+        for tally in tallies
+    ]
     cases = sum(tally.cases for tally in tallies)
     failures = sum(len(tally.failures) for tally in tallies)
-    lines.append(f"| **all** | {cases} | | | | | {seconds:.0f} | {failures} |")
-    return "\n".join(lines)
+    lines.append(("**all**", cases, "", "", "", "", f"{seconds:.0f}", failures))
+    return campaign.table(_HEAD, lines)
 
 
 def story(replay: Replay) -> str:

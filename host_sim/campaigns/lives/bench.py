@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from host_sim import ctrl_c, sample
+from host_sim.campaigns import campaign
+from host_sim.campaigns.campaign import kind_of
 from host_sim.campaigns.lives import model as models
 from host_sim.campaigns.lives import trees
 from host_sim.campaigns.lives.life import Life, Wake, final_package, make
@@ -33,18 +35,30 @@ _NO_EVENTS = Wake("deepsleep")
 
 
 @dataclass
-class Outcome:
-    """What a life came to. `wrong` is empty when nothing was."""
+class Outcome(campaign.Outcome):
+    """What a life came to, and how many packages of which manner it had."""
 
-    seed: int
-    wrong: list[str]
-    ends: Counter[str] = field(default_factory=Counter)
     manners: Counter[str] = field(default_factory=Counter)
-    wakes: int = 0
-    boots: int = 0
-    power_cuts: int = 0
-    seconds: float = 0.0
-    story: str = ""
+
+
+@dataclass
+class Tally(campaign.Tally):
+    """What a number of lives came to."""
+
+    what = "lives"
+
+    manners: Counter[str] = field(default_factory=Counter)
+
+    def add(self, outcome: campaign.Outcome) -> None:
+        """Count one in."""
+        super().add(outcome)
+        assert isinstance(outcome, Outcome)
+        self.manners += outcome.manners
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The result, as the table has it."""
+        manners = ", ".join(f"{n:,} {name}" for name, n in self.manners.most_common())
+        return [*super().rows(), ("packages", manners)]
 
 
 class LightPlatform(Platform):
@@ -410,8 +424,3 @@ def shrink(bench: Bench, life: Life, say: Callable[[str], object]) -> Life:
             say(life.size)
         else:
             n += 1
-
-
-def kind_of(wrong: list[str]) -> str:
-    """What is wrong, without the particulars."""
-    return wrong[0].partition(":")[0].split(" at ")[0] if wrong else ""

@@ -9,14 +9,15 @@ import socket
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from host_sim import ctrl_c, sample
+from host_sim.campaigns.campaign import Outcome
 from host_sim.campaigns.orders import script
 from host_sim.campaigns.orders.broker import PUBLISH, Broker
 from host_sim.campaigns.orders.judge import Order, judge
 from host_sim.campaigns.orders.script import Act, Script, Wake
-from host_sim.campaigns.scripts.bench import Outcome
 from host_sim.node import flash
 from host_sim.node.node import Node, Run
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY
@@ -160,10 +161,12 @@ class Performance:
         if left:
             outcome.wrong.append(f"left behind: {left}")
         with broker.lock:
-            outcome.ends, wrong = judge(self._orders, broker.story, self._play.report)
+            ends, wrong = judge(self._orders, broker.story, self._play.report)
         outcome.wrong += wrong
+        outcome.ends = Counter(end.name for end in ends)
         outcome.seconds = time.monotonic() - began
         self._text += [str(change) for change in broker.story]
+        self._text += [f"end: {end}" for end in ends]
         outcome.story = "\n".join(self._text)
         return outcome
 

@@ -11,19 +11,19 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console as Terminal
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from host_sim import ctrl_c
+from host_sim.campaigns import campaign as shared
+from host_sim.campaigns.campaign import Bars, by_kind, stopped, tell_failures
 from host_sim.campaigns.powercut import keys
 from host_sim.campaigns.powercut.bench import Bench
-from host_sim.campaigns.powercut.campaign import Campaign, Examiner, Failure, Row, Tally
+from host_sim.campaigns.powercut.campaign import Campaign, Examiner, Row, Tally
 from host_sim.campaigns.powercut.dimensions import DIMENSIONS, IN_FULL
 from host_sim.campaigns.powercut.layouts import PREFIX
 from host_sim.campaigns.powercut.scenarios import FROZEN
 from host_sim.errors import SimError
 from host_sim.node.flash_rules import TORN_KINDS
 
-_SHOWN_FAILURES = 20
+_HEAD = "scenario, in a row, operations, kinds, cases, distinct, not whole, failures, seconds"
 _MISHAPS = {
     "obstacles": "something in the way of each path of the package, in each phase",
     "full": "flash filled to the last block and byte before each phase",
@@ -87,7 +87,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    terminal = Terminal(emoji=False)
+    terminal = shared.terminal()
     if arguments.keys or keys.is_replay(arguments.replay or ""):
         return _keys(terminal, arguments)
     if arguments.replay:
@@ -95,7 +95,7 @@ def _command(arguments: argparse.Namespace) -> int:
         layouts = arguments.replay.startswith(PREFIX)
         with Bench(frozen=frozen, layouts=layouts) as bench:
             wrong = Examiner(bench).replay(arguments.replay)
-        terminal.print("\n".join(wrong) or "nothing wrong", highlight=False)
+        terminal.print("\n".join(wrong) or "nothing wrong")
         return 1 if wrong else 0
     if arguments.torn != "all" and arguments.torn not in TORN_KINDS:
         raise SimError(f"no torn kind {arguments.torn!r}: choose from {', '.join(TORN_KINDS)}")
@@ -106,7 +106,7 @@ def _command(arguments: argparse.Namespace) -> int:
     with Campaign(arguments.jobs, frozen=arguments.frozen, layouts=layouts) as campaign:
         if arguments.list:
             for name, scenario in campaign.scenarios.items():
-                terminal.print(f"{name:10} {scenario.what}", highlight=False)
+                terminal.print(f"{name:10} {scenario.what}")
             return 0
         names = [arguments.scenario] if arguments.scenario else list(campaign.scenarios)
         dimensions = [name for name in DIMENSIONS if getattr(arguments, name)]
@@ -124,15 +124,14 @@ def _command(arguments: argparse.Namespace) -> int:
 
 
 def _finish(terminal: Terminal, rows: list[Row], text: str, arguments: argparse.Namespace) -> int:
-    terminal.print(text, highlight=False, soft_wrap=True)
+    terminal.print(text)
     if arguments.table:
         arguments.table.write_text(text + "\n")
     if arguments.log:
         arguments.log.write_text(log(rows))
     failures = [failure for row in rows for failure in row.tally.failures]
     if failures:
-        terminal.print(by_kind(failures), highlight=False, markup=False, soft_wrap=True)
-        terminal.print("Replay one with: python -m host_sim powercut --replay ID")
+        terminal.print(by_kind(failures))
     return 1 if failures else 0
 
 
@@ -170,33 +169,15 @@ def _tell(terminal: Terminal, row: Row, left: str) -> None:
     terminal.print(
         f"{row.scenario}: {row.tally.cuts} cases, {len(row.tally.failures)} failures, "
         f"{row.seconds:.0f} s{left}",
-        highlight=False,
     )
-    _tell_failures(terminal, row.tally)
-
-
-def _tell_failures(terminal: Terminal, tally: Tally) -> None:
-    for failure in tally.failures[:_SHOWN_FAILURES]:
-        terminal.print(f"FAILED {failure}", style="red", highlight=False, markup=False)
-
-
-def by_kind(failures: list[Failure]) -> str:
-    """How many failures of each kind, with three of each to replay."""
-    kinds: dict[str, list[str]] = {}
-    for failure in failures:
-        kinds.setdefault(failure.wrong[0].partition(": ")[0], []).append(failure.replay)
-    lines = [
-        f"{len(found):6} {kind}: {' '.join(found[:3])}"
-        for kind, found in sorted(kinds.items(), key=lambda item: -len(item[1]))
-    ]
-    return "\n".join(lines)
+    tell_failures(terminal, row.tally.failures, "powercut --replay")
 
 
 def _keys(terminal: Terminal, arguments: argparse.Namespace) -> int:
     if arguments.replay:
         with keys.hooked_bench() as bench:
             wrong = keys.KeyExaminer(bench).replay(arguments.replay)
-        terminal.print("\n".join(wrong) or "nothing wrong", highlight=False, markup=False)
+        terminal.print("\n".join(wrong) or "nothing wrong")
         return 1 if wrong else 0
     names = [arguments.scenario] if arguments.scenario else list(keys.SCENARIOS)
     if not set(names) <= set(keys.SCENARIOS):
@@ -208,21 +189,9 @@ def _keys(terminal: Terminal, arguments: argparse.Namespace) -> int:
     return _finish(terminal, rows, keys.table(rows), arguments)
 
 
-def _bars(terminal: Terminal) -> Progress:
-    columns = (
-        TextColumn("{task.description:>10}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    # The parts differ in speed: what is left is told from a long time.
-    return Progress(*columns, console=terminal, transient=True, speed_estimate_period=600)
-
-
 def _storm(terminal: Terminal, campaign: Campaign, name: str) -> int:
-    with _bars(terminal) as bars:
-        task = bars.add_task(name, total=1.0)
+    with Bars(terminal) as bars:
+        task = bars.add(name, 1.0)
         least, boots, below = campaign.storm(
             name, lambda share: bars.update(task, completed=share)
         )
@@ -230,8 +199,6 @@ def _storm(terminal: Terminal, campaign: Campaign, name: str) -> int:
         f"{name}: completes when power lasts for {least} operations, in {boots} boots; with every "
         f"smaller number it gives up after its attempts, reports e:2, and runs the old tree "
         f"(tried for up to {below} boots)",
-        highlight=False,
-        soft_wrap=True,
     )
     return 0
 
@@ -267,8 +234,6 @@ def _announce(
         f"{rounded:,} cuts, about {_long(seconds)} with {cores} core{'s' * (cores > 1)}; "
         + ("" if sample else "N=60 (--sample 60) for a sample; ")
         + "Ctrl-C stops, and says what was tried so far",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -285,12 +250,14 @@ def _show(
     done, total = 0.0, sum(part.weight for part in parts)
     campaign.tally = Tally()
     try:
-        with _bars(terminal) as bars:
-            task = bars.add_task("", total=total)
+        with Bars(terminal) as bars:
+            task = bars.add("", total)
             for part in parts:
 
                 def show(share: float, done=done, weight=part.weight) -> None:
-                    bars.update(task, completed=done + share * weight)
+                    now = campaign.tally
+                    count = f"{now.cuts:,} cases, {len(now.failures)} failures"
+                    bars.update(task, completed=done + share * weight, count=count)
 
                 bars.update(task, description=part.name)
                 row = part.run(show)
@@ -301,12 +268,12 @@ def _show(
                 more = f"; about {_long(left)} left" if len(rows) < len(parts) else ""
                 _tell(terminal, row, more)
     except KeyboardInterrupt:
-        _tell_failures(terminal, campaign.tally)
+        tell_failures(terminal, campaign.tally.failures, "powercut --replay")
         tried = Tally()
         for tally in (*(row.tally for row in rows), campaign.tally):
             tried.add(tally)
-        ctrl_c.tell(
-            f"stopped: {tried.cuts:,} cases tried, {len(tried.failures)} failures; "
+        stopped(
+            f"{tried.cuts:,} cases tried, {len(tried.failures)} failures; "
             f"{len(rows)} of {len(parts)} parts complete"
         )
         raise
@@ -343,26 +310,17 @@ def log(rows: list[Row]) -> str:
 
 def table(rows: list[Row]) -> str:
     """The result table, in Markdown."""
-    lines = [
-        "| scenario | in a row | operations | kinds | cases | distinct | not whole | failures "
-        "| seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    total = Tally()
+    lines: list[tuple[object, ...]] = []
     for row in rows:
         tally = row.tally
-        lines.append(
-            f"| {row.scenario}: {row.title} | {row.what} | {row.operations} | {row.kinds} "
-            f"| {tally.cuts} "
-            f"| {tally.distinct} | {tally.not_whole} | {len(tally.failures)} | {row.seconds:.0f} |"
-        )
-    cuts = sum(row.tally.cuts for row in rows)
-    distinct = sum(row.tally.distinct for row in rows)
-    failures = sum(len(row.tally.failures) for row in rows)
-    not_whole = sum(row.tally.not_whole for row in rows)
-    seconds = sum(row.seconds for row in rows)
-    operations = sum(row.operations for row in rows)
-    lines.append(
-        f"| **all** | | {operations} | | {cuts} | {distinct} | {not_whole} | {failures} "
-        f"| {seconds:.0f} |"
-    )
-    return "\n".join(lines)
+        total.add(tally)
+        what = (f"{row.scenario}: {row.title}", row.what, row.operations, row.kinds)
+        lines.append((*what, *_figures(tally), f"{row.seconds:.0f}"))
+    operations, seconds = sum(row.operations for row in rows), sum(row.seconds for row in rows)
+    lines.append(("**all**", "", operations, "", *_figures(total), f"{seconds:.0f}"))
+    return shared.table(_HEAD, lines)
+
+
+def _figures(tally: Tally) -> tuple[int, ...]:
+    return tally.cuts, tally.distinct, tally.not_whole, len(tally.failures)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_sim import ctrl_c
+from host_sim.campaigns import campaign
 from host_sim.campaigns.powercut.bench import Bench, Cut, Result
 from host_sim.campaigns.powercut.campaign import CHUNK, Failure, Row, Tally
 from host_sim.campaigns.powercut.scenarios import Scenario
@@ -28,6 +29,7 @@ from host_sim.node.flash_rules import TORN_KINDS
 from host_sim.node.keys import BOOT_PATH, KINDS, SOFT_RESET, instrument, instrument_agent
 from host_sim.node.node import Event
 
+_HEAD = "scenario, tried, places, cases, with a cut or key after it, failures, seconds"
 SCENARIOS = ("forty", "boots", "agent", "signed", "undeleted")
 #: The sources with hooks are larger.
 _MORE_BLOCKS = 96
@@ -295,22 +297,16 @@ class KeyCampaign:
 
 def table(rows: list[Row]) -> str:
     """The result table, in Markdown."""
-    lines = [
-        "| scenario | tried | places | cases | with a cut or key after it | failures | seconds |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        tally = row.tally
-        lines.append(
-            f"| {row.scenario}: {row.title} | {row.what} | {row.operations} | {tally.cuts} "
-            f"| {tally.distinct} | {len(tally.failures)} | {row.seconds:.0f} |"
-        )
     total = Tally()
+    lines: list[tuple[object, ...]] = []
     for row in rows:
         total.add(row.tally)
+        what = (f"{row.scenario}: {row.title}", row.what, row.operations)
+        lines.append((*what, *_figures(row.tally), f"{row.seconds:.0f}"))
     places, seconds = sum(row.operations for row in rows), sum(row.seconds for row in rows)
-    lines.append(
-        f"| **all** | | {places} | {total.cuts} | {total.distinct} | {len(total.failures)} "
-        f"| {seconds:.0f} |"
-    )
-    return "\n".join(lines)
+    lines.append(("**all**", "", places, *_figures(total), f"{seconds:.0f}"))
+    return campaign.table(_HEAD, lines)
+
+
+def _figures(tally: Tally) -> tuple[int, ...]:
+    return tally.cuts, tally.distinct, len(tally.failures)

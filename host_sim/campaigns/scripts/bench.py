@@ -9,13 +9,14 @@ import logging
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from host_sim import ctrl_c, sample
+from host_sim.campaigns.campaign import Outcome
 from host_sim.campaigns.scripts import script
-from host_sim.campaigns.scripts.judge import End, Order, judge
+from host_sim.campaigns.scripts.judge import Order, judge
 from host_sim.campaigns.scripts.script import Script, Wake
 from host_sim.campaigns.scripts.steps import Steps
 from host_sim.console import Console, Faults
@@ -35,21 +36,6 @@ WAKE_TIMEOUT_S = 60
 #: How many good wakes it takes to come to an end, and one more in which there is nothing to do.
 GOOD_WAKES = 2
 TRIAL_WAKES = 4
-
-
-@dataclass
-class Outcome:
-    """What a script came to. `wrong` is empty when the rule was kept."""
-
-    seed: int
-    wrong: list[str]
-    ends: list[End] = field(default_factory=list)
-    wakes: int = 0
-    boots: int = 0
-    power_cuts: int = 0
-    seconds: float = 0.0
-    longest_boot_s: float = 0.0
-    story: str = ""
 
 
 class Bench:
@@ -170,7 +156,7 @@ class Performance:
             self._ask()
         self._bench.good_links()
         self._end_well(last)
-        outcome.ends, wrong = judge(
+        ends, wrong = judge(
             self._old,
             flash.read_all(self._node.image),
             self._orders,
@@ -178,8 +164,9 @@ class Performance:
             self._console.retained(DEVICE_ID),
         )
         outcome.wrong += wrong
+        outcome.ends = Counter(end.name for end in ends)
         outcome.seconds = time.monotonic() - began
-        outcome.story = "\n".join(self._story)
+        outcome.story = "\n".join([*self._story, *(f"end: {end}" for end in ends)])
         return outcome
 
     def _ask(self) -> None:
