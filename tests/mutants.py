@@ -449,7 +449,7 @@ MUTANTS = [
                 "            wrong = None\n",
             ),
         ),
-        case="compiled/@trial,gone,:ota:journal.mpy",
+        case="compiled/@trial,gone,:ota:install:journal.mpy",
         slow=True,
     ),
     Mutant(

@@ -216,7 +216,7 @@ def test_each_planted_fault_is_found(mutant: Mutant, what: str, tmp_path: Path):
 
 
 # What the reader does with a damaged record of a PAX header.
-_DAMAGED = '                raise _bad("damaged PAX header")\n            matters = '
+_DAMAGED = '                raise bad("damaged PAX header")\n            matters = '
 SILENT = [
     (
         "a loop that asks for nothing",

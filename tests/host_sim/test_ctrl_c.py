@@ -26,7 +26,7 @@ COMMANDS = {
     "demo": "host_sim demo",
     "console": "host_sim console --dir DIR",
     "console mosquitto": "host_sim console --dir DIR --broker mosquitto",
-    "node": "host_sim node IMG --wakes 100000",
+    "node": "host_sim node IMG --wakes 100000 --max-boots 100000",
     "board": "host_sim board IMG",
     "powercut": "host_sim powercut --jobs 2",
     "powercut sample": "host_sim powercut --jobs 2 --depth 2 --sample 500",
@@ -57,7 +57,7 @@ TALKERS = ("console", "console mosquitto", "board", "node")
 #: These also run in the default set of tests.
 QUICK = ("demo", "console", "powercut", "scripts")
 
-NEW_NODE = 'print("up")\nimport machine\nmachine.deepsleep(1)\n'
+NEW_NODE = 'print("up")\nimport machine, time\ntime.sleep(0.05)\nmachine.deepsleep(1)\n'
 
 
 class Command:

@@ -131,12 +131,12 @@ FAULTS = {
     "global path": ("tarfile_lite", "override = dict(self._global)", "override = {}"),
     "links": ("tarfile_lite", '"0\\x007"', '"0\\x0017"'),
     "zero blocks": ("tarfile_lite", "if zero_blocks == 2:", "if zero_blocks == 1:"),
-    "no end": ("tarfile_lite", 'raise _bad("it has no end")', "return False"),
-    "gzip CRC": ("inflate", '"little") != self._crc:', '"little") == -1:'),
-    "gzip members": ("inflate", "if len(following) and following[0] == 0x1F", "if False"),
-    "window": ("inflate", ">> 4) + 8", ">> 4) + 7"),
-    "dots": ("vetting", 'if part == "..":', 'if part == "...":'),
-    "backslash": ("vetting", 'b"\\\\" in raw or ', ""),
+    "no end": ("tarfile_lite", 'raise bad("it has no end")', "return False"),
+    "gzip CRC": ("package/inflate", '"little") != self._crc:', '"little") == -1:'),
+    "gzip members": ("package/inflate", "if len(following) and following[0] == 0x1F", "if False"),
+    "window": ("package/inflate", ">> 4) + 8", ">> 4) + 7"),
+    "dots": ("package/vetting", 'if part == "..":', 'if part == "...":'),
+    "backslash": ("package/vetting", 'b"\\\\" in raw or ', ""),
 }
 
 

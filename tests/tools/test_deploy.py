@@ -1041,4 +1041,4 @@ def test_make_hands_on_what_was_said(words: str) -> None:
 def test_make_without_a_port() -> None:
     assert "deploy: which port? Say PORT=" in make("deploy").stderr
     assert "ca: which trust anchor? Say HOST=" in make("ca", "PORT=/dev/none").stderr
-    assert "BOOT=keep or replace" in make("help").stdout
+    assert "BOOT=keep or replace" in re.sub(r"  +[0-9]* ?s?\s+", " ", make("help").stdout)

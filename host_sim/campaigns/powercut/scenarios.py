@@ -216,9 +216,10 @@ def _moved() -> Tree:
 
 def _compiled(scratch: Path) -> Tree:
     """Half of the agent as .mpy; the large modules would only add data blocks."""
+    needed = ("recovery.py", "journal.py")  # by a boot, and by each update
     tree: Tree = {}
     for name, source in _sources().items():
-        if name != "boot.py" and ("recovery" in name or len(source) < 5000):
+        if name != "boot.py" and (len(source) < 5000 or name.endswith(needed)):
             file, out = scratch / "m.py", scratch / "m.mpy"
             file.write_bytes(source)
             compile_agent(file, out, name)

@@ -16,7 +16,7 @@ from tests.package.archives.readers import DeviceReading, Reading, read_here, re
 
 #: Archives that one interpreter reads.
 CHUNK = 250
-FIRMWARE = Path(__file__).parents[2] / "firmware"
+FIRMWARE = Path(__file__).parents[3] / "firmware"
 
 
 @dataclass
