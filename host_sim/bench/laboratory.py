@@ -87,7 +87,9 @@ class Laboratory:
         """Run a call of a module of `inside/` in the bare interpreter, with this heap."""
         return run_code(
             f"import {module};{module}.{call}",
-            path=[self.inside, self.agent, self.folder / "stock"],
+            # A module's path is in RAM: a figure must not depend on the name of our folder.
+            path=["./inside", "./agent", "./stock"],
+            cwd=self.folder,
             heap=heap,
             timeout_s=timeout_s,
         )
