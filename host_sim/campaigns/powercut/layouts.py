@@ -24,6 +24,8 @@ from host_sim.sample import Tree, write_tree
 #: The commit of the old layout: 32 modules, the journal's first version, the boot.py before
 #: today's. There may be nodes with it.
 RELEASE = "df8ef16"
+#: The first commit of the project.
+_FIRST = "3891691"
 #: What the names of these scenarios begin with.
 PREFIX = "layout"
 _ROOT = Path(__file__).parents[3]
@@ -73,9 +75,9 @@ def missing() -> str:
     return "" if found else f"no commit {RELEASE} here: that takes a full clone, with its history"
 
 
-def is_shallow() -> bool:
-    """Whether this is a clone without all of its history, or none at all."""
-    return _git("rev-parse", "--is-shallow-repository").stdout.strip() != b"false"
+def has_history() -> bool:
+    """Whether this is a clone with the project's history, from its first commit on."""
+    return _git("cat-file", "-t", _FIRST).stdout.strip() == b"commit"
 
 
 def release_firmware(folder: Path) -> Path:
