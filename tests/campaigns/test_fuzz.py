@@ -249,10 +249,14 @@ def test_silence_is_a_failure_too(name: str, edits: tuple, what: str, shown: str
     with Fuzzer(mutant.plant(tmp_path), limit_s=3) as fuzzer:
         (failure,) = fuzzer.part("sequences", 1, 0, 2_000).failures
         assert failure.what.startswith(what)
-        replay = fuzzer.replay(failure.replay)
-    assert replay.data
-    assert replay.failure
-    assert shown in replay.failure.trace
+        # Where the signal comes in the middle of a collection there is no memory for a traceback.
+        for _ in range(3):
+            replay = fuzzer.replay(failure.replay)
+            assert replay.data
+            assert replay.failure
+            if shown in replay.failure.trace:
+                return
+    raise AssertionError(replay.failure)
 
 
 def test_the_document_lists_targets_and_faults():
