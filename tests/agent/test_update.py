@@ -37,6 +37,7 @@ def test_the_sample_is_real_sized():
 
 
 @pytest.mark.check
+@pytest.mark.few(8)
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("broker", available_brokers())
 @pytest.mark.parametrize("kind", BUILDERS)

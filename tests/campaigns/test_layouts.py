@@ -79,7 +79,7 @@ def test_each_form_is_tried(examiner: Examiner):
         assert case in found
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_sampled_cuts(examiner: Examiner, name: str):
     assert uncut(examiner, examiner.bench.scenarios[name])[1] == []

@@ -137,7 +137,7 @@ CATCHES: dict[str, Scripts] = {
 }
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("mutant", ORDER_MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_planted_fault_is_caught(tmp_path: Path, mutant: Mutant):
     with Bench(firmware=mutant.plant(tmp_path)) as bench:
