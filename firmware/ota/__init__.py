@@ -49,13 +49,17 @@ def drop(*names):
     import gc
     import sys
 
+    for name in names:
+        path = "ota." + name
+        if sys.modules.pop(path, None):
+            room, _, module = path.rpartition(".")
+            try:
+                delattr(sys.modules[room], module)
+            except (AttributeError, KeyError):
+                pass  # imported by its whole name, or its folder is gone
+    gc.collect()  # there may be no memory for the list
     for path in list(sys.modules):
-        room, _, module = path.rpartition(".")
         for name in names:
-            if (path + ".").startswith("ota." + name + "."):
+            if path.startswith("ota." + name + "."):
                 sys.modules.pop(path, None)
-                try:
-                    delattr(sys.modules[room], module)
-                except Exception:
-                    pass  # imported by its whole name, or its folder is gone
     gc.collect()

@@ -217,9 +217,9 @@ class Agent:
             return self._trouble(error)
 
     def _trouble(self, error):
-        if type(error) is MemoryError:
-            drop("cycle", "install", "package")  # room for what tells the platform
         try:
+            if type(error) is MemoryError:
+                drop("cycle", "install", "package")  # room for what tells the platform
             from .install.attempt import outcome_of
 
             return outcome_of(self, error)
