@@ -223,6 +223,8 @@ def obstacles(phase: str, stage: str, tree: Node, paths: Iterable[str]) -> Itera
         ):
             continue
         there = tree.get(path)
+        if path.startswith("/ota/") and there == FOLDER:
+            continue  # as /ota: in it are modules that no package brings, and nobody has a copy of
         kinds = ("made", "folder") if there is None else ("gone", "away")
         if any(isinstance(tree.get(folder), bytes) for folder in parents(path)):
             continue
