@@ -17,9 +17,9 @@ from host_sim.node import flash
 from tests.brokers import need
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 120
 #: From Ctrl-C to the end of the process, on a busy machine.
-END_S = 15.0
+END_S = 60  # a busy machine; ctrl_c.py has the limits that count
 
 #: Each long-running command, as small as it gets; IMG is a node's flash, DIR a folder.
 COMMANDS = {
@@ -117,7 +117,7 @@ class Command:
         code = self.process.wait(END_S)
         text = self.stderr.read_text()
         assert code == 130, text
-        deadline = time.monotonic() + 2  # who was killed goes in its own time
+        deadline = time.monotonic() + 20  # who was killed goes in its own time
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.05)
         names = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]
