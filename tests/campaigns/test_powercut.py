@@ -115,10 +115,17 @@ def test_a_replay_meets_the_same_flash(examiner: Examiner):
     scenario = bench.scenarios["one"]
     start, _ = bench.flashed(scenario)
     for op in (5, 23, 40, 61):
-        for cut, snapshot, _ in examiner.cut_states(scenario, start, 1, op, TORN_KINDS):
-            real = bench.boot(scenario, start, 1, cut=Cut.parse(str(cut)))
-            assert real.after.image == snapshot.image, cut
-            assert real.after.state == snapshot.state
+        for _ in range(5):
+            # The state has the clock in it, in seconds: both have to fall into the same one.
+            cuts = [
+                (cut, snapshot, bench.boot(scenario, start, 1, cut=Cut.parse(str(cut))).after)
+                for cut, snapshot, _ in examiner.cut_states(scenario, start, 1, op, TORN_KINDS)
+            ]
+            different = [cut for cut, sweep, real in cuts if real.image != sweep.image]
+            if not different:
+                break
+        assert not different, different
+        assert all(real.state == sweep.state for _, sweep, real in cuts)
     assert examiner.replay("one/23.bits.23/4.none") == []
     for wrong in ("one", "nowhere/1.none", "one/x", "one/99999.none"):
         with pytest.raises(SimError):
