@@ -74,9 +74,11 @@ def outcome_of(agent, error):
     elif isinstance(error, MemoryError):
         outcome = _out_of_memory(agent)
     elif isinstance(error, OSError):  # the network's have become Transient
-        from .transaction import reset_after_flash_error
-
         outcome = agent.later("flash failed, " + name_of(error))
+        try:
+            from .transaction import reset_after_flash_error
+        except OSError:
+            return outcome  # flash does not even give the code; nothing may be written now
         reset_after_flash_error(agent)
     else:
         # Nobody expects it; a node that leaves its application for the REPL can not be repaired.
