@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from host_sim.campaigns.powercut import keys
-from host_sim.campaigns.powercut.bench import Bench, Cut, distinct_reports
+from host_sim.campaigns.powercut.bench import Bench, Cut, Snapshot, distinct_reports
 from host_sim.campaigns.powercut.campaign import Examiner
 from host_sim.campaigns.powercut.judge import Judge
 from host_sim.campaigns.powercut.layouts import PREFIX
@@ -114,18 +114,18 @@ def test_a_replay_meets_the_same_flash(examiner: Examiner):
     bench = examiner.bench
     scenario = bench.scenarios["one"]
     start, _ = bench.flashed(scenario)
+
+    def both(op: int, kind: str) -> tuple[Snapshot, Snapshot]:
+        """What the sweep works out, and what the real cut leaves."""
+        [(cut, sweep, _)] = examiner.cut_states(scenario, start, 1, op, [kind])
+        return sweep, bench.boot(scenario, start, 1, cut=Cut.parse(str(cut))).after
+
     for op in (5, 23, 40, 61):
-        for _ in range(5):
-            # The state has the clock in it, in seconds: both have to fall into the same one.
-            cuts = [
-                (cut, snapshot, bench.boot(scenario, start, 1, cut=Cut.parse(str(cut))).after)
-                for cut, snapshot, _ in examiner.cut_states(scenario, start, 1, op, TORN_KINDS)
-            ]
-            different = [cut for cut, sweep, real in cuts if real.image != sweep.image]
-            if not different:
-                break
-        assert not different, different
-        assert all(real.state == sweep.state for _, sweep, real in cuts)
+        for kind in TORN_KINDS:
+            # The journal says how much RAM the package takes. The garbage collector takes for a
+            # pointer what looks like one, so in some boots that is 32 bytes more.
+            tries = (both(op, kind) for _ in range(20))
+            assert any(sweep == real for sweep, real in tries), (op, kind)
     assert examiner.replay("one/23.bits.23/4.none") == []
     for wrong in ("one", "nowhere/1.none", "one/x", "one/99999.none"):
         with pytest.raises(SimError):
