@@ -125,8 +125,8 @@ class Node(Hardware):
     def only_waits(self) -> None:
         """From another thread: this boot does nothing any more, so its time passes at once."""
         session = self._session
-        if session and session.running:
-            session.running.only_waits = True
+        if session:
+            session.only_waits()
 
     def _follow(self, plan: Plan) -> Run:
         plan.check()

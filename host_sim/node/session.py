@@ -179,6 +179,7 @@ class Session:
         self.texts: list[str] = []
         self.running: Boot | None = None
         self.power_is_cut = False
+        self.waits = False  # since the begin of this boot, as said from another thread
         self.wake = 0
         self.watchdog_s: float | None = None  # what a soft reset has left of it
         self.sleeps = 0  # with a storm, only these count towards the wakes asked for
@@ -222,6 +223,13 @@ class Session:
         if boot:
             boot.kill()  # else the next boot ends at its begin
 
+    def only_waits(self) -> None:
+        """What Node.only_waits() says."""
+        self.waits = True
+        boot = self.running
+        if boot:
+            boot.only_waits = True
+
     def report(self, event: Event) -> bool:
         """Record and pass on one event; true when the run is to stop here."""
         self.result.events.append(event)
@@ -263,6 +271,7 @@ class Session:
             self._more(cause),
             *self._failing_read(),
         ]
+        self.waits = False
         with (
             open_image(self.image) as image,
             temporary_file() as log,
@@ -286,6 +295,8 @@ class Session:
                 attended=plan.then is not None,
             )
             self.running = boot
+            if self.waits:  # said before the host knew that it runs
+                boot.only_waits = True
             if self.power_is_cut:
                 boot.kill()
             end = boot.run()
