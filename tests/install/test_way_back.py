@@ -843,6 +843,7 @@ def test_out_of_memory_at_each_wake_ends(make_site: MakeSite, left: int):
     reports = [(report["e"], report["i"]) for report in site.reports()]
     assert reports == [(2, fuid)], run.output
     assert "out of memory" in site.reports()[0]["m"]
-    assert run.output.count("check: later") <= 5, run.output
+    # At some sizes memory also ends before the attempt is counted.
+    assert run.output.count("check: later") <= 8, run.output
     assert site.retained() is None
     assert site.flash_files() == site.files
