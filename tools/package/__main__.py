@@ -39,7 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
     make.add_argument(
         "--out", type=_named, required=True, metavar="FILE", help="*.tar or *.tar.gz"
     )
-    make.add_argument("--git", metavar="A..B", help="only what changed between two commits")
+    make.add_argument(
+        "--git", metavar="A..B", help="what changed between two commits; REV: all of one"
+    )
     for name, what in (
         ("exclude", "leave these out"),
         ("minify", "shorten these sources"),
@@ -95,7 +97,7 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         selection = sources.from_git(arguments.source, arguments.git, arguments.exclude)
     else:
         selection = sources.from_folder(arguments.source, arguments.exclude)
-    of_macos = selection.of_macos
+    of_macos, taken = selection.of_macos, selection.taken
     selection = transform.apply(selection, arguments.minify, arguments.compile)
     selection.deleted.update(arguments.delete)
     content = build(
@@ -116,6 +118,8 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         out.write_bytes(content)
     except OSError as error:
         raise PackageError(f"{out} can not be written: {error.strerror}") from error
+    for line in taken:
+        terminal.print(escape(line.encode(errors="backslashreplace").decode()))
     if of_macos:
         terminal.print(f"left out: {of_macos} files of macOS (._*, .DS_Store, __MACOSX)")
     whose = f"signed with key {keys.key_id(signer.modulus)}" if signer else "not signed"
