@@ -105,6 +105,7 @@ def test_a_folder_with_links_into_a_submodule(desk: Desk, project: Project, driv
     assert f"(submodule at {d1}-dirty, recorded is {d2})" in said
 
 
+@pytest.mark.check
 def test_git_takes_what_the_revision_records(desk: Desk, project: Project, driver: Project):
     """Whatever is checked out."""
     node, out = project.folder / "node", desk.folder / "p.tar"
@@ -195,7 +196,11 @@ def test_a_submodule_that_is_not_checked_out(desk: Desk, project: Project):
     for each in ("drv.py", "README"):
         (clone / "ext/drv" / each).unlink()
     shutil.rmtree(clone / "ext/drv/pkg")
-    assert "ext/drv is not checked out" in desk.refused("build", node, "--out", out)
+    line = desk.refused("build", node, "--out", out)
+    assert "ext/drv is not checked out" in line
+    obey(line, clone)
+    desk.type("build", node, "--out", out)
+    assert files(out) == V2
     shutil.rmtree(clone / "ext/drv")
     assert "ext/drv is not checked out" in desk.refused("build", node, "--out", out)
 
@@ -246,6 +251,10 @@ def test_a_submodule_in_the_folder_itself(desk: Desk, project: Project, driver: 
         assert f"drv <- node/drv (submodule at {short(driver)})\n" in said
     desk.type("build", node, "--out", out, "--git", "v2..v3")
     assert files(out) == inner
+    # A copy of its files is good enough where the disk counts.
+    (node / "drv/.git").unlink()
+    assert "drv <- node/drv (submodule, not from git)" in desk.type("build", node, "--out", out)
+    assert files(out) == V2 | inner
     shutil.rmtree(node / "drv")
     line = desk.refused("build", node, "--out", out)
     assert "drv: submodule node/drv is not checked out" in line
@@ -435,11 +444,13 @@ def test_nested_submodules(desk: Desk, project: Project, driver: Project):
     clone = desk.folder / "clone"
     run(desk.folder, "clone", "-q", outer.folder, clone)
     run(clone, "submodule", "--quiet", "update", "--init")
-    for words in ([], ["--git", "HEAD"]):
+    ways = [([], "git -C ext/project submodule update --init ext/drv")]
+    ways.append((["--git", "HEAD"], "git submodule update --init --recursive ext/project"))
+    for words, command in ways:
         line = desk.refused("build", clone / "app", "--out", out, *words)
-        assert "lib/drv.py: submodule ext/project/ext/drv is not checked out" in line
-        assert "git submodule update --init --recursive ext/project (in" in line
-    obey(line, clone)
+        assert "lib/drv.py: submodule ext/project/ext/drv is not checked out: " in line
+        assert command + " (in" in line
+    obey(command, clone)
     desk.type("build", clone / "app", "--out", out)
     assert files(out) == of_outer(V1)
 
@@ -491,6 +502,17 @@ def test_in_a_hook(desk: Desk, project: Project, driver: Project, monkeypatch: p
     monkeypatch.setenv("GIT_WORK_TREE", str(driver.folder))
     assert files(desk.build(project.folder / "node", "--git", "v1")) == V1
     assert files(desk.build(project.folder / "node")) == V2
+
+
+def test_a_project_of_somebody_else(desk: Desk, project: Project, monkeypatch: pytest.MonkeyPatch):
+    """git does not look into it; only where submodules are does that matter."""
+    plain = Project(desk.folder / "plain")
+    plain.commit({"a.py": b"a"})
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert files(desk.build(plain.folder)) == {"a.py": b"a"}
+    for words in ([], ["--git", "v1"]):
+        out = ["--out", desk.folder / "p.tar"]
+        assert "dubious ownership" in desk.refused("build", project.folder / "node", *out, *words)
 
 
 def test_without_git(desk: Desk, project: Project, monkeypatch: pytest.MonkeyPatch):

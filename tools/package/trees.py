@@ -73,8 +73,13 @@ class FolderTree:
         folder, recorded = self._root / place, self._recorded[place]
         there = set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208
         if not there - {".git"}:
-            outermost = _outermost(self._entered, place)
-            raise MissingError(_not_checked_out(place, outermost, self.title))
+            parent = _innermost(self._entered, place)
+            inside = f" -C {parent}" if parent else ""
+            # git takes one that has its commit, but no files, for checked out.
+            force = "--force " if there else ""
+            inner = place[len(parent) :].lstrip("/")
+            command = f"git{inside} submodule update --init {force}{inner}"
+            raise MissingError(_not_checked_out(place, command, self.title))
         self._entered[place] = "submodule"
         if ".git" not in there:
             self._entered[place] = "submodule, not from git"
@@ -89,7 +94,7 @@ class FolderTree:
         self._read_index(place)
 
     def origin(self, place: str) -> str:
-        return _innermost(self._entered, place)
+        return self._entered.get(_innermost(self._entered, place), "")
 
     def _is_text(self, place: str) -> bool:
         if place not in self._as_text:
@@ -175,7 +180,7 @@ class CommitTree:
         return None  # a path of one machine means nothing in a commit
 
     def origin(self, place: str) -> str:
-        return _innermost(self._entered, place)
+        return self._entered.get(_innermost(self._entered, place), "")
 
     def enter(self, place: str) -> None:
         commit = self.entries[place].oid
@@ -234,20 +239,19 @@ class CommitTree:
                 f"git submodule update --init {place}, or git -C {place} fetch origin {commit} "
                 f"(in {self.title})"
             )
-        outermost = _outermost(self._entered, place)
-        line = _not_checked_out(place, outermost, self.title)
+        around = [each for each in self._entered if place.startswith(each + "/")]
+        outermost = min(around, key=len, default="")
+        words = f"--recursive {outermost}" if outermost else place
+        command = f"git submodule update --init {words}"
+        line = _not_checked_out(place, command, self.title)
         recorded = self._top.line("ls-files", "--stage", "--", f":/{outermost or place}")
         if not (recorded or "").startswith("160000"):
             line += f", with {self.name} checked out"
         return line
 
 
-def _not_checked_out(place: str, outermost: str, title: str) -> str:
-    """outermost: the submodule that this one is part of, if any."""
-    words = f"--recursive {outermost}" if outermost else place
-    return (
-        f"submodule {place} is not checked out: git submodule update --init {words} (in {title})"
-    )
+def _not_checked_out(place: str, command: str, title: str) -> str:
+    return f"submodule {place} is not checked out: {command} (in {title})"
 
 
 def _git_folders(folder: Path) -> list[Path]:
@@ -258,10 +262,7 @@ def _git_folders(folder: Path) -> list[Path]:
     return [found for each in inner for found in _git_folders(each)]
 
 
-def _outermost(entered: dict[str, str], place: str) -> str:
-    return min((each for each in entered if place.startswith(each + "/")), key=len, default="")
-
-
 def _innermost(entered: dict[str, str], place: str) -> str:
+    """The submodule that a place is in; empty when it is in none."""
     found = [each for each in entered if place == each or place.startswith(each + "/")]
-    return entered[max(found, key=len)] if found else ""
+    return max(found, key=len, default="")
