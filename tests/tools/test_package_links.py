@@ -269,6 +269,7 @@ BAD_LINKS = {
     "absolute": ("/etc/hostname", "(node/x -> /etc/hostname): it leads out of the project"),
     "broken": ("../nothing", "(node/x -> ../nothing): a broken link"),
     "through a file": ("main.py/a", "a broken link"),
+    "beside a file": ("main.py/../main.py", "a broken link"),
     "itself": ("x", "(node/x -> x): a loop of links"),
     "circle": ("y", "(node/x -> y): a loop of links"),
     "its folder": (".", "(node/x -> .): it leads back to node: a loop"),
@@ -301,6 +302,31 @@ def test_links_that_lead_nowhere(desk: Desk, name: str, words: list[str]):
     said = desk.type("build", node, "--out", out, "--git", "HEAD~..HEAD")
     assert files(out) == {"x": b"good"}
     assert f"taken as not there in HEAD~: x (node/x -> {target}): " in said
+
+
+def test_a_circle_of_the_last_version_gives_no_files(desk: Desk):
+    """Not even those that stand before the place where it closes."""
+    project = Project(desk.folder / "project")
+    project.commit({"a.txt": b"a", "node/main.py": b"1"})
+    (project.folder / "node/x").symlink_to("..")
+    project.commit({})
+    (project.folder / "node/x").unlink()
+    project.commit({"node/x/a.txt": b"a"})
+    package = desk.build(project.folder / "node", "--git", "HEAD~..")
+    assert (files(package), deleted(package)) == ({"x/a.txt": b"a"}, [])
+
+
+def test_a_link_without_a_target(desk: Desk):
+    """Only git has such links: no disk does."""
+    project = Project(desk.folder / "project")
+    project.commit({"node/main.py": b"1", "ext/a.py": b"a"})
+    blob = project.git("hash-object", "-w", "/dev/null").strip()
+    project.git("update-index", "--add", "--cacheinfo", f"120000,{blob},ext/x")
+    (project.folder / "node/x").symlink_to("../ext/x")
+    project.git("add", "node")
+    project.git("commit", "-q", "-m", "c")
+    words = ["build", project.folder / "node", "--out", desk.folder / "p.tar", "--git", "HEAD"]
+    assert "x (node/x -> ../ext/x): a broken link" in desk.refused(*words)
 
 
 def test_a_folder_of_no_project_is_its_own(desk: Desk):
@@ -351,6 +377,9 @@ def test_names_that_collide(desk: Desk, words: list[str]):
     assert "Drv and drv are one name" in said
     desk.type("build", node, "--out", out, *words, "--exclude", "Drv")
     assert files(out) == {"drv/b.py": b"2"}
+    # Those that nobody touches are nobody's business.
+    project.commit({"node/main.py": b"2"})
+    assert files(desk.build(node, "--git", "HEAD~..HEAD")) == {"main.py": b"2"}
     # One in the place of the other is no collision: nodes tell them apart.
     desk.type("build", node, "--out", out, "--git", "v1..HEAD", "--exclude", "Drv")
 
@@ -500,6 +529,8 @@ def test_in_a_hook(desk: Desk, project: Project, driver: Project, monkeypatch: p
     monkeypatch.setenv("GIT_DIR", str(driver.folder / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(driver.folder / ".git/index"))
     monkeypatch.setenv("GIT_WORK_TREE", str(driver.folder))
+    # What has just been pushed is nowhere else; it is no place of a submodule's objects.
+    monkeypatch.setenv("GIT_OBJECT_DIRECTORY", str(project.folder / ".git/objects"))
     assert files(desk.build(project.folder / "node", "--git", "v1")) == V1
     assert files(desk.build(project.folder / "node")) == V2
 
