@@ -97,7 +97,7 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         selection = sources.from_git(arguments.source, arguments.git, arguments.exclude)
     else:
         selection = sources.from_folder(arguments.source, arguments.exclude)
-    of_macos, taken = selection.of_macos, selection.taken
+    of_macos = selection.of_macos
     selection = transform.apply(selection, arguments.minify, arguments.compile)
     selection.deleted.update(arguments.delete)
     content = build(
@@ -118,10 +118,10 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         out.write_bytes(content)
     except OSError as error:
         raise PackageError(f"{out} can not be written: {error.strerror}") from error
-    for line in taken:
-        terminal.print(escape(line.encode(errors="backslashreplace").decode()))
     if of_macos:
         terminal.print(f"left out: {of_macos} files of macOS (._*, .DS_Store, __MACOSX)")
+    for line in selection.taken:
+        terminal.print(escape(line.encode(errors="backslashreplace").decode()))
     whose = f"signed with key {keys.key_id(signer.modulus)}" if signer else "not signed"
     terminal.print(
         f"{escape(str(out))}: {len(content)} bytes, {len(selection.files)} files, "
