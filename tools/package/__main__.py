@@ -39,7 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
     make.add_argument(
         "--out", type=_named, required=True, metavar="FILE", help="*.tar or *.tar.gz"
     )
-    make.add_argument("--git", metavar="A..B", help="only what changed between two commits")
+    make.add_argument(
+        "--git", metavar="A..B", help="what changed between two commits; REV: all of one"
+    )
     for name, what in (
         ("exclude", "leave these out"),
         ("minify", "shorten these sources"),
@@ -118,6 +120,8 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         raise PackageError(f"{out} can not be written: {error.strerror}") from error
     if of_macos:
         terminal.print(f"left out: {of_macos} files of macOS (._*, .DS_Store, __MACOSX)")
+    for line in selection.taken:
+        terminal.print(escape(line.encode(errors="backslashreplace").decode()))
     whose = f"signed with key {keys.key_id(signer.modulus)}" if signer else "not signed"
     terminal.print(
         f"{escape(str(out))}: {len(content)} bytes, {len(selection.files)} files, "

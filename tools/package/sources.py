@@ -1,17 +1,17 @@
-"""Where files come from: a folder as it is, or what changed between two commits of a project."""
+"""Where files come from: a folder as it is, a commit of a project, or what changed between two."""
 
 from __future__ import annotations
 
-import subprocess
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tools.package import paths
 from tools.package.errors import PackageError
-
-#: Never part of a node, wherever they turn up.
-_LITTER = ["__pycache__", "*.pyc", ".git"]
-_REGULAR = ("100644", "100755")
+from tools.package.git import Repository
+from tools.package.links import Harvest, find, walk
+from tools.package.trees import CommitTree, Entry, FolderTree, project_of
 
 
 @dataclass
@@ -22,102 +22,123 @@ class Selection:
     deleted: set[str] = field(default_factory=set)
     of_macos: int = 0
     """How many files of macOS have been left out."""
+    taken: list[str] = field(default_factory=list)
+    """What stands behind links and submodules, a line each."""
 
 
 def from_folder(folder: Path, exclude: list[str]) -> Selection:
-    """All files below a folder."""
+    """All files below a folder. Links are followed inside of the project that it belongs to.
+
+    Raises PackageError for links and submodules that can not be followed.
+    """
     if not folder.is_dir():
         raise PackageError(f"{folder} is no folder")
-    selection = Selection()
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if paths.matches(name, _LITTER + exclude):
-            continue
-        if paths.of_macos(name):
-            selection.of_macos += not path.is_dir()
-            continue
-        if path.is_symlink():
-            raise PackageError(f"{path} is a link, packages hold files only: --exclude {name}")
-        if path.is_file():
-            paths.check(name)
-            selection.files[name] = path.read_bytes()
-        elif not path.is_dir():
-            raise PackageError(f"{path} is neither file nor folder: --exclude {name}")
+    root = project_of(folder)
+    place = folder.resolve().relative_to(root).as_posix()
+    harvest = walk(FolderTree(root), "" if place == "." else place, exclude)
+    _check_names(harvest.files, harvest.files)
+    selection = Selection(of_macos=len(harvest.of_macos))
+    for name, place in harvest.files.items():
+        selection.files[name] = (root / place).read_bytes()
+    selection.taken = [f"{name} <- {origin}" for name, origin in harvest.taken.items()]
     return selection
 
 
-def from_git(project: Path, span: str, exclude: list[str]) -> Selection:
+def from_git(folder: Path, span: str, exclude: list[str]) -> Selection:
     """What changed below a folder of a git project from `A` to `B`, span being `A..B`.
 
-    Changed and new files are brought, removed ones deleted, renamed ones both.
+    Changed and new files are brought, removed ones deleted, renamed ones both. A span that is one
+    revision stands for all its files. Links are followed inside of the project, and submodules
+    to the commit that each revision records.
+
+    Raises PackageError for links and submodules of B that can not be followed; a link of A that
+    leads nowhere is taken as not there.
     """
     old, dots, new = span.partition("..")
-    if not dots or not old or new.startswith("."):
+    if not old or new.startswith("."):
         raise PackageError(f"{span!r} is no span of commits: write A..B, such as v1.0..v1.1")
-    if not project.is_dir():
-        raise PackageError(f"{project} is no folder")
-    commits = [_commit(project, each) for each in (old, new or "HEAD")]
-    raw = _git(
-        project, "diff", "--raw", "-z", "--no-renames", "--no-abbrev", "--relative", *commits, "--"
-    )
-    selection, blobs = Selection(), {}
-    fields = raw.split(b"\0")[:-1]
-    for row, name in zip(fields[::2], fields[1::2], strict=True):
-        _, mode, _, blob, kind = row.decode().split()
-        path = name.decode(errors="surrogateescape")
-        if paths.matches(path, _LITTER + exclude):
-            continue
-        if paths.of_macos(path):
-            selection.of_macos += 1
-            continue
-        paths.check(path)
-        if kind == "D":
-            selection.deleted.add(path)
-        elif mode not in _REGULAR:
-            raise PackageError(f"{path} is a link or submodule: --exclude {path}")
-        else:
-            blobs[path] = blob
-    selection.files = dict(zip(blobs, _contents(project, list(blobs.values())), strict=True))
+    top, work, place = _project(folder, old)
+    trees = [CommitTree(top, work, each) for each in ((old, new or "HEAD") if dots else (old,))]
+    places = [find(tree, place) for tree in trees]
+    if places[-1] is None and places[0] is None:
+        raise PackageError(f"{folder} is no folder in {' or '.join(tree.name for tree in trees)}")
+    before = Harvest()
+    if dots and places[0] is not None:
+        before = walk(trees[0], places[0], exclude, passing=True)
+    now = Harvest() if places[-1] is None else walk(trees[-1], places[-1], exclude)
+    was, files = _entries(trees[0], before.files), _entries(trees[-1], now.files)
+    changed = {name: entry for name, entry in files.items() if _differs(was.get(name), entry)}
+    selection = Selection(deleted=set(was) - set(files))
+    _check_names(changed, files)
+    for name in selection.deleted:
+        paths.check(name)
+    selection.files = _contents(changed)
+    of_macos = [_entries(trees[0], before.of_macos), _entries(trees[-1], now.of_macos)]
+    for name in of_macos[0] | of_macos[1]:
+        selection.of_macos += _differs(of_macos[0].get(name), of_macos[1].get(name))
+    for name, origin in now.taken.items():
+        if any(each == name or each.startswith(name + "/") for each in changed):
+            past = before.taken.get(name, origin)
+            selection.taken.append(f"{name} <- {origin}" + (past != origin) * f", was {past}")
+    selection.taken += [f"taken as not there in {old}: {line}" for line in before.lost]
     return selection
 
 
-def _commit(project: Path, name: str) -> str:
-    done = _run(project, "rev-parse", "--verify", "--end-of-options", name + "^{commit}")
-    if done.returncode:
-        raise PackageError(f"{name} is no commit of a git project in {project}{_why(done)}")
-    return done.stdout.decode().strip()
+def _project(folder: Path, name: str) -> tuple[Repository, Path | None, str]:
+    """The repository that a folder belongs to, its work tree if any, and the folder's place.
+
+    The folder itself may be gone from the work tree, or never have been there.
+    """
+    there = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+    rest = folder.absolute().relative_to(there.absolute())
+    repository = Repository(there)
+    top = repository.line("rev-parse", "--show-toplevel")
+    if top:
+        base, work = Path(top), Path(top)
+    else:
+        git = repository.line("rev-parse", "--absolute-git-dir")
+        if git is None:
+            repository.commit(name)  # which tells why
+            raise PackageError(f"{folder} is in no git project")
+        base, work = Path(git), None
+    place = (there.resolve() / rest).relative_to(base.resolve()).as_posix()
+    return repository, work, "" if place == "." else place
 
 
-def _contents(project: Path, blobs: list[str]) -> list[bytes]:
-    """Content of each blob, in order."""
-    stream = _git(project, "cat-file", "--batch", stdin="".join(b + "\n" for b in blobs).encode())
-    found, at = [], 0
-    for blob in blobs:
-        head, _, _ = stream[at : at + 100].partition(b"\n")
-        _, kind, size = head.split()
-        if kind != b"blob":
-            raise PackageError(f"git does not have the content of {blob}: fetch it first")
-        at += len(head) + 1
-        found.append(stream[at : at + int(size)])
-        at += int(size) + 1
+def _entries(tree: CommitTree, files: dict[str, str]) -> dict[str, Entry]:
+    return {name: tree.entries[place] for name, place in files.items()}
+
+
+def _differs(old: Entry | None, new: Entry | None) -> bool:
+    return old is None or new is None or (old.mode, old.oid) != (new.mode, new.oid)
+
+
+def _contents(files: dict[str, Entry]) -> dict[str, bytes]:
+    """Content of each file, asked of each repository at once."""
+    found: dict[str, bytes] = {}
+    for repository in dict.fromkeys(entry.repository for entry in files.values()):
+        names = [name for name, entry in files.items() if entry.repository == repository]
+        contents = repository.contents([files[name].oid for name in names])
+        found.update(zip(names, contents, strict=True))
     return found
 
 
-def _git(project: Path, *arguments: str, stdin: bytes = b"") -> bytes:
-    done = _run(project, *arguments, stdin=stdin)
-    if done.returncode:
-        raise PackageError(f"git {arguments[0]} failed{_why(done)}")
-    return done.stdout
+def _check_names(brought: Iterable[str], everything: Iterable[str]) -> None:
+    """Raise PackageError for names that no node takes, or that not every computer tells apart."""
+    spelled: dict[str, set[str]] = {}
+    for name in everything:
+        for at in [i for i, c in enumerate(name) if c == "/"] + [len(name)]:
+            spelled.setdefault(_folded(name[:at]), set()).add(name[:at])
+    for name in brought:
+        paths.check(name)
+        for at in [i for i, c in enumerate(name) if c == "/"] + [len(name)]:
+            others = spelled[_folded(name[:at])] - {name[:at]}
+            if others:
+                raise PackageError(
+                    f"{name[:at]} and {min(others)} are one name where upper and lower case are "
+                    "the same: --exclude one of them"
+                )
 
 
-def _run(project: Path, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    command = ["git", "-C", str(project), *arguments]
-    try:
-        return subprocess.run(command, input=stdin, capture_output=True, check=False)
-    except FileNotFoundError as error:
-        raise PackageError("git is not installed: --git needs it") from error
-
-
-def _why(done: subprocess.CompletedProcess[bytes]) -> str:
-    lines = done.stderr.decode(errors="replace").split("\n")
-    return f" ({lines[0]})" if lines[0] else ""
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

@@ -23,7 +23,7 @@ def apply(selection: Selection, minify: list[str], compiled: list[str]) -> Selec
     What a node starts itself (boot.py, main.py, boot_user.py) is never compiled, boot.py never
     minified. A removed source whose pattern says compiled was an .mpy on the node.
     """
-    result = Selection()
+    result = Selection(taken=selection.taken)
     for path, content in selection.files.items():
         name = path
         if path.endswith(".py"):
