@@ -296,6 +296,17 @@ def test_a_version_that_fails_comes_back_and_nobody_is_told(make_site: MakeSite)
     assert nothing_was_said(site)
 
 
+def test_an_application_without_its_channel_may_confirm(make_site: MakeSite):
+    """And nothing waits for the platform then."""
+    code = (
+        b"import ota\nprint(ota.status()['file_id'], ota.confirm(), ota.status()['undelivered'])\n"
+    )
+    site = card(make_site, sample.tar({"main.py": code + SLEEP}))
+    run = site.run()
+    assert "(local) True None" in run.output, run.output
+    assert not any("/.ota" in name for name in site.flash_files())
+
+
 def test_a_report_that_flash_has_damaged_is_not_made_up(make_site: MakeSite):
     """What is made again from a journal of such a package is not for the platform either."""
     head = [2, "(local)", 3, 24, 7, 900, 0, 0, 0, None]

@@ -23,6 +23,7 @@ import machine
 import ota
 
 VERSION = 1
+PATH = ("/ota_upload.tar",)
 print("version", VERSION, "runs")
 
 
@@ -38,7 +39,7 @@ def upload():
             if not piece:
                 break
             f.write(piece)
-    if not upload.do_apply("/ota_upload.tar"):
+    if not upload.do_apply(*PATH):
         return {"error": "failed to apply ota"}, 500
     import utils
 
@@ -162,6 +163,14 @@ def test_a_signed_upload_is_taken(make_site: MakeSite):
     assert site.flash_files() == with_brought(site) | {"/ota.sequence": b"6"}
 
 
+def test_the_path_is_known(make_site: MakeSite):
+    """As apply_ota.do_apply() has it, whose argument may be left out."""
+    main = MAIN.replace(b'PATH = ("/ota_upload.tar",)', b"PATH = ()")
+    site = node(make_site, GOOD, {"main.py": main})
+    assert "check: confirmed" in site.run().output
+    assert site.flash_files() == with_brought(site)
+
+
 @pytest.mark.parametrize(("blocks", "fits"), [(190, False), (260, True)])
 def test_file_and_staged_have_to_fit(make_site: MakeSite, blocks: int, fits: bool):
     body = sample.tar({"lib/big.bin": random.Random(1).randbytes(200_000)})
@@ -182,11 +191,18 @@ def test_what_a_cut_has_left_makes_room(make_site: MakeSite):
     assert "/ota_upload.tar" not in site.flash_files()
 
 
-def test_a_broken_configuration_is_no_error_of_the_web_server(make_site: MakeSite):
-    broken = ADAPTER.replace(b"ota.load_config()", b"{'device_id': 5}")
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(b"{'device_id': 5}", "bad configuration"), (b"{}['cfg']", "KeyError")],
+    ids=["config", "cfg"],
+)
+def test_a_broken_configuration_is_no_error_of_the_web_server(
+    make_site: MakeSite, code: bytes, text: str
+):
+    broken = ADAPTER.replace(b"ota.load_config()", code)
     site = node(make_site, GOOD, {"ota_insighio/__init__.py": broken})
     run = site.run()
-    assert "ota: bad configuration" in run.output, run.output
+    assert f"ota: {text}" in run.output, run.output
     assert "answer: {'error': 'failed to apply ota'} 500" in run.output
     assert site.flash_files() == site.files
 

@@ -16,19 +16,21 @@ from . import configuration
 _PATH = "/ota_upload.tar"
 
 
-def do_apply(path):
+def do_apply(path=None):
     """Take the package at path and remove that file. True when the next boot has it.
 
-    path: str. False when it is refused, or can not be taken now; then the tree is as it was, and
-    the reason is printed. Raises nothing. Where flash fails the node resets.
+    path: str; None for where the web server writes it. False when it is refused, or can not be
+    taken now; then the tree is as it was, and the reason is printed. Raises nothing. Where flash
+    fails the node resets.
     """
+    path = path or _PATH
     try:
         size = os.stat(path)[6]
         agent = ota.Agent(configuration(), watchdog=_Watchdog())
         with open(path, "rb") as file:
             outcome = agent.install(file, size, False)
         return outcome in ("committed", "installed")
-    except (OtaError, ValueError, OSError) as error:  # the configuration's; none quotes a secret
+    except Exception as error:  # the configuration's, say: the web server has to answer
         print("ota:", error if isinstance(error, OtaError) else name_of(error))
         return False
     finally:
