@@ -117,6 +117,14 @@ def test_it_is_installed_and_confirmed_and_nobody_is_told(
     assert again.ops == 0
 
 
+@pytest.mark.parametrize("options", [{"lib": True}, {"frozen": True}, {"mpy": False}], ids=str)
+def test_wherever_the_agent_lives(make_site: MakeSite, options: dict):
+    site = card(make_site, GOOD, **options)
+    run = site.run()
+    assert "check: confirmed" in run.output, run.output
+    assert site.flash_files() == with_brought(site)
+
+
 def test_what_is_there_already_needs_no_reset(make_site: MakeSite):
     site = card(make_site, sample.tar({"data.txt": b"1\n"}))
     run = site.run()
@@ -268,20 +276,45 @@ def test_attempts_of_a_request_are_kept(make_site: MakeSite):
     assert site.flash_files() == site.files
 
 
+OWED = {".ota/report": small_file("2 fa8884d2 can not apply: out of memory")}
+SAID = {"e": 2, "i": "fa8884d2", "m": "can not apply: out of memory"}
+#: Once, before the platform is asked.
+ONCE = """
+if "tried" in os.listdir("/"):
+    check()
+else:
+    open("tried", "w").close()
+    install()
+"""
+
+
 @pytest.mark.parametrize("bad", [False, True], ids=["good", "rolled back"])
 def test_what_is_owed_is_not_lost(make_site: MakeSite, bad: bool):
     """The platform hears the end of an earlier request, whatever becomes of this package."""
     brought = BROUGHT | ({"main.py": b"def (:\n"} if bad else {})
-    orders = "if 'tried' in os.listdir('/'): check()\nopen('tried', 'w').close()\ninstall()"
-    extra = {".ota/report": small_file("2 fa8884d2 can not apply: out of memory")}
     config = {"trial_deadline_s": 60}
-    site = card(make_site, sample.tar(brought), orders, extra=extra, config=config)
+    site = card(make_site, sample.tar(brought), ONCE, extra=OWED, config=config)
     run = site.run(timeout_s=30)
-    said = {"e": 2, "i": "fa8884d2", "m": "can not apply: out of memory"}
-    assert site.reports()[:1] == [said], run.output
-    assert len(site.reports()) == 1
+    assert site.reports() == [SAID], run.output
     assert ("check: rolled_back rolled back: 3 boots" in run.output) == bad
     assert not {"/.ota/report", "/.ota/owed"} & set(site.flash_files())
+
+
+@pytest.mark.slow
+def test_what_is_owed_survives_a_cut_at_each_operation(make_site: MakeSite):
+    brought = BROUGHT | {"main.py": b"def (:\n"}
+    config = {"trial_deadline_s": 60}
+    site = card(make_site, sample.tar(brought), ONCE, extra=OWED, config=config)
+    pristine = site.image.read_bytes()
+    for cut in range(1, site.run(timeout_s=30).ops + 1):
+        site.image.write_bytes(pristine)
+        told = len(site.reports())
+        site.run(cut=cut, timeout_s=30)
+        run = site.run(wakes=2, timeout_s=30)
+        reports = site.reports()[told:]
+        # It may come twice, when the power fails before it is forgotten.
+        assert reports in ([SAID], [SAID, SAID]), (cut, run.output)
+        assert not any("/.ota" in name for name in site.flash_files()), cut
 
 
 def test_a_version_that_fails_comes_back_and_nobody_is_told(make_site: MakeSite):
