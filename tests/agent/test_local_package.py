@@ -300,6 +300,13 @@ def test_what_is_owed_is_not_lost(make_site: MakeSite, bad: bool):
     assert not {"/.ota/report", "/.ota/owed"} & set(site.flash_files())
 
 
+def test_a_damaged_one_does_not_stay(make_site: MakeSite):
+    site = card(make_site, GOOD, "check()", extra={".ota/owed": b"\ndamaged 12345678\n"})
+    assert "check: idle" in site.run().output
+    assert not any("/.ota" in name for name in site.flash_files())
+    assert nothing_was_said(site)
+
+
 @pytest.mark.slow
 def test_what_is_owed_survives_a_cut_at_each_operation(make_site: MakeSite):
     brought = BROUGHT | {"main.py": b"def (:\n"}
