@@ -125,6 +125,23 @@ class Agent:
 
         return step(self)
 
+    def install(self, stream, size, reset=True):
+        """Install a package that the application has itself: from a card, over BLE, a web form.
+
+        stream: with `readinto(buffer)` or `read(n)`, which wait for bytes; size: how many it has,
+        none behind them is read. The platform is neither asked nor told. reset: False leaves the
+        reset to the application. Returns "committed" (only without reset: the next boot installs
+        it, and a trial follows), "installed" (all of it was there already), "failed" (it can not
+        be taken), or "later" (not now); then `reason` tells why. Raises nothing; resets the node
+        where flash has failed.
+        """
+        try:
+            from .local import install
+
+            return install(self, stream, size, reset)
+        except MemoryError:
+            return self.later("out of memory")
+
     def handle(self, topic, payload):
         """For an application that owns the subscription: True when the message was ours.
 

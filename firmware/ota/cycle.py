@@ -24,14 +24,17 @@ _MOST_REPLACED = const(3)
 _HOUR_MS = const(3600000)
 
 
-def run(agent):
-    """Do whatever waits. Returns what Agent.check() says. Raises Transient, OSError."""
+def run(agent, task=None):
+    """Do whatever waits. Returns what Agent.check() says. Raises Transient, OSError.
+
+    task: called with the agent, and what it says is returned, in place of that.
+    """
     before = gc.threshold()
     # Without it what is loaded for good lies above the garbage of a whole heap, and cuts
     # that in pieces. A part of the heap, so that a large one does not collect all the time.
     gc.threshold((gc.mem_alloc() + gc.mem_free()) // 16)
     try:
-        return _run(agent)
+        return (task or _run)(agent)
     finally:
         gc.threshold(before)
 
@@ -60,7 +63,7 @@ def _run(agent):
 
             wrong = rehearse(agent, stage, piece)
             del rehearse
-        _forget_staging()
+        forget_staging()
         from .install.ending import end_trial
 
         outcome = end_trial(agent, wrong)
@@ -128,7 +131,7 @@ def _take(agent, request):
         counted = True
         del ask_policy, check_space, check_way_back, count_attempt
         staged, sequence = stage(agent, request)
-        _forget_staging()
+        forget_staging()
         from .install.ending import prepare
 
         prepare(agent, request, staged)
@@ -139,16 +142,17 @@ def _take(agent, request):
         from .install.ending import install
 
         return install(agent, request, staged, sequence)
-    _forget_staging()
+    forget_staging()
     from .install.attempt import end_attempt
 
     return end_attempt(agent, request, error, counted, last)
 
 
-def stage(agent, request, rehearsal=None):
+def stage(agent, request, rehearsal=None, local=None):
     """Download, verify and stage; the live tree is not touched.
 
     rehearsal: a rehearsal.Package in the place of the platform; then nothing is written either.
+    local: a local.Source in the place of a download, of which the platform does not know.
     Returns (how much has changed, the package's sequence number or None).
     """
     # A node without PSRAM can not hold everything at a time: two connections, and code that has
@@ -160,8 +164,6 @@ def stage(agent, request, rehearsal=None):
     # window, for which room is kept until DeflateIO takes it at its first read, TLS, and code.
     before = gc.mem_alloc()
     window = _room_for_window(request)
-    from .download import Download
-
     config = agent.config
     progress, open_stream = agent.progress, agent.open_stream
     if rehearsal:
@@ -175,8 +177,12 @@ def stage(agent, request, rehearsal=None):
             if not rehearsal and agent.control.request != request:
                 raise OtaError("withdrawn")
 
-    progress("download", request.size)
-    download = Download(config, request, agent.limits, open_stream, on_bytes)
+    download = local
+    if not download:
+        from .download import Download
+
+        progress("download", request.size)
+        download = Download(config, request, agent.limits, open_stream, on_bytes)
     staging = signed = sequence = None
     try:
         if window:
@@ -214,7 +220,8 @@ def stage(agent, request, rehearsal=None):
         head = [2, request.file_id]
         for key in "trial_boots", "trial_wakes", "trial_days", "trial_deadline_s":
             head.append(config[key])
-        head += [config["report"] == "installed", config["watchdog_s"], [archive.window, need]]
+        head.append(not local and config["report"] == "installed")
+        head += [config["watchdog_s"], [archive.window, need]]
         head.append(sequence)
         journal = Journal(head, rehearsal and io.BytesIO())
         paths = [] if rehearsal else [clean_path(path) for path in paths]
@@ -260,5 +267,6 @@ def _forget_end():
     drop("install", "recovery")
 
 
-def _forget_staging():
+def forget_staging():
+    """Free the RAM of all that stage() has loaded."""
     drop("download", "https", "package", "install", "tarfile_lite", "request")

@@ -33,6 +33,6 @@ def ram(laboratory: Laboratory) -> dict[str, int]:
     order += "request install.report install.kept download fetch https "
     order += "tarfile_lite package.archive package.inflate package.vetting install.journal "
     order += "install.staging package.signature package.manifest package.signed "
-    order += "install.rehearsal serve borrowed"
+    order += "install.rehearsal serve borrowed local"
     heaps = laboratory.measure("ram", order.split())
     return {name.replace(".", "/"): size for name, size in heaps.items()}

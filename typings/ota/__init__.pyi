@@ -42,6 +42,12 @@ class _Response(Protocol):
     raw: _Raw
     def close(self) -> None: ...
 
+class _Reads(Protocol):
+    def read(self, n: int) -> bytes: ...
+
+class _ReadsInto(Protocol):
+    def readinto(self, buffer: bytearray | memoryview) -> int: ...
+
 class _Watchdog(Protocol):
     def feed(self) -> None: ...
 
@@ -73,6 +79,11 @@ class Agent:
 
     def poll(self) -> _Outcome | None:
         """One step of serve(), for applications with a loop of their own."""
+
+    def install(
+        self, stream: _Reads | _ReadsInto, size: int, reset: bool = True
+    ) -> Literal["committed", "installed", "failed", "later"]:
+        """Install a package that the application has itself; of `size` bytes."""
 
     def handle(self, topic: bytes, payload: bytes) -> bool:
         """For an application that owns the subscription: True when the message was ours."""

@@ -72,16 +72,19 @@ def _clear_up(agent, transaction):
 
 
 def _deliver(agent, transaction):
-    """Send the owed report, if there is one. Returns what check() says of a bad end, or None."""
-    owed = transaction.owed()
-    if owed:
-        _send(agent, owed)
-        if owed.startswith("2 "):
-            agent.reason = owed.split(" ", 2)[2]
-    if owed is not None:
-        transaction.forget("report")
-    if owed and owed.startswith("2 "):
-        return "rolled_back" if agent.reason.startswith("rolled back") else "failed"
+    """Send what is owed. Returns what check() says of a bad end, or None."""
+    outcome = None
+    for name, owed in ("owed", transaction.load("owed")), ("report", transaction.owed()):
+        if owed:
+            if not transaction.of_application(owed):
+                _send(agent, owed)
+            if owed.startswith("2 "):
+                agent.reason = owed.split(" ", 2)[2]
+                bad = agent.reason.startswith("rolled back")
+                outcome = "rolled_back" if bad else "failed"
+        if owed is not None:
+            transaction.forget(name)
+    return outcome
 
 
 def prepare(agent, request, staged):

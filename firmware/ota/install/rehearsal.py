@@ -42,7 +42,7 @@ _PHASES = const(
         "package.signed:SignedReader package.manifest:receive package.signature:verify",
         # A node that last took a .tar has not seen this one.
         "package.inflate:Gzip",
-        "config:complete backoff:remember backoff:note backoff:seen serve:step",
+        "config:complete backoff:remember backoff:note backoff:seen serve:step local:install",
         "install.attempt:outcome_of install.attempt:end_attempt",
         # Where a request stands on flash each contact begins with it, and broken would end there.
         "install.report:put_back install.kept:has_ended",

@@ -27,15 +27,20 @@ _LONGEST_REASON = const(80)
 # A node that has run for so long does not reset all the time.
 _LONG_MS = const(60000)
 # What is no litter; report.py writes the last two.
-_KEPT = const(("report", "attempts", "done", "request"))
+_KEPT = const(("report", "owed", "attempts", "done", "request"))
 # Six days: what ESP-IDF counts in, quarters of a millisecond, has 32 bits.
 _LONGEST_MS = const((1 << 29) - 1)
 _ENDLESS = const(1 << 29)
 
 
+def make_folder():
+    """Make /.ota if it is not there."""
+    done(os.mkdir, _DIR)
+
+
 def save(name, text):
     """recovery.save(), where there may be no /.ota yet."""
-    done(os.mkdir, _DIR)
+    make_folder()
     recovery.save(name, text)
 
 
@@ -157,8 +162,9 @@ def confirm(own_watchdog=False):
         _, file_id, _, _, _, _, at_once, watchdog_s, _, sequence = read_head()[1]
     if not on_trial:
         return False
-    if not at_once:
-        save("report", "1 " + file_id)
+    text = "1 " + file_id
+    if not (at_once or of_application(text)):
+        save("report", text)
     # Before the state goes: a cut in between must not leave the floor where it was.
     keep_sequence(sequence)
     # Without a state there is no way back, and what is left is litter.
@@ -254,6 +260,18 @@ def owed():
     if in_transaction():
         return "1 " + head[1]
     return "2 %s rolled back: the report was damaged on flash" % head[1]
+
+
+def put_owed_aside():
+    """Keep what the platform is owed through a transaction that it knows nothing of."""
+    text = load("report")
+    if text is not None and not of_application(text):
+        os.rename(_DIR + "/report", _DIR + "/owed")
+
+
+def of_application(text):
+    """True for a report that is not for the platform: no request's file id begins like that."""
+    return text[2:3] == "("
 
 
 def discard(moved=None):
