@@ -6,6 +6,7 @@ import json
 import shutil
 import socketserver
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,13 +55,18 @@ class Platform:
     retained: bytes = b""
     reports: list[dict] = field(default_factory=list)
     downloads: int = 0
+    hear: Callable[[str], object] = str
+    """Called with each line before it has an effect; False: it has none."""
 
     def __enter__(self) -> Platform:
         platform = self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                what, _, more = self.rfile.readline().decode().strip().partition(" ")
+                line = self.rfile.readline().decode().strip()
+                if platform.hear(line) is False:
+                    return
+                what, _, more = line.partition(" ")
                 self.wfile.write(platform.answer(what, more))
 
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
@@ -86,7 +92,9 @@ class Platform:
         if what == "clear":
             self.retained = b""
         elif what == "report":
-            self.reports.append({row["n"]: row.get("v", row.get("vs")) for row in json.loads(more)})
+            self.reports.append(
+                {row["n"]: row.get("v", row.get("vs")) for row in json.loads(more)}
+            )
         elif what == "package":
             self.downloads += 1
             return self.package

@@ -20,6 +20,8 @@ import os
 _WAITING = "/ota_insighio/arrival"
 _BOOT = _WAITING + "/boot.py"
 _APPLY = _WAITING + "/apply_ota.py"
+# The detail of a refusal that is none.
+_DONE = "the migration is done already"
 # The size of the package that brought all this, in digits. It stays.
 _SIZE = "/ota_insighio/migration"
 _APP = "/apps/demo_console/"
@@ -45,34 +47,33 @@ def settle():
         return _go_back("flash is full")
 
 
-def answers(client, topic, payload):
-    """True when this message asks for the migration that is done already: it is answered.
+def verdict(request):
+    """What a policy hook answers to the request for the migration that is done; None to others.
 
-    client: the field's, with send_control_packet() and clear_retained(). topic, payload: what its
-    get_control_message() told, str or bytes. Call it with each message on the ota topic, before
-    the agent hears of it, which would refuse a package with an /ota.json.
-
-    Power may have failed between the last file and the field's report. The migration is known by
-    its size: no other .tar has one that is not a multiple of 512.
+    request: has kind, str, and size, int, as the agent's has. It is heard where power failed after
+    the last file and before the field's report, and from a batch with this node in it once more.
+    The agent would refuse it for its /ota.json. It is known by its size: no other .tar has one
+    that is not a multiple of 512.
     """
-    size = _migration()
-    if not size:
-        return False
-    from ota.request import read
+    if request.kind == ".tar" and request.size == _migration():
+        return "refuse", _DONE
+    return None
 
-    if isinstance(payload, str):
-        payload = payload.encode()
-    request = read(payload)[0]
-    if not request or request.kind != ".tar" or request.size != size:
-        return False
-    if not isinstance(topic, str):
-        topic = topic.decode()
-    print("arrive: the migration is done, and is reported")
-    # Reported first: a cut in between is reported twice, never not at all.
-    report = '[{"n":"e","v":1},{"n":"i","vs":"%s"}]' % request.file_id
-    if client.send_control_packet(report, "/ota") is not False:
-        client.clear_retained(topic)
-    return True
+
+def said(payload):
+    """The report of that refusal as the report of a success; any other as it is.
+
+    payload: bytes of a report that the agent publishes.
+    """
+    if _DONE.encode() not in payload:
+        return payload
+    import json
+
+    pack = [row for row in json.loads(payload) if row["n"] != "m"]
+    for row in pack:
+        if row["n"] == "e":
+            row["v"] = 1
+    return json.dumps(pack).encode()
 
 
 def _go_on():
@@ -120,6 +121,9 @@ def _go_back(why):
         os.rename("/boot_user.py", "/boot.py")
     if _is_there(_APP + "field_apply_ota.py"):
         os.rename(_APP + "field_apply_ota.py", _APP + "apply_ota.py")
+    for path in _APP + "apply_ota.py", _APP + "field_apply_ota.py", "/boot_user.py", "/boot.py":
+        if _is_there(path + "~"):
+            os.remove(path + "~")
     os.rename(_APP + "field_ota.py", _APP + "ota.py")
     _tidy()
     return True

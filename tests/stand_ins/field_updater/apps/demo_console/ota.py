@@ -51,4 +51,5 @@ def hasEnoughFreeSpace(size):
 
 
 def _report(client, file_id, event):
-    client.send_control_packet(json.dumps([{"n": "e", "v": event}, {"n": "i", "vs": file_id}]), "/ota")
+    pack = [{"n": "e", "v": event}, {"n": "i", "vs": file_id}]
+    client.send_control_packet(json.dumps(pack), "/ota")
