@@ -32,8 +32,12 @@ def is_shim(content: bytes) -> bool:
     return _PACKAGE.encode() in content
 
 
-def adapter(folder: Path = ADAPTER) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """The adapter's modules, and its two shims, by path. Raises PackageError for a missing one."""
+def adapter(folder: Path | None = None) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The adapter's modules, and its two shims, by path: of this checkout, or of `folder`.
+
+    Raises PackageError when a shim is missing.
+    """
+    folder = folder or ADAPTER
     modules = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted((folder / _PACKAGE).rglob("*.py"))
@@ -72,12 +76,12 @@ def protect(selection: Selection) -> list[str]:
     return done
 
 
-def add_adapter(selection: Selection, folder: Path = ADAPTER) -> None:
+def add_adapter(selection: Selection) -> None:
     """Bring the adapter's modules too. Not the shims: no package can change those on a node.
 
     Raises PackageError for a file that is in the selection already.
     """
-    for path, content in adapter(folder)[0].items():
+    for path, content in adapter()[0].items():
         if selection.files.setdefault(path, content) != content:
             raise PackageError(f"{path} is in the folder too, and another: --exclude {path}")
         selection.deleted.discard(path)

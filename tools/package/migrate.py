@@ -174,9 +174,11 @@ def make(
     *,
     more: dict | None = None,
     source: bool = False,
-    adapter: Path = insighio.ADAPTER,
+    adapter: Path | None = None,
 ) -> Migration:
     """The package. field: the maintainers' ota.py; public_keys: contents of .pub files.
+
+    adapter: a folder like insighio/node, None: that.
 
     Raises PackageError for a configuration that no agent takes, or a name that the field's
     updater can not take.
