@@ -334,6 +334,44 @@ def test_power_fails_on_the_way_back(tmp_path: Path, platform: Platform) -> None
         assert {path: files[path] for path in node.before} == node.before, op
 
 
+_ASK_BACK = """
+import os
+os.mkdir("/ota_insighio/arrival")
+open("/ota_insighio/arrival/back", "w").close()
+"""
+
+
+def test_a_package_brings_the_old_updater_back(
+    tmp_path: Path, platform: Platform, package: Migration
+) -> None:
+    """And power fails at every operation of it. Then the node may be migrated again."""
+    node = FieldNode(tmp_path, platform)
+    settle(node)
+    node.node.exec(_ASK_BACK)
+    saved = node.save()
+    run = node.run(wakes=2)
+    assert f"{BACK} a package asks for it" in run.output
+    for op in range(1, run.ops + 1):
+        node.load(saved)
+        node.run(cut=op, torn="half")
+        assert "field: nothing waits" in node.run(wakes=2).output, op
+        files = node.files()
+        assert {path: files[path] for path in node.before} == node.before, op
+    check_back(node)
+    runs = [node.run(wakes=2)]
+    assert wrong(node, package, runs) == []
+
+
+def test_the_way_back_waits_for_the_confirm(tmp_path: Path, platform: Platform) -> None:
+    node = FieldNode(tmp_path, platform)
+    settle(node)
+    node.node.exec(_ASK_BACK)
+    code = "from ota_insighio import arrive\nprint(arrive.settle())\n"
+    trial = "import os\nos.mkdir('/.ota')\nopen('/.ota/state', 'w').close()\n"
+    assert node.node.exec(trial + code).output == "False\n"
+    assert node.node.exec("import os\nos.remove('/.ota/state')\n" + code).output.endswith("True\n")
+
+
 def test_a_node_without_boot_py(tmp_path: Path, platform: Platform) -> None:
     node = FieldNode(tmp_path, platform, {"boot.py": None})
     assert SETTLED in settle(node).output

@@ -20,6 +20,8 @@ import os
 _WAITING = "/ota_insighio/arrival"
 _BOOT = _WAITING + "/boot.py"
 _APPLY = _WAITING + "/apply_ota.py"
+# A package brings this file, of any content, to have the field's updater again.
+_BACK = _WAITING + "/back"
 # The detail of a refusal that is none.
 _DONE = "the migration is done already"
 # The size of the package that brought all this, in digits. It stays.
@@ -81,6 +83,9 @@ def _go_on():
 
     if hasattr(__main__, _DUE):
         return True
+    if _is_there(_BACK):
+        # While that package is on trial, the agent has to confirm it first.
+        return not _is_there("/.ota/state") and _go_back("a package asks for it")
     if not _is_there(_BOOT):
         if not hasattr(__main__, "_trial"):
             return _go_back("our boot.py did not run")
