@@ -20,7 +20,10 @@ STAND_INS = Path(__file__).parents[1] / "stand_ins"
 FIELD = STAND_INS / "field_updater"
 ARRIVE = insighio.ADAPTER / "ota_insighio/arrive.py"
 FILE_ID = "fa8884d2"
-REFUSED = "can not apply"
+DONE = {"e": 1, "i": FILE_ID}
+SETTLED = "arrive: the migration is done\n"
+BOOTED = "[boot] the field's boot.py runs"
+FLAG = "/ota_applied_flag"
 
 
 def tree_of(folder: Path) -> Tree:
@@ -148,3 +151,59 @@ def migrated(before: Tree, package: Migration, flag: bool = True) -> Tree:
     after["/" + insighio.APP + "field_apply_ota.py"] = before["/" + insighio.APPLY]
     after["/" + insighio.APPLY] = ours["apply_ota.py"]
     return after | ({"/ota_applied_flag": b"done"} if flag else {})
+
+
+def is_reset(event: dict) -> bool:
+    return event["event"] == "reset"
+
+
+def first_half(node: FieldNode) -> int:
+    """The field's updater does its part, up to the reset. Returns its flash operations."""
+    run = node.run(stop=is_reset)
+    assert run.names() == ["boot", "reset", "flash"], run.output
+    return run.ops
+
+
+def wrong(node: FieldNode, package: Migration, runs: list[Run]) -> list[str]:
+    """What is not as it has to be at the end, a line each; the last run went on to its end."""
+    found = []
+    output = "".join(run.output for run in runs)
+    names = runs[-1].names()
+    if "exit" in names or "timeout" in names or names[-2] != "sleep":
+        found.append(f"the node does not run: {names[-4:]}")
+    if output.count("main runs") > output.count(BOOTED):
+        found.append("a boot without the field's boot.py")
+    if "Traceback" in runs[-1].output:
+        found.append("an error after the power came back")
+    files = node.files()
+    files.pop(FLAG, None)  # the field's, which it writes at the very last
+    expected = migrated(node.before, package, flag=False)
+    if {path for path in files if files[path] != expected.get(path)}:
+        found.append("files that do not belong there")
+    if expected.keys() - files.keys():
+        found.append("files are missing")
+    if node.platform.retained:
+        found.append("the request is still there")
+    if not node.platform.reports or any(each != DONE for each in node.platform.reports):
+        found.append(f"reported {node.platform.reports}")
+    return found
+
+
+def cut_at(node: FieldNode, package: Migration, op: int, torn: str, second: int = 0) -> list[str]:
+    """Power fails at an operation, and, `second` operations into what follows, again."""
+    runs = [node.run(wakes=3, cut=op, torn=torn)]
+    if runs[0].exit_code != 3:
+        return ["power did not fail"]
+    if second:
+        runs.append(node.run(wakes=3, cut=second, torn=torn))
+    runs.append(node.run(wakes=3))
+    return wrong(node, package, runs)
+
+
+def sweep(node: FieldNode, package: Migration, cases: list[tuple]) -> list[str]:
+    """Each case from here, and what was wrong."""
+    saved, found = node.save(), []
+    for case in cases:
+        node.load(saved)
+        found += [f"cut {case}: {each}" for each in cut_at(node, package, *case)]
+    return found

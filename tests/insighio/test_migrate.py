@@ -1,103 +1,26 @@
-"""From the field's updater to ours, over the air: both halves on the node, with power cuts."""
+"""From the field's updater to ours, over the air: all of it, and power cuts in the first half."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from host_sim.node.flash_rules import IN_PLACE_KINDS, TORN_KINDS
-from host_sim.node.node import Run
-from host_sim.sample import Tree
+from host_sim.node.flash_rules import IN_PLACE_KINDS
 from tests.insighio.field import (
-    ARRIVE,
-    FIELD_TREE,
+    BOOTED,
+    DONE,
     FILE_ID,
+    SETTLED,
     FieldNode,
     Platform,
-    adapter,
+    first_half,
     migrated,
-    migration,
+    sweep,
+    wrong,
 )
-from tools.deploy import firmware
 from tools.package import insighio, migrate
 from tools.package.migrate import Migration
-
-DONE = {"e": 1, "i": FILE_ID}
-SETTLED = "arrive: the migration is done\n"
-BACK = "arrive: the field's updater comes back,"
-BOOTED = "[boot] the field's boot.py runs"
-FLAG = "/ota_applied_flag"
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Migration:
-    return migration(tmp_path_factory.mktemp("migration"))
-
-
-@pytest.fixture
-def platform(package: Migration) -> Iterator[Platform]:
-    with Platform(package.content) as platform:
-        platform.ask()
-        yield platform
-
-
-def is_reset(event: dict) -> bool:
-    return event["event"] == "reset"
-
-
-def first_half(node: FieldNode) -> int:
-    """The field's updater does its part, up to the reset. Returns its flash operations."""
-    run = node.run(stop=is_reset)
-    assert run.names() == ["boot", "reset", "flash"], run.output
-    return run.ops
-
-
-def wrong(node: FieldNode, package: Migration, runs: list[Run]) -> list[str]:
-    """What is not as it has to be at the end, a line each; the last run went on to its end."""
-    found = []
-    output = "".join(run.output for run in runs)
-    names = runs[-1].names()
-    if "exit" in names or "timeout" in names or names[-2] != "sleep":
-        found.append(f"the node does not run: {names[-4:]}")
-    if output.count("main runs") > output.count(BOOTED):
-        found.append("a boot without the field's boot.py")
-    if "Traceback" in runs[-1].output:
-        found.append("an error after the power came back")
-    files = node.files()
-    files.pop(FLAG, None)  # the field's, which it writes at the very last
-    expected = migrated(node.before, package, flag=False)
-    if {path for path in files if files[path] != expected.get(path)}:
-        found.append("files that do not belong there")
-    if expected.keys() - files.keys():
-        found.append("files are missing")
-    if node.platform.retained:
-        found.append("the request is still there")
-    if not node.platform.reports or any(each != DONE for each in node.platform.reports):
-        found.append(f"reported {node.platform.reports}")
-    return found
-
-
-def cut_at(node: FieldNode, package: Migration, op: int, torn: str, second: int = 0) -> list[str]:
-    """Power fails at an operation, and, `second` operations into what follows, again."""
-    runs = [node.run(wakes=3, cut=op, torn=torn)]
-    if runs[0].exit_code != 3:
-        return ["power did not fail"]
-    if second:
-        runs.append(node.run(wakes=3, cut=second, torn=torn))
-    runs.append(node.run(wakes=3))
-    return wrong(node, package, runs)
-
-
-def sweep(node: FieldNode, package: Migration, cases: list[tuple]) -> list[str]:
-    """Each case from here, and what was wrong."""
-    saved, found = node.save(), []
-    for case in cases:
-        node.load(saved)
-        found += [f"cut {case}: {each}" for each in cut_at(node, package, *case)]
-    return found
 
 
 def test_a_node_is_migrated(tmp_path: Path, platform: Platform, package: Migration) -> None:
@@ -181,251 +104,33 @@ def test_a_planted_fault_in_the_order_is_seen(
         assert sweep(node, package, cases), fault
 
 
-# The second half
+def with_free(folder: Path, platform: Platform, free: int) -> FieldNode:
+    """A node with so many bytes of flash free."""
+    node = FieldNode(folder / "roomy", platform)
+    text = node.node.exec("import os\nprint(os.statvfs('/')[3])").output
+    return FieldNode(folder / "tight", platform, blocks=256 - int(text) + free // 4096)
 
 
-@pytest.mark.parametrize(
-    "kinds", [["none", "half", "done"], pytest.param(list(TORN_KINDS), marks=pytest.mark.slow)]
-)
-def test_power_fails_at_every_operation_of_the_second_half(
-    tmp_path: Path, platform: Platform, package: Migration, kinds: list[str]
-) -> None:
-    node = FieldNode(tmp_path, platform)
-    first_half(node)
-    saved = node.save()
-    total = node.run(wakes=2).ops
-    node.load(saved)
-    assert total > 20
-    every = len(kinds) == len(TORN_KINDS)
-    cases = [
-        (op, kind)
-        for op in range(1, total + 1)
-        for kind in (kinds if every else [kinds[op % len(kinds)]])
-    ]
-    assert sweep(node, package, cases) == []
-
-
-@pytest.mark.slow
-def test_power_fails_twice_in_the_second_half(
+def test_the_flash_that_the_command_names_is_enough(
     tmp_path: Path, platform: Platform, package: Migration
 ) -> None:
-    node = FieldNode(tmp_path, platform)
-    first_half(node)
-    saved = node.save()
-    total = node.run(wakes=2).ops
-    node.load(saved)
-    found = []
-    for op in range(1, total + 1, 2):
-        for second in range(1, total - op + 1, 3):
-            node.load(saved)
-            found += [(op, second, each) for each in cut_at(node, package, op, "half", second)]
-    assert found == []
+    """For one download; and, the larger figure, where power fails and it is downloaded again."""
+    node = with_free(tmp_path, platform, package.package_bytes + package.unpacked_bytes)
+    assert wrong(node, package, [node.run(wakes=2)]) == []
+    platform.ask()
+    platform.reports.clear()
+    node = with_free(tmp_path / "again", platform, package.free_bytes)
+    assert wrong(node, package, [node.run(cut=1500), node.run(wakes=2)]) == []
+    assert platform.downloads == 3
 
 
-def test_the_flash_fails_at_every_operation_of_the_second_half(
+def test_a_flash_that_is_too_small_stays_with_the_old_updater(
     tmp_path: Path, platform: Platform, package: Migration
 ) -> None:
-    """An error in place of a cut, once: the next wake goes on."""
-    node = FieldNode(tmp_path, platform)
-    first_half(node)
-    saved = node.save()
-    total = node.run(wakes=2).ops
-    for op in range(1, total + 1):
-        node.load(saved)
-        run = node.run(wakes=2, fail=(op, "EIO"))
-        assert wrong(node, package, [run, node.run(wakes=2)]) == [], op
-
-
-FAULTS = {
-    "moved away": ('_copy("/boot.py", "/boot_user.py")', 'os.rename("/boot.py", "/boot_user.py")'),
-    "not kept": ('_copy("/boot.py", "/boot_user.py")', "pass"),
-    "waits no more": ("    _remove_package()\n", "    os.remove(_APPLY)\n    _remove_package()\n"),
-    "package stays": ("    _remove_package()\n", ""),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_in_the_second_half_is_seen(tmp_path: Path, fault: str) -> None:
-    folder = adapter(tmp_path / "adapter")
-    source = ARRIVE.read_text()
-    assert source.count(FAULTS[fault][0]) == 1
-    (folder / "ota_insighio/arrive.py").write_text(source.replace(*FAULTS[fault]))
-    ota = FIELD_TREE[insighio.OTA]
-    spoiled = migrate.make(ota, ("ca.der", b"0trusted"), [], adapter=folder)
-    with Platform(spoiled.content) as platform:
-        platform.ask()
-        node = FieldNode(tmp_path, platform)
-        saved = node.save()
-        total = first_half(node)
-        late = [(op, "none") for op in range(total - 8, total)]
-        halfway = node.save()
-        more = [(op, "none") for op in range(1, node.run(wakes=2).ops)]
-        node.load(halfway)
-        found = sweep(node, spoiled, more)
-        node.load(saved)
-        assert found + sweep(node, spoiled, late), fault
-
-
-# Nodes that are not as most
-
-
-def settle(node: FieldNode) -> Run:
-    first_half(node)
-    run = node.run(wakes=2)
-    assert run.names()[-2] == "sleep", run.output
-    assert node.run().ops == 0
-    return run
-
-
-def test_a_boot_user_that_nothing_runs_is_kept(tmp_path: Path, platform: Platform) -> None:
-    node = FieldNode(tmp_path, platform, {"boot_user.py": b"print('stray')\n"})
-    run = settle(node)
-    assert SETTLED in run.output
-    assert "stray" not in run.output
-    assert node.files()["/boot_user_before.py"] == b"print('stray')\n"
-    assert node.files()["/boot_user.py"] == FIELD_TREE["boot.py"]
-
-
-def test_a_boot_user_that_is_needed_keeps_the_old_updater(
-    tmp_path: Path, platform: Platform
-) -> None:
-    own = FIELD_TREE["boot.py"] + b'execfile("/boot_user.py")\n'
-    node = FieldNode(tmp_path, platform, {"boot_user.py": b"print('own')\n", "boot.py": own})
-    run = settle(node)
-    assert f"{BACK} there is a /boot_user.py that /boot.py needs" in run.output
-    assert "field: nothing waits" in run.output
-    check_back(node)
-
-
-def check_back(node: FieldNode) -> None:
-    """All that was there is there again, and works."""
-    files = node.files()
-    assert {path: files[path] for path in node.before} == node.before
-    assert not [path for path in files if "arrival" in path or path.endswith("~")]
-    node.platform.ask()
-    run = node.run(stop=is_reset)
-    assert "field: hears" in run.output
-
-
-def test_a_frozen_boot_py_keeps_the_old_updater(tmp_path: Path, platform: Platform) -> None:
-    """Ours would never run: no package could be taken."""
-    (tmp_path / "frozen").mkdir()
-    shutil.copy(Path(__file__).parents[1] / "stand_ins/field_updater/boot.py", tmp_path / "frozen")
-    node = FieldNode(tmp_path, platform, frozen=tmp_path / "frozen")
-    run = settle(node)
-    assert f"{BACK} our boot.py did not run" in run.output
-    check_back(node)
-
-
-@pytest.mark.slow
-def test_power_fails_on_the_way_back(tmp_path: Path, platform: Platform) -> None:
-    (tmp_path / "frozen").mkdir()
-    shutil.copy(Path(__file__).parents[1] / "stand_ins/field_updater/boot.py", tmp_path / "frozen")
-    node = FieldNode(tmp_path, platform, frozen=tmp_path / "frozen")
-    first_half(node)
-    node.run(stop=is_reset)
-    saved = node.save()
-    total = node.run(wakes=2).ops
-    for op in range(1, total + 1):
-        node.load(saved)
-        node.run(cut=op, torn="half")
-        assert "field: nothing waits" in node.run(wakes=2).output, op
-        files = node.files()
-        assert {path: files[path] for path in node.before} == node.before, op
-
-
-_ASK_BACK = """
-import os
-os.mkdir("/ota_insighio/arrival")
-open("/ota_insighio/arrival/back", "w").close()
-"""
-
-
-def test_a_package_brings_the_old_updater_back(
-    tmp_path: Path, platform: Platform, package: Migration
-) -> None:
-    """And power fails at every operation of it. Then the node may be migrated again."""
-    node = FieldNode(tmp_path, platform)
-    settle(node)
-    node.node.exec(_ASK_BACK)
-    saved = node.save()
-    run = node.run(wakes=2)
-    assert f"{BACK} a package asks for it" in run.output
-    for op in range(1, run.ops + 1):
-        node.load(saved)
-        node.run(cut=op, torn="half")
-        assert "field: nothing waits" in node.run(wakes=2).output, op
-        files = node.files()
-        assert {path: files[path] for path in node.before} == node.before, op
-    check_back(node)
-    runs = [node.run(wakes=2)]
-    assert wrong(node, package, runs) == []
-
-
-def test_the_way_back_waits_for_the_confirm(tmp_path: Path, platform: Platform) -> None:
-    node = FieldNode(tmp_path, platform)
-    settle(node)
-    node.node.exec(_ASK_BACK)
-    code = "from ota_insighio import arrive\nprint(arrive.settle())\n"
-    trial = "import os\nos.mkdir('/.ota')\nopen('/.ota/state', 'w').close()\n"
-    assert node.node.exec(trial + code).output == "False\n"
-    assert node.node.exec("import os\nos.remove('/.ota/state')\n" + code).output.endswith("True\n")
-
-
-def test_a_node_without_boot_py(tmp_path: Path, platform: Platform) -> None:
-    node = FieldNode(tmp_path, platform, {"boot.py": None})
-    assert SETTLED in settle(node).output
-    assert node.files()["/boot.py"] == firmware.boot()
-    assert "/boot_user.py" not in node.files()
-
-
-def test_a_node_with_our_boot_py(tmp_path: Path, platform: Platform) -> None:
-    """By cable, of any version: it stays."""
-    tree: Tree = {"boot.py": b"# of ours\n" + firmware.boot(), "boot_user.py": b"print('own')\n"}
-    node = FieldNode(tmp_path, platform, tree)
-    run = settle(node)
-    assert SETTLED in run.output
-    assert {path: node.files()[path] for path in ("/boot.py", "/boot_user.py")} == {
-        f"/{path}": content for path, content in tree.items()
-    }
-
-
-def test_a_full_flash_brings_the_old_updater_back(tmp_path: Path, platform: Platform) -> None:
-    node = FieldNode(tmp_path, platform)
-    first_half(node)
-    saved = node.save()
-    full = 0
-    for op in range(1, 30, 7):
-        node.load(saved)
-        run = node.run(wakes=2, fail=(op, "ENOSPC"))
-        if f"{BACK} flash is full" in run.output:
-            check_back(node)
-            full += 1
-    assert full
-
-
-def test_a_reset_that_is_due_stays_due(tmp_path: Path, platform: Platform) -> None:
-    """Where the application did not reset, the next check does not take it for a boot of ours."""
-    node = FieldNode(tmp_path, platform)
-    first_half(node)
-    code = "import sys\nfrom ota_insighio import arrive\nprint(arrive.settle())\n"
-    code += "sys.modules.clear()\nfrom ota_insighio import arrive\nprint(arrive.settle())\n"
-    run = node.node.exec(code)
-    assert run.output.endswith("True\nTrue\n"), run.output
-    assert SETTLED in node.run(wakes=1).output
-
-
-def test_other_requests_are_the_agents(
-    tmp_path: Path, platform: Platform, package: Migration
-) -> None:
-    node = FieldNode(tmp_path, platform)
-    settle(node)
-    size = len(package.content)
-    for other in ({"size": size + 1}, {"size": size, "kind": ".tar.gz"}):
-        platform.ask(**other)
-        assert "adapter: the agent hears" in node.run().output
-    assert platform.reports == [DONE]
-    platform.ask()  # a batch that has this node in it once more
-    node.run()
-    assert platform.reports == [DONE, DONE]
-    assert not platform.retained
+    """It ends in the middle, before the switch, and says so."""
+    node = with_free(tmp_path, platform, package.package_bytes + package.unpacked_bytes // 2)
+    run = node.run()
+    assert "field: can not apply" in run.output
+    assert platform.reports == [{"e": 2, "i": FILE_ID}]
+    assert {path: node.files()[path] for path in node.before} == node.before
+    assert "field: nothing waits" in node.run().output
