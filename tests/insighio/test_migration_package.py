@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import tarfile
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.conftest import MakeSite
 from tests.insighio.field import FIELD_OTA, FIELD_TREE, adapter
 from tests.tools.test_package import Desk
 from tools.package import archive, insighio
+from tools.package.__main__ import build_parser
 
 SHIMS = [f"/{path}" for path in (insighio.OTA, insighio.APPLY)]
 
@@ -278,3 +280,12 @@ def test_a_node_refuses_a_release_that_brings_its_own_updater(make_site: MakeSit
     assert files["/" + insighio.FIELD_OTA] == FIELD_OTA
     assert [files[path] for path in SHIMS] == [b"shim", b"shim"]
     assert site.reports()[-1]["e"] == 1
+
+
+def test_the_commands_of_the_page_exist() -> None:
+    text = (Path(__file__).parents[2] / "docs/insighio-migration.md").read_text()
+    lines = re.sub(r" *\\\n *", " ", text).splitlines()
+    ours = [line.partition("-m tools.package ")[2] for line in lines if "-m tools.package" in line]
+    assert len(ours) >= 5
+    for line in ours:
+        build_parser().parse_args(shlex.split(line))
