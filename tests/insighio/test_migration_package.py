@@ -156,6 +156,8 @@ def test_what_is_missing_is_said_in_one_line(desk: Desk, release: Path, certific
     assert "--ca is missing" in desk.refused(*words)
     words += ["--ca", certificate]
     assert "*.tar" in desk.refused(*words, "--out", "m.tar.gz")
+    assert "--ca localhost:1: can not reach" in desk.refused(*words[:-1], "localhost:1")
+    assert "is no public key" in desk.refused(*words, "--key", desk.key()[0])
     (release / insighio.OTA).write_text("import ota_insighio\n")
     assert "no checkAndApply" in desk.refused(*words)
     (release / insighio.OTA).unlink()

@@ -4,10 +4,10 @@
 import json
 import os
 
-from .client import ask
-
 
 def checkAndApply(client):
+    if client is None:
+        return False
     heard = client.get_control_message()
     if heard is None:
         print("field: nothing waits")
@@ -21,6 +21,8 @@ def checkAndApply(client):
     if not hasEnoughFreeSpace(found["s"]):
         _report(client, found["i"], 2)
         return
+    from .client import ask
+
     sock = ask("package " + found["i"])
     with open(package, "wb") as file:
         while True:
