@@ -92,7 +92,7 @@ def test_a_planted_fault_in_the_order_is_seen(
         files |= {insighio.APPLY: apply, insighio.OTA: ota}
     else:
         files = {"boot.py": files.pop("ota_insighio/arrival/boot.py")} | files
-    spoiled = migrate._with_size(files)
+    spoiled = migrate.with_size(files)
     with Platform(spoiled.content) as platform:
         platform.ask()
         node = FieldNode(tmp_path, platform)

@@ -198,10 +198,10 @@ def make(
     files[insighio.FIELD_OTA] = field
     # The switch: nothing may come after it.
     files[insighio.OTA] = shims[insighio.OTA]
-    return _with_size(files)
+    return with_size(files)
 
 
-def _with_size(files: dict[str, bytes]) -> Migration:
+def with_size(files: dict[str, bytes]) -> Migration:
     """The archive, of a size that no other .tar has, and that it tells itself."""
     content = archive(files)
     # Every tar is whole blocks. This one is a few bytes more, zeros, which nobody reads.
