@@ -301,11 +301,11 @@ def _keep_boot(plan: Plan, found: Found, kind: str) -> None:
 
 def check_space(plan: Plan, found: Found) -> None:
     """Refuse when new and old files do not fit side by side, as they do for a moment."""
-    blocks = sum(_blocks(len(plan.content[path]), found.block) for path in plan.copied)
+    blocks = sum(blocks_of(len(plan.content[path]), found.block) for path in plan.copied)
     if plan.keep_boot:
-        blocks += _blocks(found.files["/boot.py"][0], found.block)
+        blocks += blocks_of(found.files["/boot.py"][0], found.block)
     blocks += _SPARE_BLOCKS if blocks else 0
-    back = sum(_blocks(found.files[path][0], found.block) for path in plan.litter)
+    back = sum(blocks_of(found.files[path][0], found.block) for path in plan.litter)
     need, have = blocks * found.block, found.free + back * found.block
     if need > have:
         raise DeployError(
@@ -313,7 +313,8 @@ def check_space(plan: Plan, found: Found) -> None:
         )
 
 
-def _blocks(size: int, block: int) -> int:
+def blocks_of(size: int, block: int) -> int:
+    """How many blocks of littlefs a file takes at most."""
     return max(1, -(-size // (block - _POINTERS)))
 
 

@@ -1,4 +1,4 @@
-"""``python -m tools.package build | inspect | verify | keygen``."""
+"""``python -m tools.package build | inspect | verify | keygen | migrate``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from host_sim.errors import SimError
-from tools.package import archive, keys, sources, transform
+from tools.package import archive, insighio, keys, migrate, sources, transform
 from tools.package.build import build
 from tools.package.errors import PackageError
 
@@ -72,6 +72,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--try", type=Path, dest="image", metavar="IMG", help="install it there first"
     )
 
+    make.add_argument(
+        "--no-protect",
+        action="store_true",
+        help="a release of the insighioNode firmware as it is, with its own updater",
+    )
+    make.add_argument(
+        "--adapter", action="store_true", help="bring the adapter for that firmware up to date"
+    )
+
     show = commands.add_parser("inspect", help="what is in a package")
     show.add_argument("package", type=Path, metavar="FILE")
 
@@ -83,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     keygen = commands.add_parser("keygen", help="make an RSA-3072 key")
     keygen.add_argument("name", type=Path, metavar="NAME", help="of NAME.pem, .pub, .pub.pem")
+    migrate.register(commands)
     return parser
 
 
@@ -98,6 +108,9 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
     else:
         selection = sources.from_folder(arguments.source, arguments.exclude)
     of_macos = selection.of_macos
+    kept = [] if arguments.no_protect else insighio.protect(selection)
+    if arguments.adapter:
+        insighio.add_adapter(selection)
     selection = transform.apply(selection, arguments.minify, arguments.compile)
     selection.deleted.update(arguments.delete)
     content = build(
@@ -118,6 +131,8 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         out.write_bytes(content)
     except OSError as error:
         raise PackageError(f"{out} can not be written: {error.strerror}") from error
+    for line in kept:
+        terminal.print(f"insighioNode: {line} (--no-protect leaves it as it is)")
     if of_macos:
         terminal.print(f"left out: {of_macos} files of macOS (._*, .DS_Store, __MACOSX)")
     for line in selection.taken:
@@ -183,7 +198,13 @@ def _keygen(arguments: argparse.Namespace, terminal: Console) -> None:
     terminal.print(f"{stem}.pub goes onto nodes, {stem}.pub.pem to other programs")
 
 
-_COMMANDS = {"build": _build, "inspect": _inspect, "verify": _verify, "keygen": _keygen}
+_COMMANDS = {
+    "build": _build,
+    "inspect": _inspect,
+    "verify": _verify,
+    "keygen": _keygen,
+    "migrate": migrate.run,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

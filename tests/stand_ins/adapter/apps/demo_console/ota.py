@@ -1,0 +1,7 @@
+# Stands in for the adapter's ota.py where only the migration is tried.
+
+
+def checkAndApply(client):
+    import ota_insighio
+
+    return ota_insighio.check(client)

@@ -1,0 +1,87 @@
+"""Nodes of the public insighioNode firmware: where our adapter stands, and how it survives there.
+
+docs/insighio-migration.md tells the whole story.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tools.package.errors import PackageError
+from tools.package.sources import Selection
+
+APP = "apps/demo_console/"
+#: What the application calls; ours stand there from the migration on.
+OTA, APPLY = APP + "ota.py", APP + "apply_ota.py"
+#: The maintainers' own, which still does all that is no package.
+FIELD_OTA = APP + "field_ota.py"
+#: The adapter of this checkout, as it stands on a node.
+ADAPTER = Path(__file__).parents[2] / "insighio/node"
+_PACKAGE = "ota_insighio"
+_ENTRANCES = {OTA: b"def checkAndApply(", APPLY: b"def do_apply("}
+
+
+def is_field(path: str, content: bytes) -> bool:
+    """True for the maintainers' updater: it has what the application calls, and is not ours."""
+    entrance = _ENTRANCES.get(path)
+    return entrance is not None and entrance in content and not is_shim(content)
+
+
+def is_shim(content: bytes) -> bool:
+    """True for one of the files that stand in the place of the maintainers' updater."""
+    return _PACKAGE.encode() in content
+
+
+def adapter(folder: Path | None = None) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """The adapter's modules, and its two shims, by path: of this checkout, or of `folder`.
+
+    Raises PackageError when a shim is missing.
+    """
+    folder = folder or ADAPTER
+    modules = {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted((folder / _PACKAGE).rglob("*.py"))
+    }
+    shims = {}
+    for path in (OTA, APPLY):
+        if not (folder / path).is_file():
+            raise PackageError(f"{folder / path} is missing: this checkout has no whole adapter")
+        shims[path] = (folder / path).read_bytes()
+    return modules, shims
+
+
+def protect(selection: Selection) -> list[str]:
+    """Keep the adapter where the selection would replace it; one line for each thing done.
+
+    Of a release of the maintainers `ota.py` goes beside ours, and `apply_ota.py` stays out.
+    Nothing happens to any other selection.
+    """
+    done = []
+    for path in (OTA, APPLY):
+        content = selection.files.get(path)
+        if content is not None and is_field(path, content):
+            del selection.files[path]
+            if path == OTA:
+                selection.files[FIELD_OTA] = content
+                selection.deleted.discard(FIELD_OTA)
+                done.append(f"{path} goes to {FIELD_OTA}: the adapter stands in its place")
+            else:
+                done.append(f"{path} stays out: the adapter stands in its place")
+        elif content is not None and is_shim(content):
+            del selection.files[path]
+            done.append(f"{path} stays out: it is the adapter's, which every migrated node has")
+        elif path in selection.deleted:
+            selection.deleted.discard(path)
+            done.append(f"{path} is not deleted: the adapter stands in its place")
+    return done
+
+
+def add_adapter(selection: Selection) -> None:
+    """Bring the adapter's modules too. Not the shims: no package can change those on a node.
+
+    Raises PackageError for a file that is in the selection already.
+    """
+    for path, content in adapter()[0].items():
+        if selection.files.setdefault(path, content) != content:
+            raise PackageError(f"{path} is in the folder too, and another: --exclude {path}")
+        selection.deleted.discard(path)
