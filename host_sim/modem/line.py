@@ -38,6 +38,11 @@ class Line:
         self.lost += max(0, len(arrived) - room)
         return bytes(arrived[:room])
 
+    def skip(self, now_ms: float) -> None:
+        """Nobody was there to take what has arrived by now."""
+        self._settle(now_ms)
+        self._arrived.clear()
+
     def due(self) -> float | None:
         """When the next byte is there; None: nothing is on the wire."""
         return self._pieces[0][0] + 1000 / self.bytes_per_s if self._pieces else None

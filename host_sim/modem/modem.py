@@ -25,6 +25,8 @@ _OPEN, _POLL, _WRITE, _PIN = range(4)
 _HEAD, _ANSWER = struct.Struct("<BIHH"), struct.Struct("<IH")
 #: Messages of a broker come in real time: the node asks at least so often, in ms of its own.
 _NEWS_MS = 200
+#: What a boot of the node takes at least, before its code begins.
+_BOOT_MS = 1000
 #: A power key is pressed for at least this long.
 _PRESS_MS = 500
 
@@ -164,6 +166,8 @@ class Modem:
 
     def _serve(self, connection: socket.socket) -> None:
         """One boot of the node: answer each of its frames."""
+        self._go_on(self.now + _BOOT_MS)
+        self.line.skip(self.now)
         begin = self.now
         self._pressed_at = None
         if not self.is_on and self.power_key is None:
