@@ -328,4 +328,4 @@ class Commands:
         self.ok()
         self.say("POWERED DOWN", 300)
         # Its last words take their time on the line.
-        self.modem.later(400 + self._slow_ms, lambda: self.modem.power(False))
+        self.modem.later(303 + self._slow_ms, lambda: self.modem.power(False))

@@ -9,6 +9,8 @@ from host_sim.sample import Tree
 STAND_INS = Path(__file__).parents[1] / "stand_ins" / "insighio"
 #: The UART at which the field's modem is.
 MODEM_UART = 2
+#: The pin that switches it on; Modem(power_key=...) has to know it where a node never sleeps.
+POWER_KEY = 13
 
 # Who the node is stands in /ota.json, the one file in which tests allow the device key.
 _CONFIG = '''"""What the web page of the firmware writes, as far as it is needed."""
