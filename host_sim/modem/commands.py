@@ -52,9 +52,9 @@ PLAIN: dict[str, list[str]] = {
 
 #: What AT+QCFG says at first.
 QCFG = {
-    "nwscanseq": "030102",
+    "nwscanseq": "020301",
     "nwscanmode": "0",
-    "iotopmode": "1",
+    "iotopmode": "0",
     "band": "0xf,0x80084,0x80084",
     "simeffect": "1",
     "servicedomain": "2,1",
@@ -69,7 +69,8 @@ class Commands:
 
     def __init__(self, modem: Modem) -> None:
         self.modem = modem
-        self.qcfg = dict(QCFG)
+        self.qcfg = dict(QCFG)  # it survives resets, as the choice of an operator
+        self._by_hand = False
         self.store = Store(self)
         self.mqtt = Mqtt(self)
         self.http = Http(self)
@@ -82,7 +83,7 @@ class Commands:
             "AT+CREG=": self._registration_format,
             "AT+CEREG=": self._registration_format,
             "AT+COPS?": self._operator,
-            "AT+COPS=": lambda _: self.ok(),
+            "AT+COPS=": self._choose_operator,
             "AT+COPS=?": lambda _: self.ok(f'+COPS: (2,"sim","sim","{OPERATOR}",8),,(0-4)'),
             "AT+CGATT?": lambda _: self.ok(f"+CGATT: {int(self.attached)}"),
             "AT+CGATT=": self._attach,
@@ -278,7 +279,13 @@ class Commands:
         self.ok()
 
     def _operator(self, _given: list[str]) -> None:
-        self.ok(f'+COPS: 0,2,"{OPERATOR}",8' if self.registered else "+COPS: 0")
+        mode = int(self._by_hand)
+        self.ok(f'+COPS: {mode},2,"{OPERATOR}",8' if self.registered else f"+COPS: {mode}")
+
+    def _choose_operator(self, given: list[str]) -> None:
+        if given[0] != "3":  # which is how its name is told
+            self._by_hand = given[0] in ("1", "4")
+        self.ok()
 
     def _attach(self, given: list[str]) -> None:
         if given[0] == "1" and not self.registered:

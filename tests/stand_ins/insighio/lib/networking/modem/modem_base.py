@@ -89,12 +89,37 @@ class Modem:
         self.send_at_cmd("AT+CFUN=1")
         self.send_at_cmd('AT+CGDCONT=1,"%s","%s"' % (ip_version, apn))
         self.set_technology(technology)
+        self.set_operator_selection(technology, mcc_mnc)
         for command in ("ATE0", "AT+COPS=3,2", "AT+CREG=2", "AT+CTZU=1"):
             self.send_at_cmd(command)
         return True
 
     def set_technology(self, technology):
         pass
+
+    def set_operator_selection(self, technology, mcc_mnc=None):
+        # Where the modem is set otherwise, or does not say: set, and a reset of the modem.
+        try:
+            mcc_mnc = str(int(mcc_mnc))
+        except (TypeError, ValueError):
+            mcc_mnc = "20201" if technology.lower() == "nbiot" else None
+        mode = "0" if mcc_mnc is None else "1"
+        self.send_at_cmd("AT+COPS=3,2")
+        for _ in range(10):
+            status, lines = self.send_at_cmd("AT+COPS?")
+            found = (
+                re.search('\\+COPS:\\s*(\\d)(,\\d+,"(\\d+)")?', "\n".join(lines))
+                if status
+                else None
+            )
+            if found and found.group(1) == mode and mode == "0":
+                return
+            if found and found.group(1) == mode and found.group(3) == mcc_mnc:
+                return
+            sleep_ms(500)
+        self.send_at_cmd("AT+COPS=4,2," + mcc_mnc if mcc_mnc else "AT+COPS=0", 180000)
+        self.send_at_cmd("AT+CFUN=1,1", 15000, "APP RDY")
+        self.send_at_cmd("ATE0")
 
     def prioritizeWWAN(self):
         pass

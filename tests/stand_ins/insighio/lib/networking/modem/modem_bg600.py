@@ -69,6 +69,12 @@ class ModemBG600(modem_base.Modem):
         found = re.match("\\+QNTP:\\s*(\\d+),", lines[0]) if status and lines else None
         return bool(found and found.group(1) == "0")
 
+    def get_sim_card_ids(self):
+        imsi = super().get_sim_card_ids()[0]
+        status, lines = self.send_at_cmd("AT+QCCID")
+        found = self._match_regex("\\+QCCID:\\s+(\\d+)", lines) if status else None
+        return (imsi, found.group(1) if found else None)
+
     # MQTT
 
     def _client(self, explicit):
@@ -137,6 +143,7 @@ class ModemBG600(modem_base.Modem):
             ">.*",
         )[0]:
             logging.error("Mqtt not ready to send")
+            sleep_ms(500)
             return False
         for _ in range(2):
             answered, lines = self.send_at_cmd(
