@@ -38,6 +38,9 @@ class Node(Hardware):
     `log` is called with each piece of the node's output as it comes. `environ` is what the node's
     `os.getenv` finds. Without `mtime` littlefs keeps no times of files (as a board's does): then
     equal runs leave equal images.
+    `uarts`: what is at a UART, by its number: a port of this host, where a `Modem` of
+    :mod:`host_sim.modem` listens. The time of such a node is virtual throughout: waiting takes
+    none of the host's.
     """
 
     def __init__(
@@ -54,8 +57,10 @@ class Node(Hardware):
         log: Callable[[str], object] | None = None,
         environ: dict[str, str] | None = None,
         mtime: bool = True,
+        uarts: dict[int, int] | None = None,
     ) -> None:
         self.image = Path(image)
+        self.uarts = uarts or {}
         self.environ = environ or {}
         self.mtime = mtime
         self.heap = heap

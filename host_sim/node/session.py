@@ -47,6 +47,8 @@ _FROZEN_STOCK = ["umqtt", "umqtt.simple"]
 SIM_HEAP = 8 * 1024
 #: The same for frozen modules of the caller's.
 FROZEN_HEAP = 3 * 1024
+#: The same for UARTs and virtual time.
+UART_HEAP = 12 * 1024
 
 #: What ESP-IDF calls an error of the flash chip; raised as OSError(-24577), not returned.
 ESP_ERROR = 24577
@@ -160,6 +162,7 @@ class Hardware:
     clock_ahead: float | None
     """Of the host's, in seconds."""
     frozen: Path | None
+    uarts: dict[int, int]
     log: Callable[[str], object] | None
 
 
@@ -283,6 +286,7 @@ class Session:
             arguments = ",".join(map(repr, start))
             script = f"import _start,_sim\n_sim.run(_start.start({arguments}))"
             more = SIM_HEAP + (FROZEN_HEAP if self.node.frozen else 0)
+            more += UART_HEAP if self.node.uarts else 0
             boot = Boot(
                 [*heap_option(self.heap, more), "-c", script],
                 self.node.environ | {"MICROPYPATH": str(self.modules)},
@@ -326,8 +330,8 @@ class Session:
         node = self.node
         frozen = str(node.frozen.absolute()) if node.frozen else ""
         keys = self._keys() if node.hooks else None
-        more = node.chip.settings(), self._clock(cause), frozen, keys
-        return more if more != (Chip().settings(), None, "", None) else None
+        more = node.chip.settings(), self._clock(cause), frozen, keys, node.uarts
+        return more if more != (Chip().settings(), None, "", None, {}) else None
 
     def _keys(self) -> tuple[int, int, int]:
         """Hooks until a key is pressed, the operation at which it is, and the place in KINDS."""

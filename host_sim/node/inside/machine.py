@@ -63,11 +63,8 @@ def enable_irq(_state):
 
 
 def __getattr__(name):
-    # The larger parts cost heap only when used.
-    if name == "Timer":
-        return _sim.load("_timer").Timer
-    if name == "RTC":
-        return _sim.load("_rtc").RTC
-    if name == "WDT":
-        return _sim.load("_wdt").WDT
-    raise AttributeError(name)
+    # The larger parts cost heap only when used: Timer, RTC, WDT, UART, Pin.
+    try:
+        return getattr(_sim.load("_" + name.lower()), name)
+    except ImportError:
+        raise AttributeError(name)

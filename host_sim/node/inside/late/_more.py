@@ -5,12 +5,15 @@ import sys
 import _sim
 
 
-def start(chip, ahead, folder, keys):
+def start(chip, ahead, folder, keys, uarts):
     _sim.chip = chip
     if chip[3]:
         _sim.load("_dns").install()
     if ahead is not None:
         _sim.load("_clock").advance(ahead)
+    if uarts:
+        _sim.load("_virtual").install()
+        _sim.load("_uart").ports.update(uarts)
     if folder or keys:
         _sim.load("_frozen").install(folder)
     if keys:

@@ -51,15 +51,17 @@ def listen():
         _listening = True
 
 
-def block(code, ms):
+def block(code, ms, jump=True):
     # Do nothing, callbacks neither, until the host has let the time pass; then those that are due.
+    # Without `jump` the node's own clock is there already.
     global _drained
     listen()
     _drained = False
     _waiting.acquire()
     _sim.event(code, ms)
     _waiting.acquire()
-    _sim.load("_clock").advance(ms)
+    if jump:
+        _sim.load("_clock").advance(ms)
     _waiting.release()
     while not _drained:
         time.sleep_ms(1)
