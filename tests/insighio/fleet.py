@@ -36,15 +36,20 @@ def field_node(
     settings: dict | None = None,
     watchdog_s: int = 0,
     left: dict[str, bytes] | None = None,
+    before: bytes = b"",
     **options,
 ) -> WatchedSite:
-    """The node. faults: of the modem; settings: of the field's cfg; left: the modem's files."""
+    """The node. faults: of the modem; settings: of the field's cfg; left: the modem's files.
+
+    before: code that main.py begins with.
+    """
     tree = tree_of(FIELD) | tree_of(ADAPTER)
     replace(tree, "main.py", b"MODEM = False", b"MODEM = %r" % modem)
     replace(tree, "main.py", b"WATCHDOG_S = 0", b"WATCHDOG_S = %d" % watchdog_s)
     if settings:
         new = b"SETTINGS = %s" % repr(settings).encode()
         replace(tree, "apps/demo_console/cfg.py", b"SETTINGS = {}", new)
+    tree["main.py"] = before + tree["main.py"]
     tree["faults.py"] = b"FAULTS = %s\n" % repr(faults or {}).encode()
     tree |= {f"ufs/{name}": content for name, content in (left or {}).items()}
     return at_console(make_site, tree, **options)

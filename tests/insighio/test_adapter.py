@@ -124,6 +124,7 @@ def test_the_texts_are_the_field_s(make_site: MakeSite, spoil: Callable, text: s
     assert site.flash_files() == site.files
 
 
+@pytest.mark.slow
 def test_a_request_that_the_agent_hears_late(make_site: MakeSite) -> None:
     """Without a fixed wait: the first checks after power-on listen for 10 s."""
     site = field_node(make_site)
@@ -215,6 +216,7 @@ def test_the_web_server_asks_for_space(make_site: MakeSite) -> None:
     assert on_node(code, {}) == "True False"
 
 
+@pytest.mark.slow
 @both
 def test_a_watchdog_of_10_s_on_a_slow_link(make_site: MakeSite, modem: bool) -> None:
     """6 KB/s, and a package that takes longer than the watchdog."""

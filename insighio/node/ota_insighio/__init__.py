@@ -148,7 +148,8 @@ class Job:
             client=channel,
             policy=self._policy,
             progress=self._progress,
-            watchdog=self if _watchdog_s() else None,
+            # Where the field has none, the agent feeds the trial's.
+            watchdog=self if getattr(device_info, "wdt", None) else None,
             open_stream=self._open if client.modem_based else None,
         )
         # Nobody tells of the end where the report has to wait for the confirm.

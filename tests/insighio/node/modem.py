@@ -176,6 +176,10 @@ class Uart:
         reads = self.commands.count("reads")
         self.commands.append("reads")
         time.sleep_ms(faults.get("slow_ms", 0))
+        if faults.get("broker_lost_at") == reads:
+            self._mqtt.sock.close()
+            self._mqtt = None
+            self.say("+QMTSTAT: 1,1")
         if faults.get("urc"):
             self.say('+QIURC: "pdpdeact",1')
         if faults.get("lost_at") == reads:
@@ -221,6 +225,7 @@ class Modem:
 
         mqtt = config.mqtt
         who = config.thing_id, mqtt["host"], mqtt["port"], config.thing_id, config.thing_token
+        print("mqtt_connect")
         client = MQTTClient(*who)
         client.connect()
         self._mqtt = client
@@ -229,7 +234,10 @@ class Modem:
 
     def mqtt_disconnect(self):
         self.uart.connected(None)
-        self._mqtt.disconnect()
+        try:
+            self._mqtt.disconnect()
+        except OSError:
+            pass
 
     def mqtt_publish(self, topic, message, num_of_retries=3, retain=False, qos=1):
         text = 'AT+QMTPUB=1,7,%d,%d,"%s"' % (qos, retain, topic)
