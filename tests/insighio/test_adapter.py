@@ -87,6 +87,14 @@ def test_a_modem_that_hears_nothing_confirms_nothing(make_site: MakeSite, fault:
     run = site.run(wakes=6, timeout_s=120)
     assert [(r["e"], r["i"]) for r in site.reports()] == [(1, fuid), (2, fuid)], run.output
     assert site.flash_files()["/main.py"] == site.files["/main.py"]
+    # A check that has failed costs no second connection.
+    assert run.output.count("mqtt_connect") == run.output.count("connect: True")
+
+
+def test_a_modem_that_subscribes_at_the_second_try(make_site: MakeSite) -> None:
+    site = field_node(make_site, True, {"again": True})
+    run = site.run(timeout_s=60)
+    assert "log: OTA: idle" in run.output
 
 
 @both

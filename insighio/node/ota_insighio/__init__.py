@@ -4,8 +4,10 @@
 that it has connected. insighio/README.md says what else has to be on the node.
 """
 
+import gc
 import json
 import logging
+import sys
 
 import device_info
 import ota
@@ -34,23 +36,38 @@ def check(client):
         return False
     others = {}
     try:
-        from .channel import channel_of
-
-        channel = channel_of(client, configuration(), device_info.wdt_reset)
-        if not channel:
-            logging.info("OTA: not over this protocol")
-            return None
-        others = channel.others
-        agent = Job(client, channel).agent
-        outcome = agent.check()
-        logging.info("OTA: %s %s" % (outcome, agent.reason or ""))
+        others = _run(client)
     except OtaError as error:
         logging.error("OTA: %s" % error)  # the configuration's; it holds no secret
     except Exception as error:
         logging.error("OTA: " + name_of(error))
+    _forget()
     for topic in others:
         _pass_on(client, topic.decode(), others[topic].decode())
     return None
+
+
+def _run(client):
+    """One check. Returns what was heard that is not about packages: {topic: payload}, bytes."""
+    from .channel import channel_of
+
+    channel = channel_of(client, configuration(), device_info.wdt_reset)
+    if not channel:
+        logging.info("OTA: not over this protocol")
+        return {}
+    agent = Job(client, channel).agent
+    outcome = agent.check()
+    logging.info("OTA: %s %s" % (outcome, agent.reason or ""))
+    return channel.others
+
+
+def _forget():
+    """Give the application the memory back."""
+    for name in list(sys.modules):
+        if name.startswith(__name__ + "."):
+            del sys.modules[name]
+            globals().pop(name.rsplit(".", 1)[1], None)
+    gc.collect()
 
 
 def has_enough_free_space(size):

@@ -53,6 +53,7 @@ class Channel:
         self.said = None
         self.lost = False
         self._again = True  # one new connection in a check
+        self._given_back = False
         self._attached = False
         self._heard = []
         self._proofs = 0  # messages of this node's own that have to come back
@@ -69,7 +70,9 @@ class Channel:
     @property
     def sock(self):
         """The connection; None where it is lost and can not be made again."""
-        if self.lost and self._again:
+        # Not where the agent only looks whether it has to give back a connection of its own.
+        given_back, self._given_back = self._given_back, False
+        if self.lost and self._again and not given_back:
             self._again = False
             self.field.disconnect()
             self.lost = not self.field.connect()
@@ -84,6 +87,7 @@ class Channel:
             self.attach()
         elif not callback and self._attached:
             self._attached = False
+            self._given_back = True
             self._heard = []
             self.detach()
 

@@ -41,6 +41,11 @@ class ModemChannel(Channel):
     def ask_for_all(self):
         """Subscribe. Raises OSError when the modem does not say that the broker has taken it."""
         answer = self._ask("SUB", ",1", _SUBSCRIBE_MS)
+        line = b""
+        while answer[2:3] == ["1"] and line is not None:  # the modem tries again, and tells
+            line = self.line(_SUBSCRIBE_MS)
+            if line and line.startswith(b"+QMTSUB:"):
+                answer = _fields(line.decode(), "+QMTSUB:")
         # <client>,<id>,<result>[,<granted>]: 128 is a refusal.
         if answer[2:3] != ["0"] or (answer[3:] and answer[3] not in ("0", "1", "2")):
             raise OSError(_ECONNRESET)
@@ -68,15 +73,15 @@ class ModemChannel(Channel):
         return status, lines
 
     def ask(self, text, answer, wait_ms, last=None):
-        """Send a command; the fields of the line that begins with answer, [] where none came.
+        """Send a command; the fields of the last line that begins with answer, [] without one.
 
         last: the line that ends it, "OK", where that is not the answer itself.
         """
-        lines = self.command(text, wait_ms, last or "\\" + answer)[1]
-        for line in lines:
+        found = []
+        for line in self.command(text, wait_ms, last or "\\" + answer)[1]:
             if line.startswith(answer):
-                return [field.strip() for field in line[len(answer) :].split(",")]
-        return []
+                found = _fields(line, answer)
+        return found
 
     def drain(self):
         """Hear all lines that have come."""
@@ -115,6 +120,10 @@ class ModemChannel(Channel):
             self.take(heard["topic"], heard["message"])
         elif line.startswith("+QMTSTAT:") and line[9:].strip().startswith("%d," % self._id):
             self.lost = True  # the modem has lost the broker
+
+
+def _fields(line, begin):
+    return [field.strip() for field in line[len(begin) :].split(",")]
 
 
 def _split(line):

@@ -16,6 +16,8 @@ _GET_MS = const(250000)
 # What the field's own reader asks for: the UART's buffer of 256 bytes never runs over.
 _PIECE = const(256)
 _PIECE_MS = const(3000)
+# So many lines may come before the one that is waited for.
+_MOST_LINES = const(100)
 # How often one piece is asked for.
 _MOST_TRIES = const(4)
 _PAUSE_MS = const(500)
@@ -160,9 +162,10 @@ class ModemFile:
 
     def _expect(self, begin, wait_ms):
         """The line that begins so; others come in between. Raises OSError at an error, or none."""
-        while True:
+        for _ in range(_MOST_LINES):
             line = self._channel.line(wait_ms)
             if line is None or line == b"ERROR" or line.startswith(b"+CME ERROR"):
-                raise OSError(_EIO)
+                break
             if line.startswith(begin):
                 return line
+        raise OSError(_EIO)

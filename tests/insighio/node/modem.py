@@ -24,7 +24,7 @@ class Uart:
         self.out = b""
         self.commands = []
         self._fetch = fetch or https
-        self._mqtt = self._await = self._body = None
+        self._mqtt = self._await = self._body = self._later = None
         self._open = {}
         self._in = b""
         try:
@@ -35,6 +35,9 @@ class Uart:
     # What a driver sees.
 
     def any(self):
+        if self._later and time.ticks_diff(self._later[0], time.ticks_ms()) < 0:
+            self.say(self._later[1])
+            self._later = None
         if self._mqtt:
             while select_readable(self._mqtt.sock):
                 self._mqtt.wait_msg()
@@ -92,7 +95,12 @@ class Uart:
         if faults.get("refused"):
             return self.say("+QMTSUB: %s,%s,0,128" % (client, number))
         self._mqtt.subscribe(topic, 1)
-        self.say("+QMTSUB: %s,%s,0,1" % (client, number))
+        done = "+QMTSUB: %s,%s,0,1" % (client, number)
+        if faults.get("again"):
+            self.say("+QMTSUB: %s,%s,1" % (client, number))
+            self._later = time.ticks_add(time.ticks_ms(), 300), done
+        else:
+            self.say(done)
 
     def _QMTUNS(self, client, number, topic):
         self.say("OK", "+QMTUNS: %s,%s,0" % (client, number))
