@@ -193,7 +193,16 @@ def test_the_server(address: str, server: str) -> None:
         # A batch of 100 measurements, one an hour: four days between two uploads.
         ({"_DEEP_SLEEP_PERIOD_SEC": 3600, "_BATCH_UPLOAD_MESSAGE_BUFFER": 100}, 47, 900),
         ({"_DEEP_SLEEP_PERIOD_SEC": 86400, "_BATCH_UPLOAD_MESSAGE_BUFFER": 100}, 365, 900),
-        ({"_MAX_CONNECTION_ATTEMPT_TIME_SEC": 600, "_MEAS_GPS_TIMEOUT": 120}, 14, 1320),
+        # A modem: 120 s to register, and then as the settings say.
+        (
+            {
+                "_MAX_ATTACHMENT_ATTEMPT_TIME_SEC": 600,
+                "_MAX_CONNECTION_ATTEMPT_TIME_SEC": 600,
+                "_MEAS_GPS_TIMEOUT": 120,
+            },
+            14,
+            1920,
+        ),
         (
             {
                 "_LIGHT_SLEEP_ON": True,

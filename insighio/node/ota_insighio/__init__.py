@@ -22,6 +22,11 @@ _DAY_S = 86400
 # What a boot takes beside connecting and waiting for a position: sensors, upload, update.
 _BOOT_S = 600
 _DEADLINE_S = 900
+_WAITS = (
+    "_MAX_ATTACHMENT_ATTEMPT_TIME_SEC",
+    "_MAX_CONNECTION_ATTEMPT_TIME_SEC",
+    "_MEAS_GPS_TIMEOUT",
+)
 
 
 def check(client):
@@ -125,8 +130,9 @@ def _limits(cfg):
     # With a batch the node connects once in so many wakes.
     interval_s *= max(1, _number(cfg, "_BATCH_UPLOAD_MESSAGE_BUFFER"))
     days = _TRIAL_DAYS + _TRIAL_UPLOADS * interval_s // _DAY_S
-    deadline_s = _BOOT_S + _number(cfg, "_MAX_CONNECTION_ATTEMPT_TIME_SEC")
-    deadline_s += _number(cfg, "_MEAS_GPS_TIMEOUT")
+    deadline_s = _BOOT_S
+    for name in _WAITS:
+        deadline_s += _number(cfg, name)
     if awake:
         deadline_s += 2 * interval_s  # it waits for its batch without a deep sleep
     limits = {
