@@ -194,14 +194,62 @@ def test_pages_use_what_is_public(name: str):
     assert strangers(code_of((ROOT / name).read_text())) == set()
 
 
-def test_examples_use_what_is_public():
+@pytest.mark.parametrize("folder", ["examples", "insighio/node"])
+def test_examples_use_what_is_public(folder: str):
     used = {
-        path.relative_to(ROOT / "examples").as_posix(): strangers(path.read_text())
-        for path in (ROOT / "examples").rglob("*.py")
+        path.relative_to(ROOT / folder).as_posix(): strangers(path.read_text())
+        for path in (ROOT / folder).rglob("*.py")
     }
-    # It has the field's name for its own function, and says itself that it goes further.
-    assert used.pop("insighio_migration/ota.py") == {"ota.checkAndApply", "agent.channel"}
+    assert len(used) > 3
     assert {name: found for name, found in used.items() if found} == {}
+
+
+# What a client of another shape has to have
+
+
+def asked(*names: str) -> dict[str, set[str]]:
+    """The names that the agent's modules ask of a `client`, and of its connection."""
+    found: dict[str, set[str]] = {"client": set(), "connection": set()}
+    owners = {
+        "client": "client",
+        "_theirs": "client",
+        "link": "connection",
+        "_socket": "connection",
+    }
+    for name in names:
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.Attribute):
+                owner = getattr(node.value, "attr", getattr(node.value, "id", ""))
+                if owner in owners:
+                    found[owners[owner]].add(node.attr)
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("ask", "getattr"):
+                first = node.args[0]
+                if isinstance(first, ast.Constant):
+                    found["client"].add(first.value)
+    return found
+
+
+def listed(whose: str) -> set[str]:
+    """What the guide's table says that the client, or its connection, has."""
+    part = GUIDE[GUIDE.index("## A client of another shape") :].split("\n## ")[0]
+    return set(re.findall(rf"^\| {whose} \| `(\w+)", part, re.MULTILINE))
+
+
+def test_a_client_of_another_shape_is_described():
+    found = asked("borrowed", "control", "serve", "install.report")
+    # Of a client of ours only, or of the agent's own Link; `client.cb = …` is not asked of it.
+    ours = {"connect", "disconnect"}
+    assert listed("client") == found["client"] - ours
+    assert listed("connection") == found["connection"] | {"setblocking"}
+
+
+@pytest.mark.parametrize(
+    "path", ["examples/asyncio_mqtt_as/ota_asyncio.py", "insighio/node/ota_insighio/channel.py"]
+)
+def test_the_adapters_have_it(path: str):
+    text = (ROOT / path).read_text()
+    for name in listed("client") | listed("connection"):
+        assert re.search(rf"def {name}\(|self\.{name} = |\b{name} = ", text), name
 
 
 def test_strangers_are_noticed():

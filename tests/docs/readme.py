@@ -24,6 +24,11 @@ def commands(text: str) -> list[str]:
 
 def pages() -> list[Path]:
     """Every Markdown page of the project."""
-    folders = (ROOT, ROOT / "docs", *(p for p in (ROOT / "examples").rglob("*") if p.is_dir()))
+    folders = (
+        ROOT,
+        ROOT / "docs",
+        ROOT / "insighio",
+        *(p for p in (ROOT / "examples").rglob("*") if p.is_dir()),
+    )
     found = [page for folder in (*folders, ROOT / "examples") for page in folder.glob("*.md")]
     return sorted(set(found))

@@ -89,7 +89,7 @@ def check_updated(site: WatchedSite, brought: Tree, fuid: str) -> None:
 
 def test_every_example_is_here() -> None:
     shown = {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
-    assert shown == {*SLEEPERS, *AWAKE, "insighio_migration"}
+    assert shown == {*SLEEPERS, *AWAKE}
 
 
 AWAKE = ("mains_serve", "own_client", "asyncio_mqtt_as")
@@ -191,93 +191,3 @@ def test_the_own_client_keeps_its_subtopics(make_site: MakeSite) -> None:
         )
     run = run_until(site, "pump on")
     assert "configuration: interval=5" in run.output
-
-
-# The field firmware
-
-
-def field_node(make_site: MakeSite, modem: bool, **options) -> WatchedSite:
-    """A node with the field firmware's files, and our `ota.py` in the place of its."""
-    field = files(STAND_INS / "field")
-    app = ("cfg.py", "control_messages.py", "transfer_protocol.py")
-    tree = {f"apps/demo_console/{name}": field.pop(name) for name in app} | field
-    tree["apps/demo_console/ota.py"] = (EXAMPLES / "insighio_migration/ota.py").read_bytes()
-    tree["main.py"] = tree["main.py"].replace(b"MODEM = False", b"MODEM = %r" % modem)
-    return at_console(make_site, tree, **options)
-
-
-@pytest.mark.parametrize("modem", [False, True], ids=["wifi", "modem"])
-def test_the_migration_speaks_the_old_interface(make_site: MakeSite, modem: bool) -> None:
-    site = field_node(make_site, modem)
-    brought, archive = package(site.files["/main.py"])
-    fuid = site.ask(archive)
-    run = site.run(timeout_s=20)
-    assert run.names() == ["boot", "reset", "boot", "sleep", "flash"], run.output
-    assert run.output.count("checkAndApply: None False") == 1  # in version 1 it never returned
-    check_updated(site, brought | {"ota_applied_flag": b"done"}, fuid)
-    looks, clears = "get_control_message", "clear_retained"
-    ends = ["clearCachedStates", looks, clears, looks, "send_control_packet"]
-    begins = re.findall(f"^(?:http_get_file|{'|'.join(ends)})", run.output, re.MULTILINE)
-    # It looks before the commit, before the clear and behind it; and in the trial.
-    assert begins == [looks, *["http_get_file"] * modem, looks, *ends, looks]
-    assert len(site.console.downloads) == 1
-
-
-@pytest.mark.parametrize(
-    ("spoil", "text"),
-    [
-        (lambda archive: archive[:-6] + bytes([archive[-6] ^ 1]) + archive[-5:], "can not apply"),
-        (None, "can not download"),
-        (lambda archive: archive + bytes(300_000), "not enough space"),
-    ],
-    ids=["apply", "download", "space"],
-)
-def test_the_migration_has_the_field_texts(make_site: MakeSite, spoil, text: str) -> None:
-    site = field_node(make_site, False, blocks=120)
-    _, archive = package(site.files["/main.py"])
-    fuid = site.ask(spoil(archive) if spoil else archive)
-    if not spoil:
-        site.console.faults.status = 404
-    # What a server says is final when it says it twice.
-    run = site.run(wakes=1 if spoil else 2, timeout_s=20)
-    assert site.reports() == [{"e": 2, "i": fuid, "m": text}], run.output
-    assert re.search(f"log: OTA: {text}: .", run.output)  # the detail is not lost
-    assert site.retained() is None
-    assert site.flash_files() == site.files
-
-
-def test_the_migration_leaves_other_messages_to_the_old_code(make_site: MakeSite) -> None:
-    site = field_node(make_site, False)
-    topic = site.console.topic(DEVICE_ID, "cmd")
-    site.console.request_raw(DEVICE_ID, "tare", retain=True, topic=topic)
-    run = site.run(timeout_s=20)
-    assert "other: cmd tare\nclear_retained\n" in run.output
-    assert "other" not in site.run(timeout_s=20).output  # it was cleared
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("modem", [False, True], ids=["wifi", "modem"])
-def test_the_migration_survives_a_power_cut(make_site: MakeSite, modem: bool) -> None:
-    """In the middle of staging, of the install and of what follows: one of the two versions."""
-    site = field_node(make_site, modem)
-    brought, archive = package(site.files["/main.py"])
-    new = site.files | {f"/{name}": content for name, content in brought.items()}
-    flag = {"/ota_applied_flag": b"done"}
-    site.ask(archive)
-    pristine = site.image.read_bytes()
-    total = site.run(timeout_s=20).ops
-    phases = set()
-    for cut in (total // 2, total - 20, total - 6):
-        site.image.write_bytes(pristine)
-        told = len(site.reports())
-        fuid = site.ask(archive)
-        run = site.run(cut=cut, torn="half", timeout_s=20)
-        assert run.exit_code == 3
-        phases.add(re.findall("OTA: (commit|download|report)", run.output)[-1])
-        run = site.run(wakes=2, timeout_s=20)
-        assert run.exit_code == 0, run.output
-        assert new.items() <= site.flash_files().items(), (cut, run.output)
-        assert site.flash_files().keys() - new.keys() <= flag.keys(), cut
-        assert {(r["e"], r["i"]) for r in site.reports()[told:]} == {(1, fuid)}
-        assert site.retained() is None
-    assert phases == {"download", "commit", "report"}

@@ -2,9 +2,15 @@
 
 import json
 
+SETTINGS = {}
+
 
 class Protocol:
     pass
+
+
+def get(name):
+    return SETTINGS.get(name)
 
 
 def get_protocol_config():

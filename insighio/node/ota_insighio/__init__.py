@@ -1,0 +1,250 @@
+"""The update agent in the place of the insighioNode firmware's own updater.
+
+`check(client)` is what that firmware calls as `checkAndApply(client)`, with the transfer client
+that it has connected. insighio/README.md says what else has to be on the node.
+"""
+
+import gc
+import json
+import logging
+import sys
+
+import device_info
+import ota
+from ota.errors import OtaError, name_of
+
+# Texts of e:2 that the platform knows from the field's updater.
+_FIELD_TEXTS = ("not enough space", "can not download", "can not apply")
+# A trial lasts so many days at least, and so many of the node's uploads on top of that.
+_TRIAL_DAYS = 14
+_TRIAL_UPLOADS = 8
+_DAY_S = 86400
+# What a boot takes beside connecting and waiting for a position: sensors, upload, update.
+_BOOT_S = 600
+_DEADLINE_S = 900
+_WAITS = (
+    "_MAX_ATTACHMENT_ATTEMPT_TIME_SEC",
+    "_MAX_CONNECTION_ATTEMPT_TIME_SEC",
+    "_MEAS_GPS_TIMEOUT",
+)
+
+
+def check(client):
+    """Look for a package; what an earlier wake left open is finished first.
+
+    client: the connected transfer client, or None. Does not return when the node was updated: it
+    resets. False without a client, else None. Raises nothing of its own; what is not about
+    packages (configuration, commands) goes to the field's updater, and may raise or reset there.
+    """
+    if client is None:
+        logging.debug("OTA: no active transfer client")
+        return False
+    others = {}
+    try:
+        others = _run(client)
+    except OtaError as error:
+        logging.error("OTA: %s" % error)  # the configuration's; it holds no secret
+    except Exception as error:
+        logging.error("OTA: " + name_of(error))
+    _forget()
+    for topic in others:
+        _pass_on(client, topic.decode(), others[topic].decode())
+    return None
+
+
+def _run(client):
+    """One check. Returns what was heard that is not about packages: {topic: payload}, bytes."""
+    from .channel import channel_of
+
+    channel = channel_of(client, configuration(), device_info.wdt_reset)
+    if not channel:
+        logging.info("OTA: not over this protocol")
+        return {}
+    agent = Job(client, channel).agent
+    outcome = agent.check()
+    logging.info("OTA: %s %s" % (outcome, agent.reason or ""))
+    return channel.others
+
+
+def _forget():
+    """Give the application the memory back."""
+    for name in list(sys.modules):
+        if name.startswith(__name__ + "."):
+            del sys.modules[name]
+            globals().pop(name.rsplit(".", 1)[1], None)
+    gc.collect()
+
+
+def has_enough_free_space(size):
+    """Whether the web server may store a package of so many bytes.
+
+    It stands on flash beside what is staged of it, so there has to be room for both.
+    """
+    from ota.package.vetting import enough_for
+
+    return enough_for(2 * int(size))
+
+
+def configuration():
+    """The agent's configuration: /ota.json where it is there, and who the node is from the cfg.
+
+    Returns a dict for ota.Agent. Raises OSError, ValueError.
+    """
+    from apps.demo_console import cfg
+
+    config = {}
+    try:
+        with open("/ota.json") as file:
+            config = json.load(file)
+    except OSError as error:
+        if error.errno != 2:
+            raise
+    for key, value in _limits(cfg).items():
+        config.setdefault(key, value)
+    field = cfg.get_protocol_config()
+    config["device_id"] = field.thing_id
+    config["device_key"] = field.thing_token
+    config["control_channel"] = field.control_channel_id
+    config["server"] = server_of(field.server_ip)
+    # The connection is the client's: all that counts of this is how long to listen on it.
+    mqtt = {"tls": False, "keepalive": 0}
+    if "grace_ms" in config.get("mqtt", ()):
+        mqtt["grace_ms"] = config["mqtt"]["grace_ms"]
+    config["mqtt"] = mqtt
+    return config
+
+
+def server_of(address):
+    """The server as a URL needs it: a bare IPv6 address in brackets."""
+    if address.count(":") > 1 and address[0] != "[":
+        return "[%s]" % address
+    return address
+
+
+def _limits(cfg):
+    """How long a trial may take on this node, by the field's own settings."""
+    interval_s = _number(cfg, "_DEEP_SLEEP_PERIOD_SEC")
+    awake = cfg.get("_LIGHT_SLEEP_ON")
+    if awake:
+        interval_s = _number(cfg, "_ALWAYS_ON_PERIOD") or interval_s
+    # With a batch the node connects once in so many wakes.
+    interval_s *= max(1, _number(cfg, "_BATCH_UPLOAD_MESSAGE_BUFFER"))
+    days = _TRIAL_DAYS + _TRIAL_UPLOADS * interval_s // _DAY_S
+    deadline_s = _BOOT_S
+    for name in _WAITS:
+        deadline_s += _number(cfg, name)
+    if awake:
+        deadline_s += 2 * interval_s  # it waits for its batch without a deep sleep
+    limits = {
+        "trial_days": min(days, 365),
+        "trial_deadline_s": min(max(deadline_s, _DEADLINE_S), _DAY_S),
+    }
+    period_s = _watchdog_s()
+    if period_s:
+        # Two waits may follow each other before anything feeds it.
+        limits["timeout_s"] = max(1, min(20, period_s // 2 - 1))
+    return limits
+
+
+def _number(cfg, name):
+    value = cfg.get(name)
+    return int(value) if isinstance(value, (int, float)) else 0
+
+
+def _watchdog_s():
+    """The period of the field's watchdog in s, None where none runs."""
+    return getattr(device_info, "wdt", None) and getattr(device_info, "wdt_timeout", None)
+
+
+class Job:
+    """One check: the agent, and what the field's updater does around it."""
+
+    def __init__(self, client, channel):
+        self._client = client
+        self._channel = channel
+        channel.said = as_the_field_says
+        self._request = self._file = None
+        self._installed = False
+        config = channel.config
+        self.agent = ota.Agent(
+            config,
+            client=channel,
+            policy=self._policy,
+            progress=self._progress,
+            # Where the field has none, the agent feeds the trial's.
+            watchdog=self if getattr(device_info, "wdt", None) else None,
+            open_stream=self._open if client.modem_based else None,
+        )
+        # Nobody tells of the end where the report has to wait for the confirm.
+        self._late = config.get("report") == "confirmed"
+
+    def feed(self):
+        """As machine.WDT's."""
+        device_info.wdt_reset()
+
+    def _policy(self, request):
+        self._request = request
+        return "go"
+
+    def _open(self, url):
+        from .modem_file import ModemFile
+
+        self._file = ModemFile(self._channel, url, self._request)
+        return self._file
+
+    def _progress(self, step, value):
+        if step == "install":
+            # As the field's updater does between the install and its reset.
+            import utils
+
+            utils.clearCachedStates()
+            utils.writeToFlagFile("/ota_applied_flag", "done")
+            self._installed = True
+        if step == "failed":
+            logging.error("OTA: %s" % value)
+        elif step not in ("bytes", "file"):
+            logging.debug("OTA: %s %s" % (step, value))
+        if self._file and step in ("install", "failed", "report"):
+            file, self._file = self._file, None
+            file.delete()
+        if self._installed and (step in ("report", "later") or self._late):
+            # What comes now is the reset.
+            self._installed = False
+            self._channel.leave()
+
+
+def as_the_field_says(payload):
+    """A report whose reason is one of the field's texts, without the detail that ours add."""
+    try:
+        pack = json.loads(payload)
+        for entry in pack:
+            if entry["n"] == "m":
+                text = entry["vs"].split(":")[0]
+                if text in _FIELD_TEXTS:
+                    entry["vs"] = text
+                    return json.dumps(pack).encode()
+    except (ValueError, KeyError, TypeError):
+        pass  # a request that is put back
+    return payload
+
+
+class _Once:
+    """The field's client, which has one message to tell of."""
+
+    def __init__(self, client, heard):
+        self._client = client
+        self._heard = heard
+
+    def get_control_message(self):
+        heard, self._heard = self._heard, None
+        return heard
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+
+def _pass_on(client, topic, message):
+    """Give the field's own updater a message that is not about a package."""
+    from apps.demo_console import field_ota
+
+    field_ota.checkAndApply(_Once(client, {"topic": topic, "message": message}))
