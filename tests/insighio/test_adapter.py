@@ -233,6 +233,13 @@ def test_the_web_server_asks_for_space(make_site: MakeSite) -> None:
     assert on_node(code, {}) == "True False"
 
 
+def test_an_upload_that_a_cut_has_left_is_removed(make_site: MakeSite) -> None:
+    before = b"with open('/ota_upload.tar', 'w') as file:\n    file.write('left')\n"
+    site = field_node(make_site, before=before)
+    site.run(timeout_s=20)
+    assert site.flash_files() == site.files
+
+
 @pytest.mark.slow
 @both
 def test_a_watchdog_of_10_s_on_a_slow_link(make_site: MakeSite, modem: bool) -> None:

@@ -146,7 +146,7 @@ def test_a_node_that_is_always_on_has_a_watchdog(make_site: MakeSite) -> None:
         ender.join()
     assert "wdt" not in run.names()
     assert run.output.count(NOTHING) >= 3
-    assert modem.now > 1_000_000
+    assert modem.now > 100_000  # ten times as long as the watchdog waits
 
 
 def test_a_data_partition_takes_the_flags(make_site: MakeSite) -> None:

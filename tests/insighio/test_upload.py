@@ -65,6 +65,8 @@ machine.deepsleep(60000)
 ADAPTER = b"""\
 import ota
 
+UPLOADED = "/ota_upload.tar"
+
 
 def configuration():
     return ota.load_config()

@@ -7,18 +7,20 @@ import random
 import pytest
 
 from host_sim import sample
+from host_sim.modem import Modem
 from tests.conftest import MakeSite
 from tests.docs.test_examples import BROKER
+from tests.insighio import stand_ins
 from tests.insighio.fleet import ADAPTER, tree_of
 from tests.secrecy import WatchedSite
 
-# The modem at the UART, and the stand-ins of the field's classes.
-Modem = pytest.importorskip("host_sim.modem").Modem
-stand_ins = pytest.importorskip("tests.insighio.stand_ins")
-
 
 def whole_node(
-    make_site: MakeSite, network: str, modem: object = None, node: dict | None = None, **settings
+    make_site: MakeSite,
+    network: str,
+    modem: Modem | None = None,
+    node: dict | None = None,
+    **settings,
 ) -> WatchedSite:
     """The node as it is after the migration. settings: of the field's configuration."""
     files = stand_ins.tree(network, listen_ms=300, **settings)

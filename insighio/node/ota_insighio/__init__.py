@@ -19,6 +19,8 @@ _FIELD_TEXTS = ("not enough space", "can not download", "can not apply")
 # What is left of a migration: arrive.py. And what its request is answered when it is done.
 _ARRIVAL = "/ota_insighio/arrival"
 _MIGRATED = "the migration is done already"
+# Where the web server writes an upload: upload.py.
+UPLOADED = "/ota_upload.tar"
 # A trial lasts so many days at least, and so many of the node's uploads on top of that.
 _TRIAL_DAYS = 14
 _TRIAL_UPLOADS = 8
@@ -59,6 +61,10 @@ def check(client):
 def _run(client):
     """One check. Returns what was heard that is not about packages: {topic: payload}, bytes."""
     _settle(client)
+    try:
+        os.remove(UPLOADED)  # a power cut has left it
+    except OSError:
+        pass
     from .channel import channel_of
 
     channel = channel_of(client, configuration(), device_info.wdt_reset)
@@ -96,13 +102,10 @@ def _forget():
 
 
 def has_enough_free_space(size):
-    """Whether the web server may store a package of so many bytes.
+    """Whether the web server may store a package of so many bytes, with what is staged of it."""
+    from .upload import has_enough_free_space
 
-    It stands on flash beside what is staged of it, so there has to be room for both.
-    """
-    from ota.package.vetting import enough_for
-
-    return enough_for(2 * int(size))
+    return has_enough_free_space(size)
 
 
 def configuration():

@@ -10,10 +10,7 @@ import device_info
 import ota
 from ota.errors import OtaError, name_of
 
-from . import configuration
-
-# Where the web server writes it. A power cut may leave it there.
-_PATH = "/ota_upload.tar"
+from . import UPLOADED, configuration
 
 
 def do_apply(path=None):
@@ -23,7 +20,7 @@ def do_apply(path=None):
     taken now; then the tree is as it was, and the reason is printed. Raises nothing. Where flash
     fails the node resets.
     """
-    path = path or _PATH
+    path = path or UPLOADED
     try:
         size = os.stat(path)[6]
         agent = ota.Agent(configuration(), watchdog=_Watchdog())
@@ -44,13 +41,8 @@ def has_enough_free_space(size):
     """
     from ota.package.vetting import enough_for
 
-    clear()
+    _remove(UPLOADED)
     return enough_for(2 * int(size))
-
-
-def clear():
-    """Remove an upload that a power cut has left."""
-    _remove(_PATH)
 
 
 def _remove(path):
