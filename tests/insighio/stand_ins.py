@@ -59,18 +59,23 @@ def get_protocol_config():
 '''
 
 
-def tree(network: str = "wifi", *, listen_ms: int = 10_000, **settings: object) -> Tree:
+def tree(
+    network: str = "wifi", *, ours: bool = False, listen_ms: int = 10_000, **settings: object
+) -> Tree:
     """All files of such a node, by their places on flash.
 
     `network` is "wifi" or "cellular". `settings` replace those of its `demo_config.py`, such as
     ``_BATCH_UPLOAD_MESSAGE_BUFFER=25``. `listen_ms`: how long its MQTT client on Wi-Fi waits
-    where the field's waits for ten seconds, of real time.
+    where the field's waits for ten seconds, of real time. `ours`: its boot.py is our agent's
+    /boot_user.py.
     """
     files = {
         str(path.relative_to(STAND_INS)): path.read_bytes()
         for path in sorted(STAND_INS.rglob("*"))
         if path.is_file() and path.suffix in (".py", ".html")
     }
+    if ours:
+        files["boot_user.py"] = files.pop("boot.py")
     more = "".join(f"{name} = {value!r}\n" for name, value in settings.items())
     config = _CONFIG.format(network=network, more=more)
     files["apps/demo_console/demo_config.py"] = config.encode()

@@ -86,6 +86,28 @@ def test_the_field_updates_itself(make_site: MakeSite, network: str) -> None:
         assert not modem.files
 
 
+def test_its_boot_py_runs_behind_ours(make_site: MakeSite) -> None:
+    with Modem() as modem:
+        files = tree("cellular", ours=True)
+        site = make_site(files, node={"uarts": {MODEM_UART: modem.port}}, mpy=False)
+        assert b"recovery" in site.files["/boot.py"]
+        run = site.run(timeout_s=60)
+    assert "[boot] Voltage OK" in run.output
+    assert NOTHING in run.output
+
+
+def test_a_watchdog_of_ten_seconds_and_six_kilobytes_a_second(make_site: MakeSite) -> None:
+    """The driver feeds it through a long download, and while the file comes over the wire."""
+    with Modem(bytes_per_s=6000, uart_bytes_per_s=6000, power_key=POWER_KEY) as modem:
+        settings = {"_LIGHT_SLEEP_ON": True, "_WD_PERIOD": 10}
+        site = field_site(make_site, "cellular", modem, **settings)
+        site.ask(tar({"lib/new.bin": bytes(120_000)}), "package.tar")
+        run = site.run(timeout_s=120, max_boots=1)
+    assert run.names() == ["boot", "reset", "boot_limit", "flash"], run.output
+    assert modem.now > 20_000
+    assert len(site.flash_files()["/lib/new.bin"]) == 120_000
+
+
 def test_what_the_field_can_not_download_is_asked_for_again(make_site: MakeSite) -> None:
     with Modem() as modem:
         modem.fail("AT+QHTTPGET", 504)

@@ -19,6 +19,12 @@ class WLAN:
         global _connected
         _connected = True
 
+    def ifconfig(self):
+        return ("127.0.0.1", "255.0.0.0", "127.0.0.1", "127.0.0.1")
+
+    def status(self, what=None):
+        return -50
+
     def disconnect(self):
         global _connected
         _connected = False
