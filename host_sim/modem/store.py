@@ -16,7 +16,7 @@ MOST_OPEN = 10
 
 
 class Store:
-    """AT+QFLST, QFOPEN, QFSEEK, QFPOSITION, QFREAD, QFCLOSE, QFDEL and QFLDS."""
+    """AT+QFLST, QFOPEN (and which are open), QFSEEK, QFPOSITION, QFREAD, QFCLOSE, QFDEL and QFLDS."""
 
     def __init__(self, commands: Commands) -> None:
         self._at = commands
@@ -29,6 +29,7 @@ class Store:
             "AT+QFLST": lambda _: self._list(["*"]),
             "AT+QFLST=": self._list,
             "AT+QFLDS=": self._room,
+            "AT+QFOPEN?": self._list_open,
             "AT+QFOPEN=": self._open_file,
             "AT+QFSEEK=": self._seek,
             "AT+QFPOSITION=": self._position,
@@ -55,6 +56,9 @@ class Store:
 
     def _room(self, _given: list[str]) -> None:
         self._at.ok(f"+QFLDS: {self.room()},{self._at.modem.store_bytes}")
+
+    def _list_open(self, _given: list[str]) -> None:
+        self._at.ok(*(f'+QFOPEN: "{name}",{n},2' for n, (name, _) in self._open.items()))
 
     def _open_file(self, given: list[str]) -> None:
         name, mode = _plain(given[0]), given[1] if len(given) > 1 else "0"

@@ -121,3 +121,18 @@ def test_what_goes_wrong_once(
         check_brought(site, fuid)
         assert "OTA: confirmed" in run.output
         assert modem.files == {}
+
+
+def test_a_node_that_resets_reads_on_from_the_modem_s_file(make_site: MakeSite) -> None:
+    """The modem goes on meanwhile, with the file open: no byte comes over the air again."""
+    with Modem(registration_s=5) as modem:
+        site = whole_node(make_site, "cellular", modem)
+        fuid = ask(site)
+        site.run(cut=60, timeout_s=100)
+        assert modem.heard[-1].startswith("AT+QFREAD")
+        run = site.run(timeout_s=100)
+        check_brought(site, fuid)
+        assert "OTA: confirmed" in run.output
+        assert sum(line.startswith("AT+QHTTPGET=") for line in modem.heard) == 1
+        assert any(line.startswith("AT+QFOPEN?") for line in modem.heard)
+        assert modem.files == {}
