@@ -16,7 +16,7 @@ MOST_OPEN = 10
 
 
 class Store:
-    """AT+QFLST, QFOPEN (and which are open), QFSEEK, QFPOSITION, QFREAD, QFCLOSE, QFDEL and QFLDS."""
+    """AT+QFLST, QFOPEN, QFSEEK, QFPOSITION, QFREAD, QFCLOSE, QFDEL and QFLDS."""
 
     def __init__(self, commands: Commands) -> None:
         self._at = commands

@@ -63,6 +63,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_version_that_hears_nothing_comes_back(make_site: MakeSite, how: str) -> None:
     site = field_node(make_site, config={"trial_wakes": 2, "timeout_s": 2})
@@ -79,6 +80,7 @@ def test_a_version_that_hears_nothing_comes_back(make_site: MakeSite, how: str) 
     assert site.flash_files() == site.files | flag
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("fault", ["deaf", "refused"])
 def test_a_modem_that_hears_nothing_confirms_nothing(make_site: MakeSite, fault: str) -> None:
     site = field_node(make_site, True, config={"trial_wakes": 2, "timeout_s": 2})

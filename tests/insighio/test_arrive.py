@@ -69,6 +69,7 @@ def test_power_fails_twice_in_the_second_half(
     assert found == []
 
 
+@pytest.mark.slow
 def test_the_flash_fails_at_every_operation_of_the_second_half(
     tmp_path: Path, platform: Platform, package: Migration
 ) -> None:
@@ -91,6 +92,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_in_the_second_half_is_seen(tmp_path: Path, fault: str) -> None:
     folder = adapter(tmp_path / "adapter")

@@ -79,6 +79,7 @@ def test_power_fails_before_the_platform_knows(
     assert platform.reports == [DONE] * (1 + (before == "clear"))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("fault", ["shim first", "both shims", "boot first"])
 def test_a_planted_fault_in_the_order_is_seen(
     tmp_path: Path, package: Migration, fault: str

@@ -80,6 +80,7 @@ def test_the_adapter_ends_the_migration(tmp_path: Path, console: Console, modem:
     assert site.reports()[-1] == {"e": 1, "i": fuid, "m": None}
 
 
+@pytest.mark.slow
 def test_a_fleet_is_signed_from_then_on_and_may_go_back(tmp_path: Path, console: Console) -> None:
     site, made = unpacked(tmp_path, console, False, [signing.modulus(1)])
     site.ask(made.content, "migrate.tar")
@@ -99,6 +100,7 @@ def test_a_fleet_is_signed_from_then_on_and_may_go_back(tmp_path: Path, console:
     assert {name: files["/" + name] for name in tree} == tree
 
 
+@pytest.mark.slow
 def test_an_adapter_that_does_not_load_leaves_the_old_updater(
     tmp_path: Path, console: Console
 ) -> None:

@@ -56,6 +56,7 @@ def test_the_driver(tmp_path: Path, console: Console, check) -> None:
         assert check.run(site, modem) == check.want
 
 
+@pytest.mark.few(3)
 @pytest.mark.parametrize("check", WIFI_CHECKS, ids=lambda check: check.name)
 def test_the_client_on_wifi(tmp_path: Path, console: Console, check) -> None:
     site = Site(tmp_path, console, tree("wifi"))
@@ -211,6 +212,7 @@ def test_the_client_on_wifi_listens_for_ten_seconds(make_site: MakeSite) -> None
     assert time.monotonic() - begin > 10
 
 
+@pytest.mark.slow
 def test_a_subscription_that_is_not_answered_never_ends(make_site: MakeSite) -> None:
     site = field_site(make_site, "wifi", None)
     with fake_broker(b"\x20\x02\0\0\x40\x02\0\1", close=False) as (port, _):
