@@ -27,6 +27,11 @@ def is_field(path: str, content: bytes) -> bool:
     return entrance is not None and entrance in content and not is_shim(content)
 
 
+def is_template(path: str) -> bool:
+    """True for a template of the application's configuration: named as Python, and none."""
+    return path.startswith(APP + "templ/")
+
+
 def is_shim(content: bytes) -> bool:
     """True for one of the files that stand in the place of the maintainers' updater."""
     return _PACKAGE.encode() in content

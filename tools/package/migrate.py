@@ -139,8 +139,16 @@ def field_ota(release: Path, revision: str | None) -> bytes:
                     f"{path} of --release is not the maintainers': no checkAndApply"
                 )
             return content
+    if revision and not _is_commit(release, revision):
+        raise PackageError(f"{revision} is no tag or commit of {release}")
     where = f"{revision} of {release}" if revision else str(release)
     raise PackageError(f"{where} has no {insighio.OTA}: give the maintainers' release")
+
+
+def _is_commit(folder: Path, revision: str) -> bool:
+    command = ["git", "-C", str(folder), "rev-parse", "--quiet", "--verify"]
+    found = subprocess.run([*command, revision + "^{commit}"], capture_output=True, check=False)
+    return not found.returncode
 
 
 def _of_commit(folder: Path, revision: str, path: str) -> bytes | None:

@@ -20,7 +20,7 @@ def package(terminal: Console, found: Package, manifest: Manifest | None, size: 
         f"{content} bytes"
     )
     if manifest is None:
-        terminal.print("no manifest: not made by this tool")
+        terminal.print("no manifest: a migration, or made by another tool")
         for path, data in found.files:
             terminal.print(f"{len(data):>9}  {escape(path)}")
         return

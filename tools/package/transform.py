@@ -9,7 +9,7 @@ from host_sim.errors import SimError
 from host_sim.node.agent_code import compile_agent
 from host_sim.node.flash import FIRMWARE
 from host_sim.node.process import compile_mpy
-from tools.package import paths
+from tools.package import insighio, paths
 from tools.package.errors import PackageError
 from tools.package.sources import Selection
 
@@ -21,7 +21,8 @@ def apply(selection: Selection, minify: list[str], compiled: list[str]) -> Selec
     """The selection with sources that match a pattern minified or compiled; compiled wins.
 
     What a node starts itself (boot.py, main.py, boot_user.py) is never compiled, boot.py never
-    minified. A removed source whose pattern says compiled was an .mpy on the node.
+    minified, a template of the insighioNode firmware neither. A removed source whose pattern says
+    compiled was an .mpy on the node.
     """
     result = Selection(taken=selection.taken)
     for path, content in selection.files.items():
@@ -29,7 +30,7 @@ def apply(selection: Selection, minify: list[str], compiled: list[str]) -> Selec
         if path.endswith(".py"):
             if _is_compiled(path, compiled):
                 name, content = paths.twin(path), _compile(path, content)
-            elif path != "boot.py" and paths.matches(path, minify):
+            elif _is_minified(path, minify):
                 content = _minify(path, content)
         if name in result.files:
             raise PackageError(f"{path} and {name} would be the same file: --exclude one of them")
@@ -65,8 +66,16 @@ def mpy_of(files: dict[str, bytes]) -> int | None:
     return next(iter(versions)) | next(iter(machine), 0) << 8
 
 
+def _is_minified(path: str, patterns: list[str]) -> bool:
+    if path == "boot.py" or insighio.is_template(path):
+        return False
+    return paths.matches(path, patterns)
+
+
 def _is_compiled(path: str, patterns: list[str]) -> bool:
-    return path.endswith(".py") and path not in _STARTED and paths.matches(path, patterns)
+    if not path.endswith(".py") or path in _STARTED or insighio.is_template(path):
+        return False
+    return paths.matches(path, patterns)
 
 
 def _compile(path: str, source: bytes) -> bytes:

@@ -19,6 +19,8 @@ _FIELD_TEXTS = ("not enough space", "can not download", "can not apply")
 # What is left of a migration: arrive.py. And what its request is answered when it is done.
 _ARRIVAL = "/ota_insighio/arrival"
 _MIGRATED = "the migration is done already"
+# What makes the firmware call this package: a release with its own would remove it.
+_SHIMS = ("/apps/demo_console/ota.py", "/apps/demo_console/apply_ota.py")
 # Where the web server writes an upload: upload.py.
 UPLOADED = "/ota_upload.tar"
 # A trial lasts so many days at least, and so many of the node's uploads on top of that.
@@ -124,6 +126,9 @@ def configuration():
             raise
     for key, value in _limits(cfg).items():
         config.setdefault(key, value)
+    protected = config.setdefault("protected", [])
+    if type(protected) is list:  # else the agent says so
+        protected += [path for path in _SHIMS if path not in protected]
     field = cfg.get_protocol_config()
     config["device_id"] = field.thing_id
     config["device_key"] = field.thing_token

@@ -119,7 +119,12 @@ def _go_on():
 
 
 def _go_back(why):
-    """The field's updater again, as it was. Returns True: reset."""
+    """The field's updater again, as it was. Returns True: reset; False where nobody kept it."""
+    field, ota = _APP + "field_ota", _APP + "ota"
+    compiled = not _is_there(field + ".py")
+    if compiled and not (_is_there(field + ".mpy") or _is_there(ota + ".mpy")):
+        print("arrive: there is no field_ota.py that could come back,", why)
+        return False
     print("arrive: the field's updater comes back,", why)
     # In an order in which our ota.py, that goes on with this, is the last to go.
     if _is_there("/boot_user.py") and _holds("/boot.py", b"recovery.boot()"):
@@ -129,7 +134,13 @@ def _go_back(why):
     for path in _APP + "apply_ota.py", _APP + "field_apply_ota.py", "/boot_user.py", "/boot.py":
         if _is_there(path + "~"):
             os.remove(path + "~")
-    os.rename(_APP + "field_ota.py", _APP + "ota.py")
+    if not compiled:
+        os.rename(field + ".py", ota + ".py")
+    else:
+        # A .py is found before its .mpy: until ours is gone, it goes on with this.
+        if _is_there(field + ".mpy"):
+            os.rename(field + ".mpy", ota + ".mpy")
+        os.remove(ota + ".py")
     _tidy()
     return True
 
