@@ -281,6 +281,9 @@ if machine.reset_cause() == machine.PWRON_RESET:
     machine.RTC().memory(b"mine")
     machine.reset()
 {HALF.replace(_FIRST, "")}
+agent = None
+import gc
+gc.collect()
 """
 
 
