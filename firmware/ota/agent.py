@@ -60,7 +60,6 @@ class Agent:
         self.cleared_at = None  # when a request that the broker keeps was cleared last, ticks_ms
         self.gone = None  # the file id of the request that was withdrawn last
         self.born = time.ticks_ms()
-        self.unclosed = None  # a file that must not be closed, see Staging.leave_open()
 
     def check(self):
         """One cycle: deliver what is owed, confirm a trial, act on a waiting request.

@@ -6,6 +6,7 @@ to confirm.
 
 import gc
 import io
+import sys
 import time
 
 from micropython import const
@@ -22,6 +23,8 @@ _MANIFEST = const(".ota-manifest")
 # How often one contact takes up the request that has come in the place of another.
 _MOST_REPLACED = const(3)
 _HOUR_MS = const(3600000)
+# Holds a file that must not be closed, see Staging.leave_open().
+_UNCLOSED = const("ota.unclosed")
 
 
 def run(agent, task=None):
@@ -238,7 +241,8 @@ def stage(agent, request, rehearsal=None, local=None):
         return staging.staged, sequence
     except OSError:
         if staging:
-            agent.unclosed = staging.leave_open()
+            # Longer than the agent, which an application may make for each check.
+            sys.modules[_UNCLOSED] = staging.leave_open()
             staging = None
         raise
     finally:

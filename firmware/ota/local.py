@@ -139,16 +139,21 @@ def _give_up(agent, error):
     if type(error) is MemoryError:
         error = Transient(_REASON, "out of memory")
     elif isinstance(error, OSError):
-        agent.later("can not apply: flash failed, " + name_of(error))
-        from .install.transaction import reset_after_flash_error
-
+        outcome = agent.later("can not apply: flash failed, " + name_of(error))
+        try:
+            from .install.transaction import reset_after_flash_error
+        except OSError:
+            return outcome  # flash does not even give the code; nothing may be written now
         reset_after_flash_error(agent)
-        return "later"
+        return outcome
     elif not isinstance(error, (Refused, Transient)):
         error = Refused(_REASON, name_of(error))  # nobody expects it
-    from .install.transaction import discard
+    try:
+        from .install.transaction import discard
 
-    discard(agent.feed)
+        discard(agent.feed)
+    except OSError as failed:
+        return _give_up(agent, failed)
     if isinstance(error, Transient):
         return agent.later(error)
     agent.reason = str(error)

@@ -85,6 +85,26 @@ def test_what_is_owed_is_not_lost(make_site: MakeSite, bad: bool):
     assert not {"/.ota/report", "/.ota/owed"} & set(site.flash_files())
 
 
+def test_what_waits_aside_is_seen(make_site: MakeSite):
+    """While the package waits for its boot, and after its roll back as well."""
+    orders = "install(reset=False)\nprint('waits:', ota.status()['undelivered'])"
+    site = card(make_site, GOOD, orders, extra=OWED)
+    text = "waits: 2 fa8884d2 can not apply: out of memory\n"
+    run = site.run()
+    assert text in run.output, run.output
+
+    orders = "print('waits:', ota.status()['undelivered'])"
+    aside = {
+        ".ota/owed": OWED[".ota/report"],
+        ".ota/report": small_file("2 (local) rolled back: 3 boots without confirm"),
+    }
+    site = card(make_site, GOOD, orders, extra=aside)
+    assert text in site.run().output
+    aside[".ota/owed"] = b"\ndamaged 12345678\n"
+    site = card(make_site, GOOD, orders, extra=aside)
+    assert "waits: 2 (local) rolled back" in site.run().output
+
+
 def test_a_damaged_one_does_not_stay(make_site: MakeSite):
     site = card(make_site, GOOD, "check()", extra={".ota/owed": b"\ndamaged 12345678\n"})
     assert "check: idle" in site.run().output

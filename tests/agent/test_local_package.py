@@ -8,7 +8,7 @@ import pytest
 
 from host_sim import sample
 from tests import signing
-from tests.agent.card import BROUGHT, BUILDERS, GOOD, card, main_py, nothing_was_said, with_brought
+from tests.agent.card import BROUGHT, BUILDERS, GOOD, card, nothing_was_said, with_brought
 from tests.conftest import MakeSite
 from tests.package.signed.packages import package as signed_package
 
@@ -234,14 +234,68 @@ def test_the_application_sees_what_moves(make_site: MakeSite):
     assert "steps bytes failed file space fed True" in run.output, run.output
 
 
-def test_flash_that_fails_ends_in_a_reset(make_site: MakeSite):
-    """Nothing may be written before it, and the tree is the old one."""
-    site = card(make_site, GOOD, "reset_before or install()", heap="200K")
-    flag = b"import machine\nreset_before = machine.reset_cause() != machine.PWRON_RESET\n"
-    site._root.joinpath("main.py").write_bytes(flag + main_py("reset_before or install()"))
-    site.configure()
-    run = site.run(fail=(4, 5))
-    assert run.names()[:3] == ["boot", "reset", "boot"], (run.events, run.output)
-    assert "version 2 runs" not in run.output
-    after = {n: c for n, c in site.flash_files().items() if not n.startswith("/.ota")}
-    assert after == site.files
+#: The first boot installs: what is whole, or what ends in the middle.
+_FIRST = "import machine\nif machine.reset_cause() == machine.PWRON_RESET:\n    "
+WHOLE = _FIRST + "install()"
+HALF = f"""
+f = open("/card.bin", "rb")
+class S:
+    def read(self, n):
+        if f.tell() > 3000:
+            raise ValueError
+        return f.read(min(n, 200))
+{_FIRST}install(S())
+"""
+
+
+def ends_boot(event: dict) -> bool:
+    return event["event"] in ("reset", "sleep")
+
+
+@pytest.mark.parametrize(
+    "step", [9, pytest.param(1, marks=pytest.mark.slow)], ids=["sample", "every"]
+)
+@pytest.mark.parametrize("order", [WHOLE, HALF], ids=["whole", "half"])
+def test_flash_that_fails_ends_in_a_reset(make_site: MakeSite, order: str, step: int):
+    """At whatever operation. Nothing is written before the reset, and the tree is the old one."""
+    site = card(make_site, sample.tar(BROUGHT), order)
+    pristine = site.image.read_bytes()
+    total = site.run(stop=ends_boot).ops
+    assert total > 20
+    # The last ones, too: they remove what is staged.
+    for operation in sorted({*range(1, total + 1, step), *range(total - 4, total + 1)}):
+        site.image.write_bytes(pristine)
+        run = site.run(fail=(operation, 5))
+        assert run.names()[:3] == ["boot", "reset", "boot"], (operation, run.output)
+        assert "Traceback" not in run.output
+        assert "version 2 runs" not in run.output
+        assert run.nor_violations == 0
+        after = {n: c for n, c in site.flash_files().items() if not n.startswith("/.ota")}
+        assert after == site.files, operation
+
+
+#: Neither after a power up nor with the RTC's memory to count in: then it does not reset.
+STAYS = f"""
+import machine
+if machine.reset_cause() == machine.PWRON_RESET:
+    machine.RTC().memory(b"mine")
+    machine.reset()
+{HALF.replace(_FIRST, "")}
+agent = None
+import gc
+gc.collect()
+"""
+
+
+@pytest.mark.parametrize(
+    "step", [9, pytest.param(1, marks=pytest.mark.slow)], ids=["sample", "every"]
+)
+def test_a_node_that_does_not_reset_writes_no_more(make_site: MakeSite, step: int):
+    site = card(make_site, sample.tar(BROUGHT), STAYS)
+    pristine = site.image.read_bytes()
+    total = site.run().ops
+    for operation in sorted({*range(1, total + 1, step), *range(total - 4, total + 1)}):
+        site.image.write_bytes(pristine)
+        run = site.run(fail=(operation, 5))
+        assert "install: later can not apply: flash failed, OSError 5" in run.output, run.output
+        assert run.ops == operation

@@ -9,10 +9,12 @@ import pytest
 
 from host_sim.node.flash_rules import TORN_KINDS
 from host_sim.node.node import Run
+from host_sim.node.process import compiled
 from host_sim.sample import Tree
 from tests.insighio.field import (
     ARRIVE,
     DONE,
+    FIELD_OTA,
     FIELD_TREE,
     SETTLED,
     FieldNode,
@@ -209,6 +211,62 @@ def test_a_package_brings_the_old_updater_back(
     check_back(node)
     runs = [node.run(wakes=2)]
     assert wrong(node, package, runs) == []
+
+
+def keeps(node: FieldNode, name: str | None) -> bytes:
+    """The field's updater is kept as this .mpy, or nowhere. Returns the .mpy."""
+    content = compiled(FIELD_OTA, "apps.demo_console.ota")
+    code = f"import os\nos.remove('/{insighio.FIELD_OTA}')\n"
+    if name:
+        code += f"with open('/{insighio.APP}{name}', 'wb') as file:\n    file.write({content})\n"
+    node.node.exec(code)
+    return content
+
+
+@pytest.mark.parametrize("kept_as", ["field_ota.mpy", "ota.mpy"])
+def test_a_compiled_updater_comes_back(tmp_path: Path, platform: Platform, kept_as: str) -> None:
+    """Power fails at every operation of it."""
+    node = FieldNode(tmp_path, platform)
+    settle(node)
+    content = keeps(node, kept_as)
+    node.node.exec(_ASK_BACK)
+    before = {path: each for path, each in node.before.items() if path != f"/{insighio.OTA}"}
+    before |= {f"/{insighio.APP}ota.mpy": content}
+    saved = node.save()
+    run = node.run(wakes=2)
+    assert f"{BACK} a package asks for it" in run.output
+    assert run.ops > 5
+    ends = set()
+    for op in range(1, run.ops + 1):
+        for torn in "none", "half", "done":
+            node.load(saved)
+            node.run(cut=op, torn=torn)
+            run = node.run(wakes=2)
+            assert "field: nothing waits" in run.output, (op, torn)
+            ends.add(BACK in run.output)
+            files = node.files()
+            assert {path: files.get(path) for path in before} == before, (op, torn)
+            updaters = [path for path in files if path.endswith(("ota.py", "ota.mpy"))]
+            assert sorted(updaters) == [f"/{insighio.APPLY}", f"/{insighio.APP}ota.mpy"]
+    assert ends == {True, False}
+    # And it is one that works.
+    platform.ask()
+    assert "field: hears" in node.run(stop=is_reset).output
+
+
+def test_what_nobody_kept_does_not_come_back(tmp_path: Path, platform: Platform) -> None:
+    """The node goes on with the adapter, and says why."""
+    node = FieldNode(tmp_path, platform)
+    settle(node)
+    keeps(node, None)
+    node.node.exec(_ASK_BACK)
+    before = node.files()
+    run = node.run()
+    text = "arrive: there is no field_ota.py that could come back, a package asks for it"
+    assert text in run.output
+    assert "adapter: nothing waits" in run.output
+    assert "reset" not in run.names()
+    assert node.files() == before
 
 
 def test_the_way_back_waits_for_the_confirm(tmp_path: Path, platform: Platform) -> None:

@@ -18,8 +18,10 @@ from host_sim.sample import write_tree
 from tests.conftest import MakeSite
 from tests.insighio.field import FIELD_OTA, FIELD_TREE, adapter
 from tests.tools.test_package import Desk
-from tools.package import archive, insighio
+from tools.package import archive, insighio, transform
 from tools.package.__main__ import build_parser
+from tools.package.build import build
+from tools.package.sources import Selection
 
 SHIMS = [f"/{path}" for path in (insighio.OTA, insighio.APPLY)]
 
@@ -200,8 +202,15 @@ def test_a_release_of_git(desk: Desk, certificate: Path) -> None:
         assert dict(archive.read(out.read_bytes()).files)[insighio.FIELD_OTA] == FIELD_OTA
     git(project, "clone", "-q", "--bare", str(project), str(desk.folder / "bare.git"))
     migrate(desk, desk.folder / "bare.git", certificate, "--git", "v1")
-    words = ["--release", project, "--git", "v2", "--ca", certificate]
-    assert "v2 of" in desk.refused("migrate", "--out", desk.folder / "m.tar", *words)
+    for folder in (project, desk.folder / "bare.git"):
+        words = ["--release", folder, "--git", "v2", "--ca", certificate]
+        refused = desk.refused("migrate", "--out", desk.folder / "m.tar", *words)
+        assert refused.endswith(f"v2 is no tag or commit of {folder}")
+    # The revision is right, the file is not in it.
+    git(project, "commit", "-qam", "two")
+    words = ["--release", project, "--git", "HEAD", "--ca", certificate]
+    refused = desk.refused("migrate", "--out", desk.folder / "m.tar", *words)
+    assert f"HEAD of {project} has no {insighio.OTA}" in refused
 
 
 # -- their releases, from then on
@@ -235,8 +244,69 @@ def test_a_span_of_commits_keeps_the_adapter(desk: Desk) -> None:
     assert " 0 deletions" in text
 
 
+REEXPORTED = b"from .impl import checkAndApply, hasEnoughFreeSpace\n"
+
+
+def test_an_updater_in_another_file_is_the_maintainers_too(
+    desk: Desk, release: Path, certificate: Path
+) -> None:
+    (release / insighio.OTA).write_bytes(REEXPORTED)
+    (release / insighio.APPLY).write_bytes(b"from .impl import *\n")
+    out = desk.folder / "p.tar"
+    text = desk.type("build", release, "--out", out)
+    files = dict(archive.read(out.read_bytes()).files)
+    assert files[insighio.FIELD_OTA] == REEXPORTED
+    assert not files.keys() & {insighio.OTA, insighio.APPLY}
+    assert f"{insighio.APPLY} stays out" in text
+    # It may be kept by a migration as well.
+    out, _ = migrate(desk, release, certificate)
+    assert dict(archive.read(out.read_bytes()).files)[insighio.FIELD_OTA] == REEXPORTED
+
+
+def compiled(path: str, content: bytes) -> tuple[str, bytes]:
+    """Path and content of the .mpy of a source."""
+    (path,), (content,) = zip(
+        *transform.apply(Selection(files={path: content}), [], ["*"]).files.items(), strict=True
+    )
+    return path, content
+
+
+def test_a_compiled_updater_goes_beside_as_well(desk: Desk, release: Path) -> None:
+    tree = dict(FIELD_TREE)
+    for path in insighio.OTA, insighio.APPLY:
+        (release / path).unlink()
+        name, content = compiled(path, tree[path])
+        (release / name).write_bytes(content)
+    out = desk.folder / "p.tar"
+    text = desk.type("build", release, "--out", out)
+    files = dict(archive.read(out.read_bytes()).files)
+    beside = insighio.APP + "field_ota.mpy"
+    assert files[beside] == compiled(insighio.OTA, FIELD_OTA)[1]
+    assert [name for name in files if "ota" in name] == [beside]
+    assert f"{insighio.APP}ota.mpy goes to {beside}" in text
+    assert f"{insighio.APP}apply_ota.mpy stays out" in text
+
+
+def test_shims_stay_out_in_either_form(desk: Desk) -> None:
+    shim = insighio.adapter()[1][insighio.OTA]
+    for name, content in ((insighio.OTA, shim), compiled(insighio.OTA, shim)):
+        selection = Selection(files={name: content, "a.py": b""})
+        (said,) = insighio.protect(selection)
+        assert list(selection.files) == ["a.py"]
+        assert said == f"{name} stays out: it is the adapter's, which every migrated node has"
+
+
+def test_both_forms_of_an_updater_are_refused(desk: Desk, release: Path) -> None:
+    """A node would take neither."""
+    name, content = compiled(insighio.OTA, FIELD_OTA)
+    (release / name).write_bytes(content)
+    said = desk.refused("build", release, "--out", desk.folder / "p.tar")
+    assert f"{insighio.OTA} and {name}" in said
+
+
 def test_any_other_tree_is_left_alone(desk: Desk) -> None:
-    tree = {insighio.OTA: b"# of somebody else\n", "boot.py": b"pass\n"}
+    tree = {"apps/other/ota.py": b"def checkAndApply(c): pass\n", "boot.py": b"pass\n"}
+    tree["ota.py"] = tree[insighio.APP + "client.py"] = tree["apps/other/ota.py"]
     out = desk.folder / "p.tar"
     text = desk.type("build", desk.tree(tree), "--out", out)
     assert dict(archive.read(out.read_bytes()).files) == tree
@@ -269,9 +339,6 @@ def test_a_node_refuses_a_release_that_brings_its_own_updater(make_site: MakeSit
     assert report["m"].startswith("can not apply: protected path /apps/demo_console/")
     assert site.flash_files() == site.files
 
-    from tools.package.build import build
-    from tools.package.sources import Selection
-
     selection = Selection(files=dict(new))
     insighio.protect(selection)
     site.ask(build(selection), "p.tar")
@@ -284,10 +351,48 @@ def test_a_node_refuses_a_release_that_brings_its_own_updater(make_site: MakeSit
     assert site.reports()[-1]["e"] == 1
 
 
+def test_a_node_with_a_compiled_updater_beside(make_site: MakeSite) -> None:
+    """It refuses an .mpy in a shim's place, and takes what `build` makes of such a release."""
+    tree = {f"apps/demo_console/{name}.py": b"shim" for name in ("ota", "apply_ota")}
+    tree |= {insighio.FIELD_OTA: b"old", "main.py": sample.main_py(1)}
+    site = make_site(tree, config={"protected": SHIMS})
+    name, content = compiled(insighio.OTA, FIELD_OTA)
+    new = {name: content, "main.py": sample.main_py(2)}
+    site.ask(sample.tar_gz(new))
+    site.run()
+    (report,) = site.reports()
+    assert report["m"] == "can not apply: protected path /apps/demo_console/ota.py"
+    assert site.flash_files() == site.files
+
+    selection = Selection(files=dict(new))
+    insighio.protect(selection)
+    site.ask(build(selection), "p.tar")
+    assert "version 2 runs" in site.run(wakes=2).output
+    files = site.flash_files()
+    assert files["/apps/demo_console/field_ota.mpy"] == content
+    assert "/" + insighio.FIELD_OTA not in files
+    assert [files[path] for path in SHIMS] == [b"shim", b"shim"]
+
+
+def test_templates_stay_as_they_are(desk: Desk) -> None:
+    """They are named as Python, and none: the application fills them in."""
+    template = b"_DEEP_SLEEP = <period>  # in seconds\n"
+    code = b"def double(number):\n    # twice\n    return 2 * number\n"
+    path = insighio.APP + "templ/common_templ.py"
+    tree = {path: template, insighio.APP + "a.py": code, insighio.APP + "templ.py": code}
+    out = desk.folder / "p.tar"
+    for option in ("--minify", "--compile"):
+        desk.type("build", desk.tree(tree, option), "--out", out, option, "*.py")
+        files = dict(archive.read(out.read_bytes()).files)
+        assert files.pop(path) == template
+        assert len(files) == 2
+        assert code not in files.values()
+
+
 def test_the_commands_of_the_page_exist() -> None:
     text = (Path(__file__).parents[2] / "docs/insighio-migration.md").read_text()
     lines = re.sub(r" *\\\n *", " ", text).splitlines()
     ours = [line.partition("-m tools.package ")[2] for line in lines if "-m tools.package" in line]
     assert len(ours) >= 5
     for line in ours:
-        build_parser().parse_args(shlex.split(line))
+        build_parser().parse_args(shlex.split(line.replace("--sequence N", "--sequence 1")))

@@ -264,3 +264,36 @@ def test_a_cut_at_each_operation(make_site: MakeSite):
         else:
             assert after == new, (cut, run.output)
     assert nothing_was_said(site)
+
+
+#: Neither after a power up nor with the RTC's memory to count in: then the agent does not reset.
+STAYS = b"""
+import gc
+import machine
+
+if machine.reset_cause() == machine.PWRON_RESET:
+    machine.RTC().memory(b"mine")
+    machine.reset()
+from ota_insighio import upload
+
+print("taken:", upload.do_apply())
+gc.collect()
+machine.deepsleep(60000)
+"""
+
+
+@pytest.mark.parametrize(
+    "step", [9, pytest.param(1, marks=pytest.mark.slow)], ids=["sample", "every"]
+)
+@pytest.mark.parametrize("body", [GOOD, sample.tar(BROUGHT)[:5000]], ids=["good", "broken"])
+def test_where_flash_fails_nothing_more_is_written(make_site: MakeSite, body: bytes, step: int):
+    """Not even the upload is removed: the next check does it."""
+    site = node(make_site, b"", {"main.py": STAYS, "ota_upload.tar": body})
+    pristine = site.image.read_bytes()
+    total = site.run().ops
+    assert "/ota_upload.tar" not in site.flash_files()
+    for operation in sorted({*range(1, total + 1, step), *range(total - 7, total + 1)}):
+        site.image.write_bytes(pristine)
+        run = site.run(fail=(operation, 5))
+        assert run.output.count("taken:") == 1, run.output
+        assert run.ops == operation, run.output

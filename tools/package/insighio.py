@@ -18,7 +18,7 @@ FIELD_OTA = APP + "field_ota.py"
 #: The adapter of this checkout, as it stands on a node.
 ADAPTER = Path(__file__).parents[2] / "insighio/node"
 _PACKAGE = "ota_insighio"
-_ENTRANCES = {OTA: b"def checkAndApply(", APPLY: b"def do_apply("}
+_ENTRANCES = {OTA: b"checkAndApply", APPLY: b"do_apply"}
 
 
 def is_field(path: str, content: bytes) -> bool:
@@ -58,27 +58,38 @@ def adapter(folder: Path | None = None) -> tuple[dict[str, bytes], dict[str, byt
 def protect(selection: Selection) -> list[str]:
     """Keep the adapter where the selection would replace it; one line for each thing done.
 
-    Of a release of the maintainers `ota.py` goes beside ours, and `apply_ota.py` stays out.
-    Nothing happens to any other selection.
+    What a release has in the place of our two shims, source or .mpy, is the maintainers': `ota`
+    goes beside ours, and `apply_ota` stays out. Nothing happens to any other selection.
+
+    Raises PackageError where both forms are there: the node could not tell which one to keep.
     """
+    if OTA in selection.files and _mpy(OTA) in selection.files:
+        raise PackageError(f"both {OTA} and {_mpy(OTA)}: --exclude one, a node takes only one")
     done = []
-    for path in (OTA, APPLY):
-        content = selection.files.get(path)
-        if content is not None and is_field(path, content):
-            del selection.files[path]
-            if path == OTA:
-                selection.files[FIELD_OTA] = content
-                selection.deleted.discard(FIELD_OTA)
-                done.append(f"{path} goes to {FIELD_OTA}: the adapter stands in its place")
-            else:
-                done.append(f"{path} stays out: the adapter stands in its place")
-        elif content is not None and is_shim(content):
-            del selection.files[path]
+    for path, beside in (
+        (OTA, FIELD_OTA),
+        (_mpy(OTA), _mpy(FIELD_OTA)),
+        (APPLY, None),
+        (_mpy(APPLY), None),
+    ):
+        content = selection.files.pop(path, None)
+        if content is None:
+            if path in selection.deleted:
+                selection.deleted.discard(path)
+                done.append(f"{path} is not deleted: the adapter stands in its place")
+        elif is_shim(content):
             done.append(f"{path} stays out: it is the adapter's, which every migrated node has")
-        elif path in selection.deleted:
-            selection.deleted.discard(path)
-            done.append(f"{path} is not deleted: the adapter stands in its place")
+        elif beside:
+            selection.files[beside] = content
+            selection.deleted -= {FIELD_OTA, _mpy(FIELD_OTA)}
+            done.append(f"{path} goes to {beside}: the adapter stands in its place")
+        else:
+            done.append(f"{path} stays out: the adapter stands in its place")
     return done
+
+
+def _mpy(path: str) -> str:
+    return path.removesuffix(".py") + ".mpy"
 
 
 def add_adapter(selection: Selection) -> None:

@@ -41,7 +41,7 @@ _SIZE = "ota_insighio/migration"
 _SIZE_DIGITS = 10
 #: What a node has from its own configuration.
 _IDENTITY = ("device_id", "device_key", "control_channel", "server")
-#: Both forms of both shims: no package may touch them.
+#: Both shims. An .mpy of one is refused as well: it would remove the source (staging.py).
 PROTECTED = ["/" + insighio.OTA, "/" + insighio.APPLY]
 #: A folder takes two blocks of littlefs.
 _FOLDER_BLOCKS = 2

@@ -320,7 +320,7 @@ def status():
 
     state: "idle", "staged", "commit", "trial" or "back"; boots: how many of `boots_most` the trial
     has used up, or how often the install or the roll back was tried; undelivered: the waiting
-    report, or None.
+    report, or None; what waits aside for a package of the application's comes first.
     """
     state, head = read_state(), None
     first = _first_version()
@@ -334,7 +334,7 @@ def status():
         "file_id": head[1] if state else None,
         "boots": state[2] // 8 if trial else state[2] if state else 0,
         "boots_most": head[2] if trial else 0,
-        "undelivered": owed(),
+        "undelivered": load("owed") or owed(),
     }
 
 

@@ -12,26 +12,40 @@ from ota.errors import OtaError, name_of
 
 from . import UPLOADED, configuration
 
+# How the agent's reason begins then (docs/reasons.md).
+_FLASH_FAILED = "can not apply: flash failed"
+
 
 def do_apply(path=None):
     """Take the package at path and remove that file. True when the next boot has it.
 
     path: str; None for where the web server writes it. False when it is refused, or can not be
     taken now; then the tree is as it was, and the reason is printed. Raises nothing. Where flash
-    fails the node resets.
+    fails the node resets, but only a few times in a wake. In any case nothing is written after
+    that: the file stays, and the next check removes it.
     """
     path = path or UPLOADED
     try:
-        size = os.stat(path)[6]
-        agent = ota.Agent(configuration(), watchdog=_Watchdog())
-        with open(path, "rb") as file:
-            outcome = agent.install(file, size, False)
-        return outcome in ("committed", "installed")
+        taken = _install(path)
+    except OSError as error:
+        print("ota:", name_of(error))
+        return False
     except Exception as error:  # the configuration's, say: the web server has to answer
         print("ota:", error if isinstance(error, OtaError) else name_of(error))
-        return False
-    finally:
+        taken = False
+    if taken is not None:
         _remove(path)
+    return bool(taken)
+
+
+def _install(path):
+    """True when it was taken, False when not, None where flash has failed. Raises OSError, …"""
+    agent = ota.Agent(configuration(), watchdog=_Watchdog())
+    with open(path, "rb") as file:
+        outcome = agent.install(file, os.stat(path)[6], False)
+    if (agent.reason or "").startswith(_FLASH_FAILED):
+        return None
+    return outcome in ("committed", "installed")
 
 
 def has_enough_free_space(size):
