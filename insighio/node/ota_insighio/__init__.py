@@ -50,10 +50,10 @@ def check(client):
     others = {}
     try:
         others = _run(client)
-    except OtaError as error:
-        logging.error("OTA: %s" % error)  # the configuration's; it holds no secret
     except Exception as error:
-        logging.error("OTA: " + name_of(error))
+        # The text of the configuration's holds no secret.
+        logging.error("OTA: %s" % (error if isinstance(error, OtaError) else name_of(error)))
+        _count_wake()
     _forget()
     for topic in others:
         _pass_on(client, topic.decode(), others[topic].decode())
@@ -72,11 +72,35 @@ def _run(client):
     channel = channel_of(client, configuration(), device_info.wdt_reset)
     if not channel:
         logging.info("OTA: not over this protocol")
+        if not getattr(client, "is_secondary_transfer_protocol", False):
+            _count_wake()
         return {}
     agent = Job(client, channel).agent
     outcome = agent.check()
     logging.info("OTA: %s %s" % (outcome, agent.reason or ""))
     return channel.others
+
+
+def _count_wake():
+    """Count this wake against a trial: the node is connected, and the agent has no channel."""
+    try:
+        os.stat("/.ota/state")
+    except OSError:
+        return
+    try:
+        from apps.demo_console import cfg
+
+        if cfg.get("protocol") == "coap":
+            return  # whoever chose it: no version has a channel there. `trial_days` ends it
+        from ota.install.transaction import count_failed_wake
+
+        count_failed_wake()
+    except (MemoryError, OSError) as error:
+        logging.error("OTA: not counted, " + name_of(error))
+    except Exception:
+        import machine
+
+        machine.reset()  # then it is boot.py that counts
 
 
 def _settle(client):
