@@ -145,3 +145,15 @@ def test_coap_is_nothing_wrong_with_a_version(make_site: MakeSite) -> None:
     run = site.run(wakes=8, timeout_s=60)
     assert [each["e"] for each in site.reports()] == [1], run.output
     assert run.output.count("version 2 runs") >= 4
+
+
+def test_a_version_that_can_not_use_its_configuration_comes_back(make_site: MakeSite) -> None:
+    """It could hear commands, but would take no package any more."""
+    site = field_node(make_site, config={"trial_wakes": 2})
+    init = (ADAPTER / "ota_insighio/__init__.py").read_bytes()
+    old = b"config = json.load(file)"
+    assert init.count(old) == 1
+    init = init.replace(old, b"raise ValueError")
+    fuid = site.ask(package(site, {"ota_insighio/__init__.py": init})[1])
+    run = site.run(wakes=6, timeout_s=60)
+    assert came_back(site, fuid, "rolled back: 2 wakes without confirm"), run.output
