@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import time
 
 import device_info
 import ota
@@ -145,10 +146,35 @@ def _settle(client):
         return
     from .arrive import settle
 
-    if settle():
+    leaving = _Leaving(client)
+    try:
+        due = settle()
+    except OSError as error:
+        # littlefs may be wrong in RAM: on a fresh mount it goes on, and the application may write.
+        logging.error("OTA: the migration, " + name_of(error))
+        from ota.install.transaction import reset_after_flash_error
+
+        reset_after_flash_error(leaving)
+        raise
+    if due:
+        leaving.reset()
+
+
+class _Leaving:
+    """What reset_after_flash_error() asks of an agent."""
+
+    def __init__(self, client):
+        self.born = time.ticks_ms()
+        self._client = client
+
+    def reset(self):
+        """Leave the network and reset the node."""
         import machine
 
-        client.disconnect()
+        try:
+            self._client.disconnect()
+        except Exception as error:
+            logging.error("OTA: not disconnected, " + name_of(error))
         machine.reset()
 
 
