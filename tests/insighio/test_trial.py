@@ -46,6 +46,15 @@ def test_a_version_that_gets_no_package_comes_back(make_site: MakeSite, how: str
     assert site.flash_files() == site.files | {"/ota_applied_flag": b"done"}
 
 
+def test_too_little_memory_is_nothing_wrong_with_it(make_site: MakeSite) -> None:
+    site = field_node(make_site, True)
+    new = "raise MemoryError\n" + " " * 8 + "self._at = 0\n"
+    fuid = site.ask(package(site, broken("modem_file.py", "self._at = 0\n", new))[1])
+    run = site.run(timeout_s=60)
+    assert site.reports() == [{"e": 1, "i": fuid, "m": None}], run.output
+    assert "log: OTA: confirmed" in run.output
+
+
 def test_on_wi_fi_the_modules_for_later_are_tried_too(make_site: MakeSite) -> None:
     site = field_node(make_site)
     site.ask(package(site, broken(*NO_MORE["arrive"]))[1])

@@ -18,11 +18,18 @@ def rehearse(channel):
     channel: the Channel of this check. ImportError, NameError and SyntaxError are those by which
     the agent knows a version that can not be updated again.
     """
+    from . import _forget
+
     try:
         _try_all(channel)
+    except MemoryError:
+        # As in the agent's: that there is enough has been seen, and this code lies in between.
+        print("ota: the adapter's rehearsal ran out of memory")
     except AttributeError as error:
         # Names that a module does not have: the agent would take it for the broker's.
         raise ImportError(str(error))
+    finally:
+        _forget()  # what is loaded for this
 
 
 def _try_all(channel):
