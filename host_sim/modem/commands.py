@@ -227,7 +227,7 @@ class Commands:
             self.lose_network()
             self.error()
             return
-        if isinstance(self.fault, str) and self.fault not in ("truncate", "pdpdeact"):
+        if isinstance(self.fault, str) and self.fault not in ("truncate", "pdpdeact", "again"):
             self.say(self.fault)
             return
         self._answer(command)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from host_sim.errors import SimError
 
 #: What a fault may be, apart from an HTTP status and a line to answer with.
-KINDS = ("silence", "reset", "pdpdeact", "truncate")
+KINDS = ("silence", "reset", "pdpdeact", "truncate", "again")
 
 
 @dataclass
@@ -20,7 +20,9 @@ class Fault:
     - ``"silence"``: nothing is done and nothing answered;
     - ``"reset"``: the modem starts again: connections and settings are lost, files are kept;
     - ``"pdpdeact"``: the network ends the connection in the middle, and `+QIURC` says so;
-    - ``"truncate"``: the data of an answer is only half of what it says, then nothing follows.
+    - ``"truncate"``: the data of an answer is only half of what it says, then nothing follows;
+    - ``"again"``: AT+QMTSUB reaches nobody at first: result 1 after 15 s and after 30 s, while
+      the modem tries again, and the broker's answer after that.
 
     It happens `times` times (None: for ever), from the `first` such command on.
     """

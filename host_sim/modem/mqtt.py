@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _OCCUPIED, _NO_CONTEXT = 2, 3
 _LOST = 1  # +QMTSTAT: the peer has ended the connection
+_AGAIN_MS = 15_000  # pkt_timeout of AT+QMTCFG="timeout", as it is without that
 _SETTLED_S = 0.02  # after a message, for the one behind it
 
 
@@ -128,8 +129,13 @@ class Mqtt:
         if not session:
             return
         number, message_id, topic, qos = given[:4]
-        granted = session.subscribe(topic, int(qos))
         self._at.ok()
+        if self._at.fault == "again":
+            again = f"+QMTSUB: {number},{message_id},1"
+            self._at.say(again, _AGAIN_MS)
+            self._at.say(again, 2 * _AGAIN_MS)
+            # Its line is in order: what follows waits for these.
+        granted = session.subscribe(topic, int(qos))
         if granted is None:
             self._at.say(f"+QMTSUB: {number},{message_id},2", self._rtt)
             return

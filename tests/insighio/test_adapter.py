@@ -20,7 +20,7 @@ from tests.insighio.fleet import (
     replace,
     tree_of,
 )
-from tests.secrecy import WatchedSite
+from tests.secrecy import WatchedSite, blocks_with_key
 
 both = pytest.mark.parametrize("modem", [False, True], ids=["wifi", "modem"])
 FORK = "external/umqtt/simple.py"
@@ -111,6 +111,54 @@ def test_other_messages_go_to_the_field_s_updater(make_site: MakeSite, modem: bo
     assert "field:" not in site.run(timeout_s=60).output  # they were cleared
 
 
+def test_a_message_that_is_no_text_goes_on_as_it_is(make_site: MakeSite) -> None:
+    site = field_node(make_site)
+    for leaf, text in (("cmd", b"\xff\x00"), ("config", b"a=1")):
+        topic = site.console.topic(DEVICE_ID, leaf)
+        site.console.request_raw(DEVICE_ID, text, retain=True, topic=topic)
+    heard = re.findall("^field: (c.*)$", site.run(timeout_s=60).output, re.MULTILINE)
+    assert sorted(heard) == ["cmd b'\\xff\\x00' False", "config a=1 False"]
+
+
+BAD_JSON = {
+    "end": ("text + '\\n{'", "ValueError"),
+    "list": ("'[' + text + '\\n]'", "ValueError"),
+    "key": ("'{\"other\": 1,' + text[1:]", "bad configuration: unknown key other"),
+    "type": ("'{\"timeout_s\": null,' + text[1:]", "TypeError"),
+}
+
+
+@pytest.mark.few(3)
+@both
+@pytest.mark.parametrize("how", BAD_JSON)
+def test_an_ota_json_that_can_not_be_used(make_site: MakeSite, modem: bool, how: str) -> None:
+    """Commands are heard, and nothing is installed: nobody knows whose signature it needs."""
+    # Where the stand-in has the identity from.
+    cfg = "apps/demo_console/cfg.py"
+    tree = tree_of(FIELD)
+    first = b"json.loads(file.readline().lstrip('['))"
+    replace(tree, cfg, b"json.load(file)", first)
+    site = field_node(make_site, modem, extra={cfg: tree[cfg]})
+    text, told = BAD_JSON[how]
+    code = f"""
+with open("/ota.json") as file:
+    text = file.read().replace("\\n", " ")
+with open("/ota.json", "w") as file:
+    file.write({text})
+"""
+    site.node.exec(code)
+    site.key_blocks = blocks_with_key(site.image)
+    site.ask(package(site)[1])
+    topic = site.console.topic(DEVICE_ID, "cmd")
+    site.console.request_raw(DEVICE_ID, "tare", retain=True, topic=topic)
+    run = site.run(timeout_s=60)
+    assert f"field: cmd tare {modem}" in run.output, run.output
+    assert f"log: OTA: /ota.json can not be used, {told}" in run.output
+    assert "log: OTA: later" in run.output
+    assert site.retained()
+    assert not (site.reports() or site.console.downloads)
+
+
 @pytest.mark.parametrize(
     ("spoil", "text"),
     [
@@ -121,7 +169,7 @@ def test_other_messages_go_to_the_field_s_updater(make_site: MakeSite, modem: bo
     ids=["apply", "download", "space"],
 )
 def test_the_texts_are_the_field_s(make_site: MakeSite, spoil: Callable, text: str) -> None:
-    site = field_node(make_site, blocks=130)
+    site = field_node(make_site, blocks=140)
     _, archive = package(site)
     fuid = site.ask(spoil(archive) if spoil else archive)
     if not spoil:

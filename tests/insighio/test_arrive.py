@@ -311,6 +311,31 @@ def test_a_full_flash_brings_the_old_updater_back(tmp_path: Path, platform: Plat
     assert full
 
 
+FILL = """
+import os
+with open("/fill", "wb") as file:
+    while os.statvfs("/")[3] > %d:
+        file.write(bytes(4096))
+        file.flush()
+print(os.statvfs("/")[3])
+"""
+
+
+@pytest.mark.few(2)
+@pytest.mark.parametrize("free", [1, 2, 3, 4, 5])
+def test_a_flash_without_room_is_not_written_to(
+    tmp_path: Path, platform: Platform, free: int
+) -> None:
+    """After a write that has failed for want of room littlefs is wrong in RAM."""
+    node = FieldNode(tmp_path, platform)
+    first_half(node)
+    told = node.node.exec(FILL % free).output
+    assert int(told) <= free
+    run = node.run(wakes=2)
+    assert f"{BACK} flash is full" in run.output, run.output
+    check_back(node)
+
+
 def test_a_reset_that_is_due_stays_due(tmp_path: Path, platform: Platform) -> None:
     """Where the application did not reset, the next check does not take it for a boot of ours."""
     node = FieldNode(tmp_path, platform)

@@ -111,3 +111,27 @@ def test_an_adapter_that_does_not_load_leaves_the_old_updater(
     assert "OTA: the adapter does not load" in run.output
     assert "field: nothing waits" in run.output
     assert run.names() == ["boot", "sleep", "flash"], run.output
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize("op", [1, 4, 8, 12])
+def test_a_flash_that_fails_in_the_migration_is_mounted_anew(
+    tmp_path: Path, console: Console, op: int
+) -> None:
+    """Nothing of the application writes on it before that."""
+    site, _ = unpacked(tmp_path, console, False)
+    run = site.run(fail=(op, "EIO"), wakes=2, timeout_s=60)
+    first = run.output.split("version 1 runs")[1]
+    assert "log: OTA: the migration, OSError 5" in first
+    assert "checkAndApply:" not in first
+    assert run.output.count(SETTLED) == 1
+
+
+def test_a_flash_that_always_fails_does_not_keep_the_battery_awake(
+    tmp_path: Path, console: Console
+) -> None:
+    site, _ = unpacked(tmp_path, console, False)
+    run = site.run(fail=(1, "EIO"), persistent=True, timeout_s=60)
+    assert run.names()[-2] == "sleep", run.names()
+    assert 1 <= run.names().count("reset") <= 4
+    assert "checkAndApply:" in run.output

@@ -123,6 +123,18 @@ def test_what_goes_wrong_once(
         assert modem.files == {}
 
 
+def test_a_modem_that_subscribes_at_the_third_try(make_site: MakeSite) -> None:
+    with Modem(registration_s=5) as modem:
+        site = whole_node(make_site, "cellular", modem)
+        fuid = ask(site)
+        modem.fail("AT+QMTSUB", "again")
+        begin = modem.now
+        run = site.run(timeout_s=100)
+        assert modem.now - begin > 30_000
+        check_brought(site, fuid)
+        assert "OTA: confirmed" in run.output
+
+
 def test_a_node_that_resets_reads_on_from_the_modem_s_file(make_site: MakeSite) -> None:
     """The modem goes on meanwhile, with the file open: no byte comes over the air again."""
     with Modem(registration_s=5) as modem:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import time
 
 import device_info
 import ota
@@ -50,14 +51,26 @@ def check(client):
     others = {}
     try:
         others = _run(client)
-    except OtaError as error:
-        logging.error("OTA: %s" % error)  # the configuration's; it holds no secret
     except Exception as error:
-        logging.error("OTA: " + name_of(error))
+        logging.error("OTA: %s" % _told(error))
+        _count_wake()
     _forget()
     for topic in others:
-        _pass_on(client, topic.decode(), others[topic].decode())
+        _pass_on(client, _text(topic), _text(others[topic]))
     return None
+
+
+def _told(error):
+    """What may be told of it: the text of the configuration's holds no secret."""
+    return error if isinstance(error, OtaError) else name_of(error)
+
+
+def _text(value):
+    """The str; the bytes as they are where they are none."""
+    try:
+        return value.decode()
+    except UnicodeError:
+        return value
 
 
 def _run(client):
@@ -67,16 +80,62 @@ def _run(client):
         os.remove(UPLOADED)  # a power cut has left it
     except OSError:
         pass
-    from .channel import channel_of
-
-    channel = channel_of(client, configuration(), device_info.wdt_reset)
-    if not channel:
+    try:
+        job = _job(client, configuration())
+    except (OtaError, ValueError, TypeError) as error:
+        if _is_open():
+            raise  # a version is on trial that could not be updated again
+        # Commands are heard in any case, from whoever can mend it.
+        logging.error("OTA: /ota.json can not be used, %s" % _told(error))
+        job = _job(client, configuration(False))
+        if job:
+            job.closed = True
+    if not job:
         logging.info("OTA: not over this protocol")
+        if not getattr(client, "is_secondary_transfer_protocol", False):
+            _count_wake()
         return {}
-    agent = Job(client, channel).agent
+    agent = job.agent
     outcome = agent.check()
     logging.info("OTA: %s %s" % (outcome, agent.reason or ""))
-    return channel.others
+    return job.others
+
+
+def _job(client, config):
+    """The Job of this check; None where the client has no channel for it."""
+    from .channel import channel_of
+
+    channel = channel_of(client, config, device_info.wdt_reset)
+    return channel and Job(client, channel)
+
+
+def _is_open():
+    """Whether a version is on trial."""
+    try:
+        os.stat("/.ota/state")
+        return True
+    except OSError:
+        return False
+
+
+def _count_wake():
+    """Count this wake against a trial: the node is connected, and the agent has no channel."""
+    if not _is_open():
+        return
+    try:
+        from apps.demo_console import cfg
+
+        if cfg.get("protocol") == "coap":
+            return  # whoever chose it: no version has a channel there. `trial_days` ends it
+        from ota.install.transaction import count_failed_wake
+
+        count_failed_wake()
+    except (MemoryError, OSError) as error:
+        logging.error("OTA: not counted, " + name_of(error))
+    except Exception:
+        import machine
+
+        machine.reset()  # then it is boot.py that counts
 
 
 def _settle(client):
@@ -87,10 +146,35 @@ def _settle(client):
         return
     from .arrive import settle
 
-    if settle():
+    leaving = _Leaving(client)
+    try:
+        due = settle()
+    except OSError as error:
+        # littlefs may be wrong in RAM: on a fresh mount it goes on, and the application may write.
+        logging.error("OTA: the migration, " + name_of(error))
+        from ota.install.transaction import reset_after_flash_error
+
+        reset_after_flash_error(leaving)
+        raise
+    if due:
+        leaving.reset()
+
+
+class _Leaving:
+    """What reset_after_flash_error() asks of an agent."""
+
+    def __init__(self, client):
+        self.born = time.ticks_ms()
+        self._client = client
+
+    def reset(self):
+        """Leave the network and reset the node."""
         import machine
 
-        client.disconnect()
+        try:
+            self._client.disconnect()
+        except Exception as error:
+            logging.error("OTA: not disconnected, " + name_of(error))
         machine.reset()
 
 
@@ -110,20 +194,23 @@ def has_enough_free_space(size):
     return has_enough_free_space(size)
 
 
-def configuration():
+def configuration(ours=True):
     """The agent's configuration: /ota.json where it is there, and who the node is from the cfg.
 
-    Returns a dict for ota.Agent. Raises OSError, ValueError.
+    ours: False leaves out /ota.json. Returns a dict for ota.Agent. Raises OSError, ValueError.
     """
     from apps.demo_console import cfg
 
     config = {}
     try:
-        with open("/ota.json") as file:
-            config = json.load(file)
+        if ours:
+            with open("/ota.json") as file:
+                config = json.load(file)
     except OSError as error:
         if error.errno != 2:
             raise
+    if not isinstance(config, dict) or not isinstance(config.get("mqtt", {}), dict):
+        raise ValueError("not an object")
     for key, value in _limits(cfg).items():
         config.setdefault(key, value)
     protected = config.setdefault("protected", [])
@@ -192,6 +279,7 @@ class Job:
         self._channel = channel
         channel.said = as_the_field_says
         self._request = self._file = None
+        self.closed = False  # nothing may be installed: nobody knows which keys count
         self._installed = False
         config = channel.config
         self.agent = ota.Agent(
@@ -206,12 +294,19 @@ class Job:
         # Nobody tells of the end where the report has to wait for the confirm.
         self._late = config.get("report") == "confirmed"
 
+    @property
+    def others(self):
+        """What was heard that is not about packages: {topic: payload}, bytes."""
+        return self._channel.others
+
     def feed(self):
         """As machine.WDT's."""
         device_info.wdt_reset()
 
     def _policy(self, request):
         self._request = request
+        if self.closed:
+            return "later"
         if request.size % 512 and request.kind == ".tar":  # no other .tar has such a size
             from .arrive import verdict
 

@@ -31,6 +31,8 @@ _APP = "/apps/demo_console/"
 _DUE = "_arrive_reset"
 _NO_ENTRY = 2
 _NO_SPACE = 28
+# Blocks for what littlefs itself moves.
+_LEAST_FREE = 2
 
 
 def settle():
@@ -94,6 +96,8 @@ def _go_on():
         return False
     _remove_package()
     if _is_there(_APPLY):
+        if not _fits():
+            return _go_back("flash is full")
         if not _same(_APPLY, _APP + "apply_ota.py"):
             if _is_there(_APP + "apply_ota.py"):
                 _copy(_APP + "apply_ota.py", _APP + "field_apply_ota.py")
@@ -118,6 +122,16 @@ def _go_on():
     return True
 
 
+def _fits():
+    """Whether there is room for all copies. After a write without it littlefs is wrong in RAM."""
+    info = os.statvfs("/")
+    needed = _LEAST_FREE
+    for path in _APPLY, _BOOT, _APP + "apply_ota.py", "/boot.py":
+        if _is_there(path):
+            needed += os.stat(path)[6] // info[0] + 1
+    return info[3] >= needed
+
+
 def _go_back(why):
     """The field's updater again, as it was. Returns True: reset; False where nobody kept it."""
     field, ota = _APP + "field_ota", _APP + "ota"
@@ -126,14 +140,15 @@ def _go_back(why):
         print("arrive: there is no field_ota.py that could come back,", why)
         return False
     print("arrive: the field's updater comes back,", why)
+    # What a failed copy has left: there may be no room for anything else.
+    for path in _APP + "apply_ota.py", _APP + "field_apply_ota.py", "/boot_user.py", "/boot.py":
+        if _is_there(path + "~"):
+            os.remove(path + "~")
     # In an order in which our ota.py, that goes on with this, is the last to go.
     if _is_there("/boot_user.py") and _holds("/boot.py", b"recovery.boot()"):
         os.rename("/boot_user.py", "/boot.py")
     if _is_there(_APP + "field_apply_ota.py"):
         os.rename(_APP + "field_apply_ota.py", _APP + "apply_ota.py")
-    for path in _APP + "apply_ota.py", _APP + "field_apply_ota.py", "/boot_user.py", "/boot.py":
-        if _is_there(path + "~"):
-            os.remove(path + "~")
     if not compiled:
         os.rename(field + ".py", ota + ".py")
     else:

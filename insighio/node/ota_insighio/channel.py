@@ -54,6 +54,7 @@ class Channel:
         self.lost = False
         self._again = True  # one new connection in a check
         self._given_back = False
+        self._rehearsed = False
         self._attached = False
         self._heard = []
         self._proofs = 0  # messages of this node's own that have to come back
@@ -96,7 +97,8 @@ class Channel:
 
         Raises OSError when the subscription is refused or, on trial, when the node does not hear
         itself: new code that hears no request must not be kept. The message is empty and not
-        retained: the same comes when a request is cleared.
+        retained: the same comes when a request is cleared. On trial it also raises what
+        rehearsal.rehearse() does: nor must new code be kept that gets no package.
         """
         self.ask_for_all()
         try:
@@ -108,6 +110,11 @@ class Channel:
         if not self._wait(self.wait_ms, lambda: not self._proofs):
             self._proofs = 0
             raise OSError(_ETIMEDOUT)
+        if not self._rehearsed:
+            from .rehearsal import rehearse
+
+            self._rehearsed = True
+            rehearse(self)
 
     def publish(self, topic, payload, retain=False, qos=0):
         """Publish, and wait for the acknowledgement. Raises OSError."""

@@ -11,8 +11,10 @@ from .channel import Channel
 
 _ECONNRESET = const(104)
 _SUBSCRIBE_MS = const(30000)
+_SUBSCRIBED_MS = const(60000)  # all tries of the modem's
 _UNSUBSCRIBE_MS = const(5000)
 _TURN_MS = const(5)  # the buffer of the UART holds 256 bytes: 22 ms
+_REST_MS = const(500)  # what is left of the longest line
 _LONGEST_LINE = const(4096)
 
 
@@ -40,10 +42,11 @@ class ModemChannel(Channel):
 
     def ask_for_all(self):
         """Subscribe. Raises OSError when the modem does not say that the broker has taken it."""
+        end = time.ticks_add(time.ticks_ms(), _SUBSCRIBED_MS)
         answer = self._ask("SUB", ",1", _SUBSCRIBE_MS)
         line = b""
         while answer[2:3] == ["1"] and line is not None:  # the modem tries again, and tells
-            line = self.line(_SUBSCRIBE_MS)
+            line = self.line(time.ticks_diff(end, time.ticks_ms()))
             if line and line.startswith(b"+QMTSUB:"):
                 answer = _fields(line.decode(), "+QMTSUB:")
         # <client>,<id>,<result>[,<granted>]: 128 is a refusal.
@@ -67,6 +70,11 @@ class ModemChannel(Channel):
     def command(self, text, *args, **options):
         """The driver's send_at_cmd(); nothing is lost that has come before it or comes with it."""
         self.drain()
+        # The driver begins by dropping what is there: not the rest of a line of ours.
+        end = time.ticks_add(time.ticks_ms(), _REST_MS)
+        while self._rest and time.ticks_diff(end, time.ticks_ms()) > 0:
+            time.sleep_ms(_TURN_MS)
+            self.drain()
         status, lines = self._send_at_cmd(text, *args, **options)
         for line in lines:
             self._take(line)
@@ -89,7 +97,10 @@ class ModemChannel(Channel):
             self.line(0)
 
     def line(self, wait_ms):
-        """The next line from the modem as bytes, not empty; None when none comes in time."""
+        """The next line from the modem as bytes, not empty; None when none comes in time.
+
+        The watchdog is fed meanwhile.
+        """
         end = time.ticks_add(time.ticks_ms(), wait_ms)
         uart = self.modem.uart
         while True:
@@ -106,6 +117,7 @@ class ModemChannel(Channel):
             elif time.ticks_diff(end, time.ticks_ms()) <= 0:
                 return None
             else:
+                self.feed()
                 time.sleep_ms(_TURN_MS)
 
     def _ask(self, verb, more, wait_ms):

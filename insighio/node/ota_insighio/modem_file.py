@@ -156,14 +156,16 @@ class ModemFile:
             elif time.ticks_diff(end, time.ticks_ms()) <= 0:
                 raise OSError(_EIO)
             else:
+                channel.feed()
                 time.sleep_ms(1)
         self._expect(b"OK", _PIECE_MS)
         return count
 
     def _expect(self, begin, wait_ms):
         """The line that begins so; others come in between. Raises OSError at an error, or none."""
+        end = time.ticks_add(time.ticks_ms(), wait_ms)
         for _ in range(_MOST_LINES):
-            line = self._channel.line(wait_ms)
+            line = self._channel.line(time.ticks_diff(end, time.ticks_ms()))
             if line is None or line == b"ERROR" or line.startswith(b"+CME ERROR"):
                 break
             if line.startswith(begin):
