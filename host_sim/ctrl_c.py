@@ -23,6 +23,8 @@ EXIT_CODE = 130
 _LIMIT_S = 3
 #: The same for one that ends what people use, such as a broker.
 _GENTLE_LIMIT_S = 20
+#: How long a signal may wait for the main thread before that is woken.
+_PAUSE_S = 0.2
 _MEMORY = Path("/dev/shm")
 #: Tells worker processes of the folder that is made there.
 _VARIABLE = "HOST_SIM_MEMORY"
@@ -48,6 +50,7 @@ def run(main: Callable[[], int]) -> int:
     try:
         with shielded():
             _make_folders()
+            _wake_main_thread()
             _running = True
         return main()
     except BaseException:
@@ -114,6 +117,31 @@ def _make_folders() -> None:
         _folders.append(os.environ[_VARIABLE])
     tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix=prefix)
     _folders.append(tempfile.tempdir)
+
+
+def _wake_main_thread() -> None:
+    """Let no signal wait behind a lock.
+
+    Python runs handlers in the main thread. Where that is just about to wait for a lock, or where
+    another thread gets the signal, it would wait on and run none.
+    """
+    import threading
+
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
+
+    def wake() -> None:
+        import time
+
+        while came := os.read(read, 64):
+            time.sleep(_PAUSE_S)
+            if signal.SIGALRM in came or (signal.SIGINT in came and not _stopping):
+                # One that wakes it; the handler does nothing the second time.
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    threading.Thread(target=wake, daemon=True).start()
 
 
 def _on_ctrl_c(_signal: int, _frame: FrameType | None) -> None:
