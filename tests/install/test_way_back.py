@@ -826,7 +826,7 @@ def test_the_rehearsal_has_the_memory_that_an_update_has(make_site: MakeSite):
     assert "out of memory" not in run.output
 
 
-@pytest.mark.parametrize("left", [52_000, 53_000, 54_500, 56_000, 60_000])
+@pytest.mark.parametrize("left", [53_000, 54_500, 56_000, 58_000, 60_000])
 def test_out_of_memory_at_each_wake_ends(make_site: MakeSite, left: int):
     hogs = (
         b"import gc, machine, ota\nkeep = []\nagent = ota.Agent(ota.load_config())\n"
