@@ -46,7 +46,7 @@ check: $(READY) lint ## lint, and a few tests of each capability | 1 min
 
 ##@ Develop
 
-test: $(READY) lint ## lint, and all tests but the slow ones | 3 min
+test: $(READY) lint ## lint, and all tests but the slow ones | 4 min
 	@$(BIN)/python -m pytest -q -n 4
 
 slow: $(READY) ## the tests that take too long for make test | minutes
