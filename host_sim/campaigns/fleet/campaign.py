@@ -166,6 +166,7 @@ class Fleet:
             while worker.is_alive():
                 self._listen(0.05)
                 worker.join(0.05)
+        self._listen(0.1)  # what the last one said as it ended
 
     # -- what happens --------------------------------------------------------------------------
 
