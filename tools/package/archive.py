@@ -40,14 +40,14 @@ def tar(manifest: Manifest, files: dict[str, bytes]) -> bytes:
         for folder in reversed(PurePosixPath(name).parents[:-1]):
             if folder not in made:
                 made.add(folder)
-                out.write(_header(folder.as_posix(), None))
-        out.write(_header(name, content))
+                out.write(header(folder.as_posix(), None))
+        out.write(header(name, content))
         out.write(content + bytes(-len(content) % tarfile.BLOCKSIZE))
     out.write(bytes(2 * tarfile.BLOCKSIZE))
     return out.getvalue()
 
 
-def _header(name: str, content: bytes | None) -> bytes:
+def header(name: str, content: bytes | None) -> bytes:
     """The header of a file, or of a folder for None."""
     entry = tarfile.TarInfo(name)
     entry.mode = 0o644

@@ -31,6 +31,7 @@ from host_sim.node.process import compiled
 from tools.deploy import ca, firmware, plan
 from tools.deploy.errors import DeployError
 from tools.package import insighio, keys
+from tools.package.archive import header
 from tools.package.errors import PackageError
 
 #: Where the field's updater looks for a name, and how far.
@@ -252,15 +253,9 @@ def _folders(files: dict[str, bytes]) -> list[str]:
 
 
 def _header(name: str, content: bytes | None) -> bytes:
-    entry = tarfile.TarInfo(name)
-    entry.mode = 0o644
-    if content is None:
-        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-    else:
-        entry.size = len(content)
     if not name.isascii() or len(name) + (content is None) > _LONGEST_NAME:
         raise PackageError(f"{name}: the field's updater takes {_LONGEST_NAME} plain letters")
-    return entry.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+    return header(name, content)
 
 
 def _agent(source: bool) -> dict[str, bytes]:
