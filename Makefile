@@ -6,8 +6,8 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test slow lint format \
-	powercut obstacles mix keys badlink archives fuzz scripts orders lives brokers fleet bench \
-	board provision deploy ca status undeploy package dist aedes lock clean
+	powercut obstacles mix keys badlink archives fuzz scripts orders lives wakes brokers fleet bench ram \
+	board provision deploy ca status undeploy package dist romfs frozen aedes releases lock clean
 
 ##@ First look
 
@@ -52,8 +52,8 @@ test: $(READY) lint ## lint, and all tests but the slow ones | 4 min
 slow: $(READY) ## the tests that take too long for make test | minutes
 	@$(BIN)/python -m pytest -q -n 4 -m slow
 
-lint: $(READY) ## look for what is not in the project's style | 1 s
-	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+lint: $(READY) ## look for what is not in the project's style, or not in MicroPython 1.22 | 1 s
+	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/python -m tools.features
 
 format: $(READY) ## put the code into the project's format | 1 s
 	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format .
@@ -91,6 +91,9 @@ orders: $(READY) ## 1,000 random scripts of cancel and replace, one rule for the
 lives: $(READY) ## 2,000 random lives of a node, watched by a model (N=how many, SEED=one of them) | minutes
 	@$(BIN)/python -m host_sim lives $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
 
+wakes: $(READY) ## 1,000 random schedules of wakes that each fetch a part (N=how many, SEED=one of them) | minutes
+	@$(BIN)/python -m host_sim wakes $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
+
 brokers: $(READY) ## 200 requests on each broker, plain and with TLS (N=how many, C=nats or C=nats/tls for one) | minutes
 	@$(BIN)/python -m host_sim brokers $(if $(N),--requests $(N)) $(if $(C),--cell $(C))
 
@@ -99,6 +102,13 @@ fleet: $(READY) ## 200 nodes at one console: asked at once, then without their b
 
 bench: $(READY) ## measure flash, heap, code, wear and time, and write docs/benchmarks.md (P=part for one) | minutes
 	@$(BIN)/python -m host_sim bench --write $(P)
+
+frozen: $(READY) ## measure an agent that lies in the firmware: builds it (MPY=MicroPython's sources) | 10 min
+	@$(BIN)/python -m host_sim frozen "$(MPY)" --write
+
+ram: $(READY) ## what fits an ESP32's RAM, with an interpreter built for it ([SOURCES=a release]) | 2 min
+	@$(BIN)/python -m host_sim.esp32.interpreter $(SOURCES)
+	@SOURCES="$(SOURCES)" $(BIN)/python -m pytest -q -m esp32 tests/host_sim/test_esp32_heap.py
 
 ##@ Nodes and packages
 
@@ -111,8 +121,9 @@ provision: $(READY) ## write down who a node is ([ID= CHANNEL= SERVER= MQTT= TLS
 		$(if $(CHANNEL),--channel "$(CHANNEL)") $(if $(SERVER),--server "$(SERVER)") \
 		$(if $(MQTT),--mqtt "$(MQTT)") $(if $(TLS),--tls "$(TLS)")
 
-deploy: $(READY) ## put the agent on a board (PORT= [SRC=1 BOOT=keep or replace, TRIAL=keep, FILE=]) | 10 s
-	@$(DEPLOY) deploy --port "$(PORT)" $(if $(SRC),--src) $(if $(BOOT),--boot "$(BOOT)") \
+deploy: $(READY) ## put the agent on a board (PORT= [SRC=1, AGENT=firmware, BOOT=keep or replace, TRIAL=keep, FILE=]) | 10 s
+	@$(DEPLOY) deploy --port "$(PORT)" $(if $(SRC),--src) \
+		$(if $(AGENT),--agent "$(AGENT)") $(if $(BOOT),--boot "$(BOOT)") \
 		$(if $(TRIAL),--trial "$(TRIAL)") $(if $(FILE),--provision "$(FILE)")
 
 ca: $(READY) ## put trust anchors on a board (PORT= and HOST=server, CHAIN=file or CA=file) | 2 s
@@ -133,10 +144,16 @@ package: $(READY) ## make a package (SRC=folder OUT=file [GIT=A..B KEY=pem SEQUE
 dist: $(READY) ## dist/ with the compiled agent for mip, and package.json up to date | 2 s
 	@$(DEPLOY) dist
 
+romfs: $(READY) ## the agent as an image for a firmware's ROMFS ([MORE=folder to add OUT=file]) | 2 s
+	@$(DEPLOY) romfs $(if $(OUT),--out "$(OUT)") $(if $(MORE),--more "$(MORE)")
+
 ##@ Upkeep
 
 aedes: $(READY) ## install the broker aedes (npm, pinned) into the virtual environment, for its tests | 10 s
 	@$(BIN)/python -m host_sim.console.aedes_broker
+
+releases: $(READY) ## install MicroPython's releases for Node.js (npm, pinned) into it, for tests | 10 s
+	@$(BIN)/python -m host_sim.releases.interpreters
 
 lock: $(READY) ## pin requirements.in, with all it pulls in, in requirements.txt | 10 s
 	@$(BIN)/pip install -q --disable-pip-version-check uv

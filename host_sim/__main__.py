@@ -11,6 +11,7 @@ import argparse
 import sys
 
 from host_sim import demo
+from host_sim.bench import built
 from host_sim.bench import cli as bench
 from host_sim.board import cli as board
 from host_sim.campaigns.badlink import cli as badlink
@@ -21,8 +22,10 @@ from host_sim.campaigns.lives import cli as lives
 from host_sim.campaigns.orders import cli as orders
 from host_sim.campaigns.powercut import cli as powercut
 from host_sim.campaigns.scripts import cli as scripts
+from host_sim.campaigns.wakes import cli as wakes
 from host_sim.console import cli as console
 from host_sim.errors import SimError
+from host_sim.esp32 import cli as ram
 from host_sim.node import flash, node
 
 
@@ -40,9 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
         badlink,
         fuzz,
         bench,
+        built,
+        ram,
         scripts,
         orders,
         lives,
+        wakes,
         fleet,
         brokers,
     )

@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 TYPE_CHECKING = False  # not from typing, which takes its time
@@ -25,6 +26,8 @@ _LIMIT_S = 3
 _GENTLE_LIMIT_S = 20
 #: How long a signal may wait for the main thread before that is woken.
 _PAUSE_S = 0.2
+#: How long killed processes may take to be gone.
+_PATIENCE_S = 1
 _MEMORY = Path("/dev/shm")
 #: Tells worker processes of the folder that is made there.
 _VARIABLE = "HOST_SIM_MEMORY"
@@ -61,7 +64,7 @@ def run(main: Callable[[], int]) -> int:
         _running = False  # a Ctrl-C from here on needs nothing but the end
         if _stopping:
             _end()
-        _remove_folders()
+        _remove(_folders)
     return EXIT_CODE
 
 
@@ -133,8 +136,6 @@ def _wake_main_thread() -> None:
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
     def wake() -> None:
-        import time
-
         while came := os.read(read, 64):
             time.sleep(_PAUSE_S)
             if signal.SIGALRM in came or (signal.SIGINT in came and not _stopping):
@@ -182,16 +183,29 @@ def _end() -> NoReturn:
     signal.alarm(0)
     with contextlib.suppress(Exception):
         sys.stdout.flush()
+    if _folders:
+        # The threads of this process make folders, and start processes, behind any look at them.
+        # It becomes another program, this file, which has none of them.
+        with contextlib.suppress(Exception):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            os.set_inheritable(_stderr, True)
+            words = ["-I", "-S", __file__, str(_stderr), _last_line, *_folders]
+            os.execv(sys.executable, [sys.executable, *words])
+    _finish(_stderr, _last_line, _folders)
+
+
+def _finish(stderr: int, line: str, folders: list[str]) -> NoReturn:
+    """Kill what is below this process, remove its folders, say the line, and end."""
     _kill_children()
-    _remove_folders()
-    os.write(_stderr, f"{_last_line}\n".encode())
+    _remove(folders)
+    os.write(stderr, f"{line}\n".encode())
     os._exit(EXIT_CODE)
 
 
-def _remove_folders() -> None:
+def _remove(folders: list[str]) -> None:
     import shutil
 
-    for folder in _folders:
+    for folder in folders:
         for _ in range(3):  # a thread may just have put something into it
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -206,6 +220,10 @@ def _kill_children() -> None:
         found |= new
         _send(new, signal.SIGSTOP)
     _send(found, signal.SIGKILL)
+    # Not gone at once: who is in the middle of a call makes his file still.
+    give_up = time.monotonic() + _PATIENCE_S
+    while found & {pid for pid, _ in _processes()} and time.monotonic() < give_up:
+        time.sleep(0.01)
 
 
 def _send(pids: set[int], number: int) -> None:
@@ -239,7 +257,14 @@ def _processes() -> Iterator[tuple[int, int]]:
         return
     import subprocess
 
-    with subprocess.Popen(["ps", "-A", "-o", "pid=,ppid="], stdout=subprocess.PIPE) as ps:
+    columns = "pid=,ppid=,stat="
+    with subprocess.Popen(["ps", "-A", "-o", columns], stdout=subprocess.PIPE) as ps:
         assert ps.stdout is not None
-        pairs = [tuple(map(int, line.split())) for line in ps.stdout]
-    yield from ((pid, parent) for pid, parent in pairs if pid != ps.pid)
+        found = [line.split() for line in ps.stdout]
+    for pid, parent, state in found:
+        if int(pid) != ps.pid and state[:1] != b"Z":
+            yield int(pid), int(parent)
+
+
+if __name__ == "__main__":  # what _end() has made of a command
+    _finish(int(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -12,6 +12,8 @@ import tempfile
 import zlib
 from pathlib import Path
 
+from tools.package import restarts
+
 Tree = dict[str, bytes]
 
 # The identities of the platform's own documentation, free to use.
@@ -176,12 +178,8 @@ def tar_gz(tree: Tree, level: int = 9) -> bytes:
 
 
 def tar_gz_window(tree: Tree, window: int) -> bytes:
-    """The same with a window of 2^window bytes, told as tools.package does (docs/signing.md)."""
-    data = tar(tree)
-    packer = zlib.compressobj(9, zlib.DEFLATED, -window)
-    head = b"\x1f\x8b\x08\x04" + bytes(6) + b"\x05\x00OW\x01\x00" + bytes([window])
-    end = zlib.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
-    return head + packer.compress(data) + packer.flush() + end
+    """The same with a window of 2^window bytes and restart points, as tools.package packs it."""
+    return restarts.compress(tar(tree), window)
 
 
 def microfreezer(tree: Tree) -> bytes:

@@ -11,6 +11,7 @@ from host_sim.link import Link, Profile
 from host_sim.node import flash
 from host_sim.node.agent_code import compile_all
 from host_sim.node.node import Node, Run
+from host_sim.node.romfs import build as build_romfs
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, main_py, write_tree
 
 
@@ -24,10 +25,11 @@ class Site:
 
     `tree` is the application on its flash (default: a `main.py` of version 1), with `extra`
     beside it. Keys of `config` replace those of the node's `/ota.json`. With `lib` the agent lives
-    in `/lib/ota` instead of `/ota`; with `frozen` it is in the firmware, and flash has nothing of
-    it but boot.py. `node` are more options of Node, such as its chip. `link` is what the link
-    between the two is like (see `host_sim.link`), `mqtt_link` and `https_link` what it is like for
-    one of them; the links end with `close`, or with the `with` that the site is used in.
+    in `/lib/ota` instead of `/ota`; with `frozen` it is in the firmware, with `romfs` in its
+    ROMFS, and flash has nothing of it but boot.py. Without `agent` flash has of it what `tree`
+    has. `node` are more options of Node, such as its chip. `link` is what the link between the two
+    is like (see `host_sim.link`), `mqtt_link` and `https_link` what it is like for one of them;
+    the links end with `close`, or with the `with` that the site is used in.
     """
 
     mqtt_link: Link | None
@@ -43,6 +45,8 @@ class Site:
         mpy: bool = True,
         lib: bool = False,
         frozen: bool = False,
+        romfs: bool = False,
+        agent: bool = True,
         blocks: int = 512,
         heap: str | None = None,
         node: dict | None = None,
@@ -78,9 +82,17 @@ class Site:
         (self._root / "ca.pem").write_bytes(console.ca_pem.read_bytes())
         if lib:
             self._move_agent()
-        self._agent_on_flash = not (lib or frozen)
-        firmware = self._freeze_agent(folder / "frozen") if frozen else None
-        self.node = Node(self.image, heap=heap, frozen=firmware, **(node or {}))
+        self._agent_on_flash = agent and not (lib or frozen or romfs)
+        more = dict(node or {})
+        if frozen:
+            freeze_agent(folder / "frozen")
+            more["frozen"] = folder / "frozen"
+        if romfs:
+            (folder / "rom.romfs").write_bytes(build_romfs(flash.FIRMWARE))
+            more["romfs"] = folder / "rom.romfs"
+        if (frozen or romfs) and not (self._root / "boot.py").exists():
+            (self._root / "boot.py").write_bytes((flash.FIRMWARE / "boot.py").read_bytes())
+        self.node = Node(self.image, heap=heap, **more)
         self._build()
 
     def __enter__(self) -> Site:
@@ -133,14 +145,6 @@ class Site:
         for name, content in flash.read_tree(self.image).items():
             place = name if name == "/boot.py" else "/lib" + name
             write_tree({place[1:]: content}, self._root)
-
-    def _freeze_agent(self, firmware: Path) -> Path:
-        """Compile the agent into the folder `firmware`; only boot.py goes on flash."""
-        freeze_agent(firmware)
-        if not (self._root / "boot.py").exists():
-            content = (flash.FIRMWARE / "boot.py").read_bytes()
-            (self._root / "boot.py").write_bytes(content)
-        return firmware
 
     def ask(self, package: bytes, name: str = "package.tar.gz") -> str:
         """Store a package and request it for the node. Returns its file id."""

@@ -1,4 +1,7 @@
-"""Which brokers tests run on: amqtt always, others where installed, and in CI by force."""
+"""Which brokers tests run on: amqtt always, others where installed, and in CI by force.
+
+And whether MicroPython's releases are installed.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pytest
 from host_sim.console.aedes_broker import find_aedes
 from host_sim.console.process_broker import find_program
 from host_sim.console.rabbitmq_broker import find_rabbitmq
+from host_sim.releases.interpreters import RELEASES
 
 
 def require_mosquitto() -> None:
@@ -49,6 +53,8 @@ def _find(program: str) -> tuple[str | Path | None, str]:
         return program, ""
     if program == "aedes":
         return find_aedes(), "make aedes"
+    if program == "releases":
+        return RELEASES.find(), "make releases"
     if program == "rabbitmq":
         return find_rabbitmq(), "Debian's package rabbitmq-server"
     package = {"nats": "nats-server"}.get(program, program)

@@ -12,6 +12,7 @@ from xdist.scheduler import LoadGroupScheduling
 
 from host_sim.console import Console
 from host_sim.node.agent_code import compile_all
+from host_sim.releases.interpreters import releases
 from tests.brokers import need
 from tests.secrecy import WatchedSite, holds_key
 
@@ -24,7 +25,11 @@ FIRMWARE = Path(__file__).parents[1] / "firmware"
 
 # Tests that share what takes long to start: one worker gets all with such a part in their id.
 # The marks of pytest-xdist 3.8 for this have no effect with pytest 9.2.
-TOGETHER = ("test_refused_with_its_reason_and_flash_as_it_was", "[rabbitmq")
+TOGETHER = (
+    "test_refused_with_its_reason_and_flash_as_it_was",
+    "[rabbitmq",
+    *(f"[{release.name}" for release in releases()),
+)
 
 
 class _Together(LoadGroupScheduling):

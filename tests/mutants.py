@@ -54,16 +54,17 @@ class Mutant:
         return firmware
 
 
+FINISH, READY = "ota/install/finish.py", "ota/install/ready.py"
 RECOVERY, STAGING, AGENT = "ota/recovery.py", "ota/install/staging.py", "ota/agent.py"
 ENDING, ATTEMPT = "ota/install/ending.py", "ota/install/attempt.py"
-TRANSACTION = "ota/install/transaction.py"
-BOOT, CYCLE, JOURNAL = "boot.py", "ota/cycle.py", "ota/install/journal.py"
+TRANSACTION, TRIAL = "ota/install/transaction.py", "ota/install/trial.py"
+OPENING = "ota/install/opening.py"
+BOOT, JOURNAL = "boot.py", "ota/install/journal.py"
 REPORT, KEPT = "ota/install/report.py", "ota/install/kept.py"
-ANCHORS = "ota/install/rehearsal.py"
 
 _BEGIN_TRIAL = '    write_state("trial", 0)\n\n\ndef roll_back'
 # The next boot would even survive some faults with the copy that is left at the commit.
-_NO_COPY = (TRANSACTION, "    if exists(source):\n", "    if False:\n")
+_NO_COPY = (READY, "    if recovery.exists(source):\n", "    if False:\n")
 
 # What a bit does depends on where it is, and that on what is in recovery.
 _BITS_OF_RECOVERY = " ".join(
@@ -184,8 +185,8 @@ MUTANTS = [
         (
             (
                 ENDING,
-                '                _send(agent, owed)\n                transaction.forget("report")\n',
-                '                transaction.forget("report")\n                _send(agent, owed)\n',
+                '                send(agent, owed)\n                transaction.forget("report")\n',
+                '                transaction.forget("report")\n                send(agent, owed)\n',
             ),
         ),
     ),
@@ -248,7 +249,7 @@ MUTANTS = [
         "moved",
         (
             _NO_COPY,
-            (RECOVERY, 'for turn in "am", "r", "d":', 'for turn in "r", "am", "d":'),
+            (RECOVERY, 'for turn in b"am", b"r", b"d":', 'for turn in b"r", b"am", b"d":'),
         ),
         uncut=True,
         slow=True,
@@ -265,7 +266,7 @@ MUTANTS = [
         "stale source stays beside a new .mpy",
         "the old module is imported although the new one is installed",
         "compiled",
-        ((STAGING, "        self._retire_twin(path, depth)\n", ""),),
+        ((STAGING, "        self._retire_twin(name)\n", ""),),
         uncut=True,
     ),
     Mutant(
@@ -273,8 +274,9 @@ MUTANTS = [
         "a new attempt does not clear what a cut one left",
         "one",
         (
-            (ATTEMPT, "    discard(agent.feed)\n    count = 1\n", "    count = 1\n"),
-            (ENDING, "    transaction.discard(agent.feed)\n    control = ", "    control = "),
+            (ATTEMPT, "    discard(agent.feed, count and file_id)\n", ""),
+            (OPENING, '        transaction.discard(agent.feed, attempts.split(" ")[0])\n', ""),
+            (OPENING, "    transaction.discard(agent.feed, request and request.file_id)\n", ""),
         ),
         near=0.964,
         slow=True,
@@ -333,7 +335,7 @@ MUTANTS = [
         "signed",
         (
             (
-                TRANSACTION,
+                TRIAL,
                 "    keep_sequence(sequence)\n    # Without a state there is no way back, and what is left is litter.\n"
                 "    os.remove(_STATE)\n",
                 "    os.remove(_STATE)\n    keep_sequence(sequence)\n",
@@ -345,7 +347,7 @@ MUTANTS = [
         "deleted for good",
         "a roll back leaves deleted files where they were kept",
         "undeleted",
-        ((RECOVERY, '        if kind not in "rd" or (', '        if kind not in "r" or ('),),
+        ((RECOVERY, 'lines(journal, None, b"rd")', 'lines(journal, None, b"r")'),),
         uncut=True,
     ),
     Mutant(
@@ -401,20 +403,14 @@ MUTANTS = [
         "waiting taken for moved",
         "the roll back removes what the old application has made where a new file would go",
         "few",
-        (
-            (
-                RECOVERY,
-                '        if kind in "am" and not exists(staged):\n',
-                '        if kind in "am":\n',
-            ),
-        ),
+        ((RECOVERY, "        if not exists(staged):\n", "        if True:\n"),),
         case="few/@at-commit,made,:d:add.txt",
     ),
     Mutant(
         "no reserve",
         "deleted files can not come back to a flash that the new code has filled",
         "long",
-        ((STAGING, "        if self._returns:\n", "        if False:\n"),),
+        ((FINISH, "    if staging.returns:\n", "    if False:\n"),),
         case="long/@trial,brim",
         slow=True,
     ),
@@ -432,21 +428,14 @@ MUTANTS = [
         case="few/@trial,gone,:.ota:1~",
     ),
     Mutant(
-        "trust read from one copy",
-        "a good version is undone because flash has damaged the first copy of the journal",
-        "trusted",
-        ((ANCHORS, "    journal = read_head()[0]\n", '    journal = "/.ota/journal"\n'),),
-        case="trusted/@trial,bit,:.ota:journal,743",
-    ),
-    Mutant(
         "no rehearsal",
         "a version that can not be updated again is kept",
         "compiled",
         (
             (
-                CYCLE,
-                "            wrong = rehearse(agent, stage, piece)\n",
-                "            wrong = None\n",
+                "ota/install/rehearsal.py",
+                '    if not any(name in _MEMBERS for name in os.listdir("/")):\n',
+                "    if True:\n",
             ),
         ),
         case="compiled/@trial,gone,:ota:install:journal.mpy",
@@ -464,7 +453,7 @@ MUTANTS = [
                 "            return\n        return\n",
             ),
         ),
-        case="boots/500.EIO",
+        case="boots/512.EIO",
     ),
     Mutant(
         "keys not switched off",
@@ -509,7 +498,7 @@ MUTANTS = [
         "layout",
         (
             (
-                TRANSACTION,
+                TRIAL,
                 ' if len(fields) == 10 and fields[:2] == ["1", "trial"] else None',
                 " and None",
             ),
@@ -553,8 +542,8 @@ ORDER_MUTANTS = [
     _order_mutant(
         "commits unseen",
         "nobody looks whether the request still stands",
-        ENDING,
-        "    if agent.control.request != request:\n",
+        READY,
+        "    if control.request != request:\n",
         "    if False:\n",
     ),
     _order_mutant(

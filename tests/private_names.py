@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from host_sim.node.agent_code import short_names
+from host_sim.node.agent_code.names import short_names
 from host_sim.node.flash import FIRMWARE
 
 

@@ -22,8 +22,8 @@ if __path__[0] not in "./":
 _HOME = {
     "Agent": "agent",
     "load_config": "config",
-    "confirm": "install.transaction",
-    "status": "install.transaction",
+    "confirm": "install.trial",
+    "status": "install.trial",
 }
 
 
@@ -57,9 +57,12 @@ def drop(*names):
                 delattr(sys.modules[room], module)
             except (AttributeError, KeyError):
                 pass  # imported by its whole name, or its folder is gone
-    gc.collect()  # there may be no memory for the list
-    for path in list(sys.modules):
-        for name in names:
-            if path.startswith("ota." + name + "."):
-                sys.modules.pop(path, None)
-    gc.collect()
+        if name in ("install", "package"):  # folders
+            path += "."  # not once for each module: a new str takes its time
+            for inside in list(sys.modules):
+                if inside.startswith(path):
+                    sys.modules.pop(inside, None)
+            inside = None
+    # Once, as each walks through all of RAM; and not where cycle.run() has seen that much is free.
+    if gc.threshold() < 16384:
+        gc.collect()

@@ -4,7 +4,6 @@ What a check that finds nothing does not need is imported where it is used: an i
 the control channel only.
 """
 
-import gc
 import sys
 import time
 
@@ -20,45 +19,55 @@ class Agent:
     """The update agent of one node.
 
     config: dict, as from load_config(). progress: called as progress(step, value) with the steps
-    request, notice, space, download, bytes, file, commit, install, clear, report, confirm, failed
-    and later; without it they are printed, but for bytes and file. open_stream: called with the
-    download's URL in place of the built-in verified HTTPS (the URL holds the device key: never
+    request, notice, space, download, staged, bytes, file, commit, install, clear, report, confirm,
+    failed and later; without it they are printed, but for bytes and file. open_stream: called with
+    the download's URL in place of the built-in verified HTTPS (the URL holds the device key: never
     log it); returns a response as requests does: `status_code`, `raw` with `readinto(buffer, n)`,
     `readinto(buffer)` or `read(n)`, `close()`. client: the application's own connected client,
     shaped as umqtt.simple's, to use in place of one of ours. policy: called with the Request
-    (`file_id`, `kind`, `size`) before anything is done for it; returns "go", "later", or
-    ("refuse", reason). watchdog: an object with `feed()`, called whenever something has moved.
+    (`file_id`, `kind`, `size`) before anything is done for it; returns "go", ("go", the bytes that
+    this wake may fetch), "later", or ("refuse", reason). watchdog: an object with `feed()`, called
+    whenever something has moved.
 
+    `budget` is how many bytes of a package a wake may fetch, 0: as the configuration says.
     `reason` is the text of the last failure, None after a cycle without one. `pending` is True
     when handle() has heard of a request that check() has not seen yet.
     """
+
+    # Where none is given or there: an object takes more memory for what it has itself.
+    policy = None
+    theirs = True  # whether umqtt.simple is not ours to forget: check() has found it there
+    _begun = None  # the control channel that begin() has made, for check()
+    _echo = None  # the last report, as an application's client hears it
+    allowed = 0  # bytes that policy lets this wake fetch, 0: as `budget` says
+    fetched = 0  # bytes of the package on its way, in earlier wakes
+    resumed = False  # whether this attempt goes on with what they have staged
 
     def __init__(
         self, config, progress=None, open_stream=None, client=None, policy=None, watchdog=None
     ):
         self.reason = None
         self.pending = False
-        self._echo = None
         from .config import complete
 
         self.config = complete(config)
+        del complete  # or its module stays until this function ends, and perhaps longer
         drop("config")
         self.open_stream = open_stream
-        self.policy = policy
+        self.budget = 0
+        if policy:
+            self.policy = policy
         self.limits = None
         self.control = None
         self.client = client
-        self._hook = progress or _print
+        self.hook = progress
         self.watchdog = watchdog
-        # For an application's client: the first poll() has to look. ticks_ms, or None.
-        self.retry_at = time.ticks_ms() if client else None
+        # That of a trial can not be stopped when it is over, and somebody has to feed it. Asked
+        # once: what is missing is compared with all that sys.modules ever had.
+        trial = sys.modules.get(_COUNTED)
+        self._trial = trial if type(trial) is list else None
         self.patient = False  # as Control.connect() has it; poll() makes it None
-        self._begun = None  # the control channel that begin() has made, for check()
         self.learned = None  # of the broker, at the last contact; keep() has not seen it yet
-        self.settled_at = None  # when serve() takes a connection for one that lasts
-        self.refusals = 0  # in a row, for serve()
-        self.cleared_at = None  # when a request that the broker keeps was cleared last, ticks_ms
-        self.gone = None  # the file id of the request that was withdrawn last
         self.born = time.ticks_ms()
 
     def check(self):
@@ -69,13 +78,14 @@ class Agent:
         Resets the node after an install, so that only an update that changed nothing returns
         "installed".
         """
+        self.theirs = "umqtt.simple" in sys.modules
         try:
             outcome = self.contact()
         finally:
-            self.leave()
+            self.leave(self.theirs)
             self.limits = None
             drop("wire", "trust")
-        self.remember(outcome)
+        self.keep(outcome == "later")
         return outcome
 
     def begin(self):
@@ -88,19 +98,10 @@ class Agent:
         """
         self.leave()
         try:
-            self.approach()
-            control, self.control = self.control, None
-            self._begun = control
-            control.begin()
-            if not self.client:
-                return control.client
-            # The application gets its client back, and shows handle() what comes meanwhile.
-            control.close()
-            # Not that of an adapter, which is shown them by the application.
-            if not (self.client.cb or hasattr(self.client.sock, "readable")):
-                self.client.set_callback(self.handle)
-            self.pending = bool(control.pending()) or self.pending
-            return self.client
+            from .halves import begin
+
+            self._begun = begin(self)
+            return self.client or self._begun.client
         except Exception:
             self.leave()
 
@@ -147,17 +148,9 @@ class Agent:
         topic, payload: bytes, as the client's callback has them. Notes in `pending` that check()
         has to be called, which is not for a callback to do.
         """
-        from .control import topic_of
+        from .halves import handle
 
-        if topic != topic_of(self.config):
-            return False
-        if payload and payload != self._echo:
-            from .request import read
-
-            # Never back to False: what comes next may be the echo of a report.
-            if any(read(payload)):
-                self.pending = True
-        return True
+        return handle(self, topic, payload, self._echo)
 
     def retry_ms(self):
         """How long to wait after a "later", in ms: more with each in a row, and drawn at random.
@@ -178,74 +171,87 @@ class Agent:
         # A request that handle() was shown is subscribed to again, and waited for: it may be late.
         patient = self.pending or self.patient
         self.pending = self.patient = False
-        connect = "connect"
-        try:
-            if self._begun and not (patient and self.client):
-                self.control = self._begun
-                self.limits.renew()
-                connect = "finish"
-            else:
-                self.approach()
-            self._begun = None
-        except MemoryError as error:  # its code is loaded again each time
-            return self._trouble(error)
-        outcome = self.act(connect, patient)
+        outcome = self.act(True, patient)
         # A newer request may have come while the older one was brought to its end.
         self.pending = outcome != "later" and bool(self.control and self.control.pending())
         return outcome
 
     def approach(self):
         """Make a control channel, not connected yet, and the limits for what goes on there."""
-        gc.collect()  # loading leaves garbage, which is to be reused before the heap grows
-        kept = None
-        if self.config["mqtt"]["grace_ms"] < 0:
-            # Now: where a report follows an install, flash has the new version's module by then.
-            from .backoff import kept
+        from .dial import approach
 
-            kept = kept()
-            drop("backoff")
-        from .control import approach
+        client, seen = approach(self)
+        del approach
+        if "ota.cycle" not in sys.modules:
+            # In the middle of an update it stays: flash may have another version's later.
+            drop("dial", "trust")
+        if client is not self.client:
+            from .enter import enter
 
+            client = enter(self.config, client)
+            del enter
+            drop("enter")
+        self.control = None  # where memory ends here, no client of ours may take another's place
         if self.client:
-            from .borrowed import approach
-        approach(self)
-        self.control.kept = kept
+            from .borrowed import Borrowed as Control
+        else:
+            from .control import Control
+        # Where memory ends before it, the next collection closes what is open.
+        self.control = Control(self.config, self.limits, client, seen)
 
-    def act(self, connect=None, patient=False):
+    def act(self, connect=False, patient=False):
         """Do whatever waits to be done on the control channel.
 
-        connect: what makes the channel first: the name of a method of Control, which is called
-        with patient. By its name, because a method would keep Control's code in RAM.
+        connect: whether to make it first; patient: as Control.connect() has it.
         """
         self.reason = None
         try:
-            busy = connect and getattr(self.control, connect)(patient)
-            self.learned = self.control.kept
+            busy = connect and self._connect(patient)
             if not (busy or self.control.pending()):
                 return "idle"  # nothing on trial, nothing owed, no litter
             self.keep()  # this may end in a reset
-            drop("backoff")
             from .cycle import run
 
             return run(self)
         except Exception as error:
             run = None  # it would keep the code of cycle
-            return self._trouble(error)
+            try:
+                if type(error) is MemoryError:
+                    drop("cycle", "install", "package")  # room for what tells the platform
+                if not self.control:
+                    drop("dial", "enter", "link", "borrowed")
+                from .install.trouble import outcome_of
 
-    def _trouble(self, error):
-        try:
-            if type(error) is MemoryError:
-                drop("cycle", "install", "package")  # room for what tells the platform
-            from .install.attempt import outcome_of
+                return outcome_of(self, error)
+            except MemoryError:
+                return self.later("out of memory")
 
-            return outcome_of(self, error)
-        except MemoryError:
-            return self.later("out of memory")
+    def _connect(self, patient):
+        control = self._begun
+        if control and not (patient and self.client):
+            self.control = control
+            self._begun = None
+            self.limits.renew()
+            from .halves import finish
 
-    def leave(self):
-        """Close the control channel."""
+            busy = finish(control, patient)
+        else:
+            # Of the check before. And loading leaves garbage, which is to be reused before the
+            # heap grows.
+            drop("cycle")
+            self.approach()
+            control = self.control
+            if self._begun:
+                self._begun = None
+            busy = control.connect(patient)
+        self.learned = control.learned
+        return busy
+
+    def leave(self, umqtt=True):
+        """Close the control channel. umqtt: False forgets umqtt.simple: no application has it."""
         control, self.control = self.control or self._begun, None
-        self._begun = None
+        if self._begun:
+            self._begun = None
         if control:
             if self.client:
                 # What came meanwhile nobody else has heard.
@@ -258,7 +264,10 @@ class Agent:
                 print("ota: not closed,", name_of(error))
             del control
             # The application may need the memory more than the next check does.
-            drop("control", "link", "borrowed")
+            drop("control", "link", "borrowed", "dial", "enter", "halves")
+        if not umqtt:
+            sys.modules.pop("umqtt.simple", None)
+            sys.modules.pop("umqtt", None)
 
     def later(self, reason):
         """The request, if any, stays for another time. Returns "later"."""
@@ -270,16 +279,17 @@ class Agent:
         """Tell watchdog and application that something has moved."""
         self.feed()
         try:
-            self._hook(step, value)
+            if self.hook:
+                self.hook(step, value)
+            elif step not in ("bytes", "file"):
+                print("ota:", step, value)
         except Exception as error:
             # The application's: it must not stand between an install and its reset or report.
             print("ota: the hook failed,", name_of(error))
 
-    def feed(self):
+    def feed(self, _step=None, _value=None):
         """Tell the watchdog that something has moved."""
-        # That of a trial can not be stopped when it is over, and somebody has to feed it.
-        trial = sys.modules.get(_COUNTED)
-        watchdog = self.watchdog or (type(trial) is list and trial[2])
+        watchdog = self.watchdog or (self._trial and self._trial[2])
         if watchdog:
             watchdog.feed()
 
@@ -290,29 +300,17 @@ class Agent:
         self.leave()
         machine.reset()
 
-    def keep(self):
-        """Keep what the contact has learned of the broker, for the contacts to come."""
+    def keep(self, failed=None):
+        """Keep what the contact has learned of the broker, for the contacts to come.
+
+        failed: True counts a failure for retry_ms(), False begins again at none.
+        """
         learned, self.learned = self.learned, None
-        if learned:
-            try:
-                from .backoff import kept
-
-                kept(learned)
-            except MemoryError:
-                pass  # the next waits are not what they should be; the request goes on
-
-    def remember(self, outcome):
-        """Count failures in a row, for retry_ms(), and keep what the contact has learned."""
-        self.keep()
         try:
             from .backoff import remember
 
-            remember(outcome == "later")
+            remember(failed, learned)
+            del remember
             drop("backoff")
         except MemoryError:
-            pass  # the next pause is shorter than it should be; the outcome is what it is
-
-
-def _print(step, value):
-    if step not in ("bytes", "file"):
-        print("ota:", step, value)
+            pass  # the next waits are not what they should be; the outcome is what it is

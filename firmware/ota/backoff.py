@@ -11,10 +11,17 @@ import sys
 from micropython import const
 
 # In the RTC's memory, behind this mark: a byte that counts failures in a row; four that say what
-# note() was told, if it was; and three of kept(): contacts, and one more than the lateness in ms.
+# note() was told, if it was; and three of the broker: contacts, and one more than how late a
+# retained message came, in ms.
 _MARK = const(b"ota\x02")
 # As the version before this one left it: without those three.
 _OLD_MARK = const(b"ota\x01")
+# So many contacts after power-on are patient, and then each 24th: the first behind the others is
+# the one that comes after 23 short ones.
+_FIRST = const(3)
+_NEXT = const(26)
+# No message is waited for longer than that, see control.py.
+_LATEST_MS = const(10000)
 _MOST_DOUBLINGS = const(6)
 # What ticks_add() takes on a 32-bit port: some six days.
 _LONGEST_MS = const((1 << 29) - 1)
@@ -51,12 +58,31 @@ def _keep(rtc, memory):
         rtc.memory(memory)
 
 
-def remember(failed):
-    """Count a failure, or begin again at none."""
+def remember(failed, learned=None):
+    """Count a failure, or begin again at none; with None neither.
+
+    learned: what a contact has learned of the broker, or None: (whether it was patient, how late a
+    retained message came in ms, or -1: nobody knows).
+    """
     memory, rtc, ours = _rtc()
-    failures = min(memory[4] + 1, 255) if failed else 0
-    # Only where our mark is: an application may look whether there is anything.
-    _keep(ours and rtc, memory[:4] + bytes((failures,)) + memory[5:])
+    if failed is not None:
+        failures = min(memory[4] + 1, 255) if failed else 0
+        memory = memory[:4] + bytes((failures,)) + memory[5:]
+    if learned:
+        patient, late_ms = learned
+        contacts = memory[-3]
+        contacts = min(contacts, _FIRST - 1) + 1 if patient else contacts + 1
+        late = memory[-2:]
+        if late_ms >= 0:
+            # Less by and by where messages come sooner now: one bad moment of a network must not
+            # keep the radio on for years. Never nothing, once one came behind the fence.
+            before_ms = int.from_bytes(late, "big") - 1
+            late_ms = min(max(late_ms, before_ms - before_ms // 8), _LATEST_MS)
+            late = (late_ms + 1).to_bytes(2, "big")
+        memory = memory[:-3] + bytes((contacts,)) + late
+    elif not ours:
+        rtc = None  # an application may look whether there is anything
+    _keep(rtc, memory)
 
 
 def again():
@@ -82,17 +108,14 @@ def note(mark):
     _keep(rtc, memory[:5] + mark + memory[-3:])
 
 
-def kept(value=None):
-    """What is known of the broker: (contacts, how late a retained message came, in ms).
+def known():
+    """What is known of the broker: (whether the next contact has to be patient, late_ms).
 
-    value: the same, to be kept: contacts up to 255, late from -1 (none seen, as after power-on) to
-    65534.
+    late_ms: how late a retained message came, in ms; -1: none seen, as after power-on.
     """
-    memory, rtc, _ = _rtc()
-    if value:
-        late = (value[1] + 1).to_bytes(2, "big")
-        _keep(rtc, memory[:-3] + bytes((value[0],)) + late)
-    return memory[-3], int.from_bytes(memory[-2:], "big") - 1
+    memory = _rtc()[0]
+    due = not _FIRST <= memory[-3] < _NEXT
+    return due, int.from_bytes(memory[-2:], "big") - 1
 
 
 def pause_ms(base_s):

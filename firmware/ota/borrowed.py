@@ -1,10 +1,10 @@
 """The control channel on an application's own MQTT client, which gets it back as it was."""
 
+import sys
 import time
 
 from micropython import const
 
-from . import control
 from .control import Control
 from .errors import Transient, name_of
 from .link import Link
@@ -16,21 +16,14 @@ _REASON = const("can not connect")
 _NOT_CONNECTED = const("the application's client is not connected")
 
 
-def approach(agent):
-    """What Agent.approach() says, on the application's client."""
-    control.approach(agent)
-    agent.control = None  # where memory ends here, no client of ours may take its place
-    agent.control = Borrowed(agent.config, agent.limits, agent.client)
-
-
 class Borrowed(Control):
     """A Control that uses client (connected, shaped as umqtt.simple's) in place of one of ours.
 
     What is not for the agent goes to the application's callback as ever.
     """
 
-    def __init__(self, config, limits, client):
-        super().__init__(config, limits)
+    def __init__(self, config, limits, client, seen):
+        super().__init__(config, limits, None, seen)
         self._theirs = client
         self._service_at = time.ticks_ms()
 
@@ -54,13 +47,13 @@ class Borrowed(Control):
             client.wait_msg = self._wait_msg
             client.set_callback(self._callback)
             if isinstance(client.sock, Link):  # if not, a callback has connected it again
-                client.sock = self._socket
+                client.sock = self.socket
             if link:
                 try:
                     link.flush()
                 except OSError:
                     pass  # the application will meet it as well
-                self._socket.setblocking(True)
+                self.socket.setblocking(True)
 
     def open(self):
         """As Control's."""
@@ -70,7 +63,7 @@ class Borrowed(Control):
         link = client.sock
         if not link:
             raise Transient(_REASON, _NOT_CONNECTED)
-        self._callback, self._socket, self._wait_msg = client.cb, link, client.wait_msg
+        self._callback, self.socket, self._wait_msg = client.cb, link, client.wait_msg
         parent = _parent(client)
         self.prepare(client, (lambda: parent.wait_msg(client)) if parent else client.wait_msg)
         if not hasattr(link, "readable"):  # that of an adapter is a Link already, in its shape
@@ -82,14 +75,6 @@ class Borrowed(Control):
                 raise Transient(_REASON, _NOT_CONNECTED)
             client.sock = link
         self.link = link
-
-    def finish(self, patient):
-        """As Control's, on the same connection; on a new one nothing is subscribed to yet."""
-        before = self._socket
-        self.open()
-        if self._socket is before:
-            return super().finish(patient)
-        return self.connect(patient)
 
     def on_message(self, topic, payload):
         """As Control's; what is not for the agent goes to the application."""
@@ -115,8 +100,5 @@ class Borrowed(Control):
 
 def _parent(client):
     """umqtt.simple's class, whose methods end; those of umqtt.robust try for ever."""
-    try:
-        import umqtt.simple as umqtt
-    except ImportError:  # a firmware for another client
-        return None
-    return umqtt.MQTTClient if isinstance(client, umqtt.MQTTClient) else None
+    umqtt = sys.modules.get("umqtt.simple")  # if not there, the firmware is for another client
+    return umqtt.MQTTClient if umqtt and isinstance(client, umqtt.MQTTClient) else None

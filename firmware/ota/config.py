@@ -12,6 +12,7 @@ _REQUIRED = ()
 # A trial deadline beyond this is none, and a longer text is a mistake.
 _LONGEST_S = const(86400)
 _LONGEST_TEXT = const(128)
+_LETTERS = const(b"abcdefghijklmnopqrstuvwxyz0123456789")
 
 # One row a key: its default (whose type is the key's type), least and greatest value of a number.
 _KEYS = (
@@ -32,6 +33,9 @@ _KEYS = (
     ("max_attempts", 5, 1, 1000),
     ("timeout_s", 20, 1, _LONGEST_S),
     ("cycle_s", 900, 1, _LONGEST_S),
+    ("budget", 0, 0, 1 << 30),
+    ("max_fetched", 3, 1, 1000),
+    ("max_days", 30, 1, 365),
     ("min_rate", 50, 0, 1000000),
     ("retry_s", 60, 1, _LONGEST_S),
     ("watchdog_s", 0, 0, _LONGEST_S),
@@ -80,7 +84,8 @@ def complete(given):
         raise ConfigError("bad configuration", "report is neither installed nor confirmed")
     for key in ("device_id", "control_channel"):
         # Either stands in a topic: a level or a wildcard in it would reach beyond this node.
-        if any(c in "/+# \0" for c in config[key]):
+        # Bytes, because a node keeps each character that it has looked at alone.
+        if any(byte in b"/+# \0" for byte in config[key].encode()):
             raise ConfigError("bad configuration", key + " has a character not allowed in it")
     _check_server(config["server"])
     if 0 < config["watchdog_s"] < 25:
@@ -129,15 +134,16 @@ def _fill(given, keys, prefix):
 
 
 def _check_server(server):
-    end = server.rfind("]") + 1  # of an IPv6 address
-    host, colon, port = server[end:].partition(":")
-    more = "._-"
+    server = server.encode()
+    end = server.rfind(b"]") + 1  # of an IPv6 address
+    host, colon, port = server[end:].partition(b":")
+    more = b"._-"
     if end:
-        host = not host and server[0] == "[" and server[1 : end - 1]
-        more = ":."
+        host = not host and server[:1] == b"[" and server[1 : end - 1]
+        more = b":."
     if (
         not host
-        or any(not ("a" <= c <= "z" or "0" <= c <= "9" or c in more) for c in host.lower())
+        or any(byte not in _LETTERS + more for byte in host.lower())
         or (colon and not (port.isdigit() and 0 < int(port) < 65536))
     ):
         raise ConfigError("bad configuration", "server is not host or host:port")

@@ -12,28 +12,31 @@ from . import drop
 from .errors import Refused, Transient, name_of
 
 _REASON = const("can not download")
-_LONGEST_LINE = const(1024)
-_MOST_HEADERS = const(64)
 
 
 class Download:
     """The body of the requested package.
 
     config: a complete configuration; limits: Limits; open_stream: called with the URL in place of
-    the built-in verified HTTPS, or None; on_bytes: called with the number of bytes so far. Raises
-    Refused or Transient; neither quotes the URL: it holds the device key.
+    the built-in verified HTTPS, or None; on_bytes: called with the number of bytes so far; budget:
+    how many may be `fetched` in this wake, 0: no limit; at: where an earlier wake has ended, in a
+    package of the entity tag etag (bytes; b"": any). `done` is 0 after that where the server has
+    another one by now. Raises Refused or Transient; neither quotes the URL, which has the key.
     """
 
-    def __init__(self, config, request, limits, open_stream, on_bytes):
+    def __init__(self, config, request, limits, open_stream, on_bytes, budget=0, at=0, etag=None):
         self.config = config
         self.answer = Response
         self.request = request
         self.limits = limits
         self.open_stream = open_stream
-        self._on_bytes = on_bytes
-        self.done = 0
+        self.on_bytes = on_bytes
+        self.budget = budget
+        self.done = at
+        self.resumed = at > 0  # and nothing has been heard of the server
+        self.fetched = 0
         self.fruitless = 0  # new connections in a row that have brought nothing
-        self.etag = None  # of the first answer
+        self.etag = etag  # of the first answer
         self.response = None
         self.pull = None  # what gives its body
         self.length = None  # that the first answer has stated
@@ -44,18 +47,29 @@ class Download:
         n = min(n, self.request.size - self.done)
         if not n:
             return 0
+        if self.budget:
+            n = self.left(n)
         while True:
             try:
-                got = self.read(buffer, n)
-                if not got:
-                    raise Transient(_REASON, "the body ended early")
-                break
-            except Transient as error:
-                self._fetch(error)
+                got = self.pull(buffer, n)
+                if got:
+                    break
+                error = Transient(_REASON, "the body ended early")
+            except Exception as caught:
+                error = _verdict(caught)
+            self._fetch(error)
         self.fruitless = 0
         self.done += got
-        self._on_bytes(self.done)
+        self.fetched += got
+        self.on_bytes(self.done)
         return got
+
+    def left(self, n):
+        """How many of n bytes this wake may still fetch. Raises Transient when there are none."""
+        n = min(n, self.budget - self.fetched)
+        if n <= 0:
+            raise Transient(_REASON, "the budget of this wake is spent")
+        return n
 
     def end(self):
         """Raise Refused unless all that was announced came, and no more."""
@@ -77,23 +91,42 @@ class Download:
     def read(self, buffer, n):
         """Read at most n bytes of what the server sends, whatever they are; 0 at its end."""
         try:
-            return self.pull(buffer, n)
-        except (Refused, Transient, MemoryError):
-            raise
-        except Exception as error:  # of a foreign transport it may be any
-            raise Transient(_REASON, "the body stopped, " + name_of(error))
+            got = self.pull(buffer, n)
+        except Exception as error:
+            raise _verdict(error)
+        self.fetched += got
+        return got
 
     def _fetch(self, error=None):
-        from .fetch import fetch
-
+        wire = None
         try:
-            fetch(self, error)
+            if not (error or self.open_stream):
+                from .trust import secured
+
+                wire = secured(self.config, self.limits)
+                del secured
+                drop("dial", "trust")
+            from .fetch import fetch
+
+            fetch(self, error, wire)
+            del fetch
         except BaseException:
+            if wire:
+                wire.close()
             self.close()
             raise
         finally:
-            del fetch
             drop("fetch")
+
+
+def _verdict(error):
+    """The Transient that an exception of the body comes to; others are raised as they are."""
+    if isinstance(error, (Refused, MemoryError)):
+        raise error
+    if isinstance(error, Transient):
+        return error
+    # Of a foreign transport it may be any.
+    return Transient(_REASON, "the body stopped, " + name_of(error))
 
 
 class Response:
@@ -110,60 +143,25 @@ class Response:
         self.etag = b""
         self.content_range = None
         self.raw = self
-        self._wire = wire
-        self.chunked = False
-        self.left = None  # bytes of the body, or of this chunk; None: until the server closes
+        self.wire = wire
+        self.left = None  # bytes of the body, or of a chunk; None: until the server closes
 
     def readinto(self, buffer, n):
         """Read at most n bytes of the body into buffer; 0 at its end.
 
         Raises Transient when the connection ends before the body does, OSError when it fails.
         """
-        if self.chunked and not self.left:
-            self._next_chunk()
         if self.left is not None and n > self.left:
             n = self.left
         if not n:
             return 0
-        got = self._wire.receive(buffer if n == len(buffer) else memoryview(buffer)[:n])
+        got = self.wire.receive(buffer if n == len(buffer) else memoryview(buffer)[:n])
         if self.left is not None:
             if not got:
                 raise Transient(_REASON, "the body ended early")
             self.left -= got
-            if self.chunked and not self.left and self._line():
-                raise Transient(_REASON, "a chunk is longer than it says")
         return got
 
     def close(self):
         """End the connection."""
-        self._wire.close()
-
-    def receive(self, byte):
-        """Read the next byte, of the head or between chunks. Raises Transient at the end."""
-        if not self._wire.receive(byte):
-            raise Transient(_REASON, "the answer ended early")
-
-    def _line(self):
-        """One line between chunks, without its end, or its first byte too many."""
-        line = bytearray()
-        byte = bytearray(1)
-        for _ in range(_MOST_HEADERS * _LONGEST_LINE):
-            self.receive(byte)
-            if byte[0] == 10:
-                return bytes(line).rstrip(b"\r")
-            if len(line) <= _LONGEST_LINE:
-                line += byte
-        raise Transient(_REASON, "a header line is too long")
-
-    def _next_chunk(self):
-        text = self._line().split(b";")[0].strip()
-        # Eight digits at most: int() alone would also take signs, underscores and a 0x.
-        if not 0 < len(text) <= 8 or any(c not in b"0123456789abcdefABCDEF" for c in text):
-            raise Transient(_REASON, "a chunk's size makes no sense")
-        self.left = int(text, 16)
-        if not self.left:
-            self.chunked = False
-            for _ in range(_MOST_HEADERS):  # trailers, which tell nothing that matters here
-                if not self._line():
-                    return
-            raise Transient(_REASON, "more than %d headers" % _MOST_HEADERS)
+        self.wire.close()

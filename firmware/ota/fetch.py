@@ -17,14 +17,14 @@ _MOST_FRUITLESS = const(3)
 _PAUSE_MS = const(500)
 
 
-def fetch(download, error):
+def fetch(download, error, wire=None):
     """Give the Download a response, at the byte behind the last that came. Raises as it does.
 
     error: the Transient for which the one before has ended, or None at the first time. It is
-    raised where there is nothing to go on by.
+    raised where there is nothing to go on by. wire: for https.get().
     """
     if not error:
-        return _fetch(download)
+        return _fetch(download, wire)
     limits = download.limits
     # Without a strong entity tag nobody can tell whether the rest belongs to what has come.
     while download.etag and download.fruitless < _MOST_FRUITLESS and limits.left_ms():
@@ -40,12 +40,18 @@ def fetch(download, error):
     raise error
 
 
-def _fetch(download):
-    download.response = response = _ask(download)
+def _fetch(download, wire=None):
+    download.response = response = _ask(download, wire)
     download.pull = _pull(download)
     size = download.request.size
     first = download.etag is None
     status = response.status_code
+    if download.resumed:
+        download.resumed = False
+        if status in (200, 206, 416) and not _goes_on(download, response):
+            download.close()
+            download.done = 0
+            return
     if first or status != 200:
         # A server in trouble sends no entity tag: that says nothing about the package.
         _check_status(status, 200 if first else 206)
@@ -59,20 +65,22 @@ def _fetch(download):
         download.length = length
         download.etag = getattr(response, "etag", b"")
         return
-    if response.etag != download.etag:
+    if response.etag != download.etag and download.etag:
         download.etag = b""
         raise Transient(_REASON, "the server has changed the package meanwhile")
     if status == 200 and length in (None, size):
-        # The same bytes from the beginning: it does not know Range.
-        _skip(download)
+        # The same bytes from the beginning: it does not know Range, or nothing has come yet.
+        if download.done:
+            print("ota: the server does not know Range, all that has come is sent once more")
+            _skip(download)
         return
     _check_status(status, 206)
-    if response.content_range != b"bytes %d-%d/%d" % (download.done, size - 1, size):
+    if not _is_rest(download, response):
         download.etag = b""
         raise Transient(_REASON, "Content-Range makes no sense")
 
 
-def _ask(download):
+def _ask(download, wire):
     config = download.config
     url = "https://%s/mf-rproxy/packages/download?fuid=%s&did=%s&dk=%s&cid=%s" % (
         config["server"],
@@ -90,14 +98,28 @@ def _ask(download):
         least = config["min_rate"] * limits.wait_ms // 1000
         try:
             ca, start, etag = config["ca"], download.done, download.etag
-            return get(download.answer, url, ca, limits, least, start, etag)
+            return get(download.answer, url, ca, limits, least, start, etag, wire)
         finally:
             del get
-            drop("https", "trust")  # the body needs neither
+            drop("https", "dial", "trust")  # the body needs neither
     except (Refused, Transient, MemoryError):
         raise
     except Exception as error:  # a foreign transport's; its text may quote the URL
         raise Transient(_REASON, name_of(error))
+
+
+def _goes_on(download, response):
+    """Whether an answer is of the package that an earlier wake has begun."""
+    if download.etag and response.etag != download.etag:
+        return False
+    if response.status_code == 200:
+        return download.etag and response.length in (None, download.request.size)
+    return response.status_code == 206 and _is_rest(download, response)
+
+
+def _is_rest(download, response):
+    size = download.request.size
+    return response.content_range == b"bytes %d-%d/%d" % (download.done, size - 1, size)
 
 
 def _pull(download):
@@ -145,17 +167,18 @@ def _skip(download):
     scratch = bytearray(512)
     left = download.done
     while left:
-        got = download.read(scratch, min(left, 512))
+        n = min(left, 512)
+        got = download.read(scratch, download.left(n) if download.budget else n)
         if not got:
             raise Transient(_REASON, "the body ended early")
         left -= got
+        download.on_bytes(download.done - left)
 
 
 def _quote(text):
     """Percent-encode for a URL's query (RFC 3986)."""
-    quoted = ""
-    for byte in text.encode():
-        c = chr(byte)
-        unreserved = "a" <= c <= "z" or "A" <= c <= "Z" or "0" <= c <= "9" or c in "-._~"
-        quoted += c if unreserved else "%%%02X" % byte
-    return quoted
+    quoted = b""
+    for byte in text.encode():  # no characters: a node keeps each that it has looked at alone
+        unreserved = 48 <= byte <= 57 or 97 <= byte | 32 <= 122 or byte in b"-._~"
+        quoted += bytes((byte,)) if unreserved else b"%%%02X" % byte
+    return quoted.decode()

@@ -17,21 +17,19 @@ _MOST_HEADERS = const(64)
 _MOST_REDIRECTS = const(3)
 _REDIRECTS = const((301, 302, 303, 307, 308))
 _MOST_INTERIM = const(4)
-_HOST_CHARACTERS = const("abcdefghijklmnopqrstuvwxyz0123456789._-")
-_IPV6_CHARACTERS = const("abcdef0123456789:.")
 _REASON = const("can not download")
 
 
-def get(answer, url, ca, limits, least=0, start=0, etag=b""):
+def get(answer, url, ca, limits, least=0, start=0, etag=b"", wire=None):
     """GET url and return its answer, after up to three redirects, each of them HTTPS as well.
 
     answer: makes what is returned from a Wire, as download.Response does;
     url: str, `https://host[:port]/…`; ca: path of the trust anchor; limits: Limits; least: bytes
     that have to come in each limits.wait_ms; start, etag: where not 0, ask for the bytes from
-    start on, if the entity tag (bytes) still is this one (RFC 9110, Range and If-Range). Chain and
-    host name are verified before a byte of the URL leaves the node. Raises Transient when the
-    server can not be reached, trusted or understood; Refused when it sends the node to plain HTTP
-    or round in circles.
+    start on, if the entity tag (bytes) still is this one (RFC 9110, Range and If-Range); wire: one
+    to the URL's host, as trust.secured() makes it, or None. Chain and host name are verified
+    before a byte of the URL leaves the node. Raises Transient when the server can not be reached,
+    trusted or understood; Refused when it sends the node to plain HTTP or round in circles.
     """
     # All lines are read into it, and an address is sent from it: a second copy of one might not
     # fit. First of all, while there are large pieces of memory.
@@ -39,15 +37,18 @@ def get(answer, url, ca, limits, least=0, start=0, etag=b""):
         buffer = bytearray(_LONGEST_LOCATION)
     except MemoryError:
         buffer = bytearray(_LONGEST_LINE)  # while staging: most servers do not redirect
-    from .trust import trust
-
-    context = trust(ca, _REASON)
+    context = None
     end = len(url)
     buffer[:end] = url.encode()
     host, port, path, query = _target(buffer, 0, end, "", 0, b"/")
     for _ in range(_MOST_REDIRECTS + 1):
-        wire = Wire(limits, _REASON, least)
-        wire.open(host, port, context)
+        if not wire:
+            from .dial import dial
+            from .trust import trust
+
+            context = context or trust(ca, _REASON)
+            wire = Wire(limits, least)
+            dial(wire, _REASON, host, port, context)
         try:
             head = _head(host, port, start, etag)
             if len(query) < _LONGEST_LINE:
@@ -66,6 +67,7 @@ def get(answer, url, ca, limits, least=0, start=0, etag=b""):
         if response.status_code not in _REDIRECTS:
             return response
         response.close()
+        wire = None
         host, port, path, query = _target(buffer, at, end, host, port, path)
     raise Refused(_REASON, "redirected more than %d times" % _MOST_REDIRECTS)
 
@@ -78,7 +80,9 @@ def _head(host, port, start, etag):
     head = " HTTP/1.1\r\nHost: %s\r\nUser-Agent: insigh-ota\r\nAccept-Encoding: identity\r\n"
     head = (head % place).encode() + b"Connection: close\r\n"
     if start:
-        head += b"Range: bytes=%d-\r\nIf-Range: %s\r\n" % (start, etag)
+        head += b"Range: bytes=%d-\r\n" % start
+        if etag:
+            head += b"If-Range: %s\r\n" % etag
     return head + b"\r\n"
 
 
@@ -91,11 +95,12 @@ def _read_head(response, buffer):
             break
     else:
         raise Transient(_REASON, "only interim answers")
-    if response.chunked:
+    if not response.raw:
+        from .chunks import Chunks
+
         response.length = None
-        response.left = 0
-    else:
-        response.left = response.length
+        response.raw = Chunks(response)
+    response.left = response.length
     return place
 
 
@@ -105,7 +110,8 @@ def _read_line(response, buffer):
     byte = bytearray(1)
     n = 0
     for _ in range(_MOST_BYTES):
-        response.receive(byte)
+        if not response.wire.receive(byte):
+            raise Transient(_REASON, "the answer ended early")
         if byte[0] == 10:
             if 0 < n <= most and buffer[n - 1] == 13:
                 n -= 1
@@ -146,7 +152,7 @@ def _read_headers(response, buffer):
         elif name == b"transfer-encoding":
             if value.lower() != b"chunked":
                 raise Transient(_REASON, "unknown Transfer-Encoding")
-            response.chunked = True
+            response.raw = None
         elif name == b"content-encoding":
             # Some servers label a stored .tar.gz so; fetch() looks whether it is that.
             response.packed = value.lower() in (b"gzip", b"x-gzip")
@@ -192,6 +198,8 @@ def _target(buffer, at, end, host, port, base):
         i = _find(buffer, b"/?#", at, end)
         if i - at > _LONGEST_HOST:
             raise Refused(_REASON, "redirected to an unusable address")
+        from .trust import address
+
         host, port = address(bytes(buffer[at:i]).decode())
         base = b"/"
         at = i
@@ -211,23 +219,6 @@ def _find(buffer, bytes_, at, end):
     while at < end and buffer[at] not in bytes_:
         at += 1
     return at
-
-
-def address(text):
-    """(host, port) of host[:port] or [IPv6 address][:port], str. Raises Refused."""
-    end = text.rfind("]") + 1
-    host, _, port = text[end:].partition(":")
-    characters = _HOST_CHARACTERS
-    if end:
-        host = not host and text[0] == "[" and text[1 : end - 1]
-        characters = _IPV6_CHARACTERS
-    if (
-        not host
-        or not all(c in characters for c in host.lower())
-        or (port and not (port.isdigit() and 0 < int(port[:6]) < 65536))
-    ):
-        raise Refused(_REASON, "redirected to an unusable address")
-    return host, int(port or 443)
 
 
 def _without_dots(path):

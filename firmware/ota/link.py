@@ -7,12 +7,10 @@ from micropython import const
 
 from .wire import Wire
 
-_OUT = const(256)
+_MOST_OUT = const(256)
 # What umqtt.simple asks for in one read is a topic or a payload; no request is nearly this long.
 _LONGEST_READ = const(2048)
-_LONGEST_SKIP = const(1 << 20)
 _ECONNRESET = const(104)
-_ETIMEDOUT = const(110)
 
 
 class Link:
@@ -25,15 +23,14 @@ class Link:
     """
 
     def __init__(self, limits, longest=_LONGEST_READ):
-        self.wire = Wire(limits, "can not connect")
+        self.wire = Wire(limits)
         self.skipped = 0
         self.kind = None
         self._longest = longest
         self._ahead = None  # a byte that readable() has read; b"" for the end of the stream
         self._byte = bytearray(1)
-        self._out = bytearray(_OUT)
-        self._used = 0
-        self._after = None
+        self._out = bytearray()
+        self._after = b""
 
     def send_after(self, data):
         """Let data (bytes) follow whatever is sent next, in the same segment."""
@@ -43,52 +40,48 @@ class Link:
         """Queue the first n (default: all) bytes of data for the next read or flush."""
         if isinstance(data, str):
             data = data.encode()  # an application's topic or payload
-        if n is None:
-            n = len(data)
-        if self._used + n > _OUT:
+        if n is not None:
+            data = memoryview(data)[:n]
+        if len(self._out) + len(data) > _MOST_OUT:
             self.flush()
-            if n > _OUT:
-                self.wire.send(memoryview(data)[:n])
-                return n
-        self._out[self._used : self._used + n] = data if n == len(data) else memoryview(data)[:n]
-        self._used += n
-        return n
+        if len(data) > _MOST_OUT:
+            self.wire.send(memoryview(data))
+        else:
+            self._out.extend(data)
+        return len(data)
 
     def flush(self):
         """Send what is queued."""
-        if self._used:
-            after, self._after = self._after, None
-            if after:
-                self.write(after)
-            used, self._used = self._used, 0
-            self.wire.send(memoryview(self._out)[:used])
+        if self._out:
+            self._out.extend(self._after)
+            self._after = b""
+            try:
+                self.wire.send(memoryview(self._out))
+            finally:
+                self._out[:] = b""
 
     def read(self, n):
         """Exactly n bytes; b"" for more than the longest, after having read past them."""
         self.flush()
         if n < 0:
             raise OSError(_ECONNRESET)  # a topic longer than its message: to a stream, "read all"
-        skip = n > self._longest
-        if n > _LONGEST_SKIP:
-            raise OSError(_ETIMEDOUT)  # not worth the radio: as good as a dead broker
-        data = bytearray(min(n, _OUT) if skip else n)
+        if n > self._longest:
+            from .request import skip
+
+            return skip(self, n)
+        data = bytearray(n)
         view = memoryview(data)
         at = 0
-        left = n
-        while left:
+        while at < n:
             if self._ahead is not None:
                 got = len(self._ahead)
                 view[:got] = self._ahead
                 self._ahead = None
             else:
-                got = self.wire.receive(view[:left] if skip else view[at:])
+                got = self.wire.receive(view[at:])
             if not got:
                 raise OSError(_ECONNRESET)  # umqtt.simple would index into nothing
-            left -= got
             at += got
-        if skip:
-            self.skipped += n
-            return b""
         if self.kind is None:
             self.kind = data[0]
         return bytes(data)
@@ -100,7 +93,7 @@ class Link:
         while self._ahead is None:
             # Reading, not polling, tells: in TLS there are records that hold nothing for us, and
             # bytes that have left the socket already.
-            n = self.wire.receive_now(self._byte)
+            n = self.wire.receive(self._byte, False)
             if n is not None:
                 self._ahead = bytes(self._byte) if n else b""
                 break
@@ -112,18 +105,9 @@ class Link:
 
     def connect(self, *_):
         """What umqtt.simple asks of a new socket: this one is connected, and its limits stay."""
-
-    setblocking = settimeout = connect
-
-    # In place of the socket module.
-
-    def socket(self, *_):
-        """What umqtt.simple opens is this connection."""
         return self
 
-    def getaddrinfo(self, *_):
-        """An address for connect(), which needs none."""
-        return ((None,),)
+    setblocking = settimeout = connect
 
     def close(self):
         """Send what is queued and close."""

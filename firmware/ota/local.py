@@ -12,7 +12,7 @@ and imports a module for that, finds its own one.
 from micropython import const
 
 from . import drop
-from .cycle import forget_staging, run, stage
+from .cycle import forget_staging, run
 from .errors import Refused, Transient, name_of
 from .request import Request
 
@@ -92,7 +92,8 @@ def install(agent, stream, size, reset):
 
 
 def _install(agent, stream, size):
-    from .install.transaction import in_transaction, on_trial
+    from .install.transaction import in_transaction
+    from .install.trial import on_trial
 
     try:
         if in_transaction():
@@ -109,17 +110,20 @@ def _install(agent, stream, size):
 
 def _take(agent, source, size):
     """Stage and commit. Returns "committed", or "installed" where all was there already."""
-    from .install.attempt import check_space
-    from .install.transaction import check_way_back, discard, make_folder
+    from .install.attempt import check_space, check_way_back
+    from .install.transaction import discard, make_folder
 
     request = Request(_FILE_ID, source.kind, size)
     check_way_back(agent)
-    check_space(agent, request)
     # Attempts, and what the platform is owed, stay as they are.
     discard(agent.feed)
+    check_space(agent, request)
     make_folder()
     del check_space, check_way_back, discard, make_folder
+    from .arrival import stage
+
     staged, sequence = stage(agent, request, None, source)
+    del stage
     forget_staging()
     from .install import transaction
 
@@ -127,7 +131,9 @@ def _take(agent, source, size):
         transaction.keep_sequence(sequence)
         transaction.discard(agent.feed)
         return "installed"
-    transaction.prepare()
+    from .install.ready import write_copies
+
+    write_copies()
     transaction.put_owed_aside()
     transaction.commit()
     agent.progress("commit", staged)

@@ -29,9 +29,8 @@ Journal: a head, a line for each path, and `=` with the CRC-32 of all that in fo
     that the package took, or 0; sequence: its number, or null
     <kind> <place> <depth> <sum> <path>
     <kind>: a (add), m (make a folder; with a depth of 1 it moves whole), r (replace), d (delete),
-    u (unchanged; <path> is a check sum); <place>: `<n>` or `<folder>/<n>`; <depth>: how many of
-    the folders above <path> (for m: with itself) are new, then it waits inside of them; <sum>:
-    the CRC-32 of what waits, or - where nobody has signed it
+    u (see resume.py); <place>: `<n>` or `<folder>/<n>`; <depth>: how many folders above <path>
+    (for m: with itself) are new, then it waits in them; <sum>: its CRC-32; -…: unsigned, resume.py
 """
 
 import json
@@ -240,7 +239,7 @@ def _count(state, machine):
     if over:
         what = ("boots", "wakes", "days")[over - 2]
         return "rolled back: %d %s without confirm" % (head[over], what)
-    # Ticks that are left, when the trial ends by the clock, its watchdog: transaction.confirm()
+    # Ticks that are left, when the trial ends by the clock, its watchdog: trial.confirm()
     # finds it, and may change it.
     left = sys.modules[_COUNTED] = [_TICKS, end, None]
 
@@ -266,20 +265,23 @@ def _count(state, machine):
                 pass
 
 
-def lines(journal, moved=None):
-    """Journal lines as (kind, where it waits, depth, sum, path); moved is called after each."""
+def lines(journal, moved=None, only=None):
+    """(kind, where it waits, depth, sum, path) of lines of kinds in only; moved follows each."""
     with open(journal, "rb") as file:
         file.readline()
         for line in file:
             if line[0] == 61:
                 return  # =, the end: what follows is no text
-            kind, place, depth, sum_, path = line[:-1].decode().split(" ", 4)
-            depth = int(depth)
-            at = len(path)
-            for _ in range(depth - (kind == "m")):
-                at = path.rfind("/", 0, at)
-            # Inside a new folder by its name there.
-            yield kind, _DIR + place + path[at:], depth, sum_, path
+            if not only or line[0] in only:
+                # In bytes: each new str is looked for among all names that there are.
+                kind, place, depth, sum_, path = line[:-1].split(b" ", 4)
+                depth = int(depth)
+                at = len(path)
+                for _ in range(depth - (kind == b"m")):
+                    at = path.rfind(b"/", 0, at)
+                # Inside a new folder by its name there.
+                place = b"/.ota/" + place + path[at:]
+                yield chr(line[0]), place.decode(), depth, sum_, path.decode()
             moved and moved()
 
 
@@ -287,10 +289,10 @@ def _move_in(journal, moved):
     """Move what waits into its places. Returns one that is not as it was, or None."""
     # Added files first, then replaced ones, stale twins last: whenever the power fails in between,
     # what a replaced module of the boot path imports is there, and of x.py and x.mpy at least one.
-    for turn in "am", "r", "d":
+    for turn in b"am", b"r", b"d":
         wrong = None
-        for line in lines(journal, moved):  # to its end, which closes it
-            if not wrong and line[0] in turn and not done(_move, moved, *line):
+        for line in lines(journal, moved, turn):  # to its end, which closes it
+            if not (wrong or done(_move, moved, *line)):
                 wrong = line[4]
         if wrong:
             return wrong
@@ -318,7 +320,7 @@ def _move(moved, kind, staged, depth, sum_, path):
             open(staged, "w").close()  # gone already: a mark, that it is not lost
         return
     # What was verified is what is installed.
-    if sum_ != "-" and crc_of(staged if waits else path, moved) != int(sum_, 16):
+    if sum_[0] != 45 and crc_of(staged if waits else path, moved) != int(sum_, 16):
         raise OSError(2)
     # A cut between two renames leaves no file at path: then only the second one remains. There is
     # no such moment where the old file was copied aside.
@@ -349,9 +351,9 @@ def _move_out(journal, caution):
     lost = None
     # What the new tree brought goes before what needs room comes.
     remove(_DIR + "reserve")
-    for kind, staged, depth, _, path in lines(journal):
+    for kind, staged, depth, _, path in lines(journal, None, b"am"):
         # What still waits has not moved: what is there instead is somebody else's.
-        if kind in "am" and not exists(staged):
+        if not exists(staged):
             if kind == "m":
                 path += "/"
             else:
@@ -365,8 +367,8 @@ def _move_out(journal, caution):
                     break
             else:
                 _make_way(path, True)
-    for kind, staged, _, _, path in lines(journal):
-        if kind not in "rd" or (exists(staged) and exists(path)):
+    for kind, staged, _, _, path in lines(journal, None, b"rd"):
+        if exists(path) and exists(staged):
             continue  # it has never moved
         saved, mark = staged + "~", staged + "!"
         tried = exists(mark)

@@ -12,6 +12,10 @@ from .errors import Refused, name_of
 
 _PENDING = const(0)
 _MOST_BRACKETS = const(64)
+_RETAINED = const(1)  # in the first byte of a PUBLISH
+_LONGEST_SKIP = const(1 << 20)
+_ECONNRESET = const(104)
+_ETIMEDOUT = const(110)
 
 
 # file_id: str; kind: ".tar" or ".tar.gz"; size: bytes of the archive. A tuple, which does not hold
@@ -44,6 +48,8 @@ def parse(payload):
         raise BadRequest("not JSON")
     if not isinstance(pack, list):
         raise BadRequest("not a SenML pack")
+    if payload.rstrip()[-1] != 93:  # ]: releases before 1.26 take text that ends too early
+        raise BadRequest("not JSON")
     found = {}
     base = ""
     for entry in pack:
@@ -87,18 +93,54 @@ def read(payload, skipped=0):
         return None, error
 
 
+def note(control, payload, skipped, late_ms):
+    """Note in a Control what a message asks for.
+
+    skipped: bytes it was too long by; late_ms: how late it came, as Control.late_ms has it.
+    """
+    # Not what is published just now, which is late for no reason of the broker's.
+    if control.link.kind & _RETAINED:
+        control.late_ms = late_ms
+    control.request = control.bad = None
+    if payload or skipped:  # else our own clear, or somebody else's
+        control.request, control.bad = read(payload, skipped)
+    if not payload or control.pending():  # else somebody's report, which tells nothing
+        control.sure = True
+
+
+def skip(link, n):
+    """Read past the n bytes of a text that is too long to be given out, of a Link. Returns b""."""
+    if n > _LONGEST_SKIP:
+        raise OSError(_ETIMEDOUT)  # not worth the radio: as good as a dead broker
+    view = memoryview(bytearray(256))
+    left = n
+    while left:
+        got = link.wire.receive(view[:left])
+        if not got:
+            raise OSError(_ECONNRESET)
+        left -= got
+    link.skipped += n
+    return b""
+
+
 def ask_policy(agent, request):
     """True when the application wants to wait. Raises Refused when it does not want at all."""
+    agent.allowed = 0  # of the request before
     if not agent.policy:
         return False
     try:
         answer = agent.policy(request)
-        if type(answer) is tuple and answer[0] == "refuse":
-            detail = str(answer[1])
-        elif answer in ("go", "later"):
+        if answer in ("go", "later"):
             return answer == "later"
-        else:
+        if type(answer) is not tuple:
             raise ValueError
+        what, value = answer[0], answer[1]
+        if what == "go" and type(value) is int and value >= 0:
+            agent.allowed = value  # bytes, in this wake
+            return False
+        if what != "refuse":
+            raise ValueError
+        detail = str(value)
     except Exception as error:
         # Nobody can tell what it meant: waiting loses nothing.
         print("ota: the policy hook failed,", name_of(error))
@@ -110,8 +152,9 @@ def _is_file_id(text):
     # It goes into a URL, into /.ota/state between spaces and back into a report.
     if not isinstance(text, str) or not 0 < len(text) <= 64:
         return False
-    for c in text:
-        if not ("0" <= c <= "9" or "a" <= c <= "z" or "A" <= c <= "Z" or c in "-._"):
+    # In bytes: a node keeps each character that it has looked at alone.
+    for byte in text.encode():
+        if not (48 <= byte <= 57 or 97 <= byte | 32 <= 122 or byte in b"-._"):
             return False
     return True
 

@@ -26,11 +26,16 @@ def serve(agent):
 def step(agent, wait_ms=0):
     """What Agent.poll() says; listens for wait_ms while there is nothing else to do."""
     agent.feed()
+    if not hasattr(agent, "refusals"):
+        # With an application's client the first step has to look. ticks_ms, or None.
+        agent.retry_at = time.ticks_ms() if agent.client else None
+        agent.settled_at = None  # when a connection is taken for one that lasts
+        agent.refusals = 0  # in a row
     agent.patient = None  # this connection stays: what is retained is heard whenever it comes
     if agent.settled_at is not None and not _until_ms(agent.settled_at):
         agent.settled_at = None
         agent.refusals = 0
-        agent.remember("idle")
+        agent.keep(False)
     if agent.retry_at is not None and not _left_ms(agent) and agent.refusals:
         # There is nothing to be tried again: what comes next is another request.
         agent.retry_at = None
@@ -75,7 +80,7 @@ def _after(agent, outcome):
         _begin_to_settle(agent)
     elif not agent.client:  # else check() has done it
         agent.settled_at = None
-        agent.remember(outcome)
+        agent.keep(outcome == "later")
     if outcome == "later":
         pause_ms = agent.retry_ms()
     if outcome not in ("failed", "idle"):
@@ -110,10 +115,11 @@ def listen(control, wait_ms):
         control.call(control.hear)
     # A broker drops who is silent for one and a half times the keep-alive.
     now = time.ticks_ms()
-    first = control.ping_at is None
-    if not control.keepalive_ms or (not first and time.ticks_diff(now, control.ping_at) < 0):
+    first = not hasattr(control, "ping_at")
+    keepalive_ms = control.config["mqtt"]["keepalive"] * 1000
+    if not keepalive_ms or (not first and time.ticks_diff(now, control.ping_at) < 0):
         return
-    control.ping_at = time.ticks_add(now, control.keepalive_ms // 2)
+    control.ping_at = time.ticks_add(now, keepalive_ms // 2)
     if first:
         return  # it has just spoken
     if control.pings > 0:

@@ -8,11 +8,14 @@ no node needs a device. What macOS puts beside files is passed over: nobody ther
 
 from micropython import const
 
+from . import drop
 from .errors import Refused
 
 _BLOCK = const(512)
-# A GNU header, or a record of PAX, longer than this is no name: a path has at most 1024 bytes.
-_LONGEST_EXTENSION = const(4096)
+# What a PAX header of most archives says, before each member.
+_NOTHING = const(b"mtime atime ctime uid gid uname gname ")
+# Ends of parts that are mostly zeros, as what is behind a name or instead of a link's, or not.
+_ENDS = const((32, 64, 100, 157, 257, 265, 329, 345, 512))
 
 
 def bad(detail):
@@ -24,7 +27,11 @@ class TarReader:
     """Walks an archive from a source: `next()`, then `readinto()` until the member is read.
 
     After `next()` returned True: `name` (str, as the archive spells it), `is_folder` (bool) and
-    `size` (bytes of content). Raises Refused on anything damaged, ambiguous or not allowed.
+    `size` (bytes of content). `left` (bytes of content not read yet), `globals` and `ahead` (how
+    many bytes of an extended header wait in `header`) are for pax.py, `left` and `padding` for
+    again.py. `tick` is called for each piece of the zeros behind the end, of which GNU tar writes
+    up to 10 KB. Between two calls of next() `header`, a bytearray of 512 bytes, is anybody's.
+    Raises Refused on anything damaged, ambiguous or not allowed.
     """
 
     def __init__(self, source):
@@ -32,10 +39,12 @@ class TarReader:
         self.size = 0
         self.is_folder = False
         self._source = source
-        self._header = bytearray(_BLOCK)
-        self._left = 0  # bytes of content not read yet
-        self._padding = 0
-        self._global = {}
+        self.header = bytearray(_BLOCK)
+        self.left = 0
+        self.padding = 0
+        self.globals = {}
+        self.tick = None
+        self.ahead = 0
 
     def next(self):
         """Go to the next member, past what is unread of this one. False at the archive's end.
@@ -44,44 +53,39 @@ class TarReader:
         """
         while self._next():
             # Attributes of a file (AppleDouble), and what the Finder keeps of a folder.
-            name = "/%s/" % self.name
+            name = self.name
+            if not ("._" in name or ".DS_Store" in name or "__MACOSX" in name):
+                return True
+            name = "/%s/" % name
             if not ("/._" in name or "/.DS_Store/" in name or "/__MACOSX/" in name):
                 return True
         return False
 
     def _next(self):
-        override = dict(self._global)
+        override = dict(self.globals)
         extended = ""  # the kinds of extended headers that this member has
         while self._next_header():
-            header = self._header
+            header = self.header
             kind = chr(header[156])
             size = override.get("size")
             if size is None or kind in "xgLK":
                 size = _number(header, 124, 136)
-            self._left = size
-            self._padding = -size % _BLOCK
+            self.left = size
+            self.padding = -size % _BLOCK
             if kind in "xLK":
                 # Programs differ in which of two names they take: one could hide from a check.
                 if kind in extended or (kind != "K" and extended.strip("K")):
                     raise bad("two extended headers for one member")
                 extended += kind
-            if kind == "x":
-                override.update(self._pax())
-            elif kind == "g":
-                if extended:
-                    raise bad("a global header between an extended one and its member")
-                self._global.update(self._pax())
-                override.update(self._global)
-            elif kind == "L":
-                override["path"] = utf8(_until_nul(self._extension(size)))
-            elif kind == "K":
-                self._extension(size)  # the target of a link, which will be refused anyway
+            if kind in "xgLK":
+                if not (kind == "x" and 0 < size <= _BLOCK and self._says_nothing(size)):
+                    self._extend(kind, override, extended)
             elif kind in "0\x007":
                 self._member(override, size)
                 return True
             elif kind == "5":
                 # Some programs announce a size with a folder; there is no content behind it.
-                self._left = self._padding = 0
+                self.left = self.padding = 0
                 self._member(override, 0)
                 self.is_folder = True
                 return True
@@ -96,19 +100,47 @@ class TarReader:
 
         buffer: bytearray or memoryview of at least n bytes.
         """
-        if n > self._left:
-            n = self._left
+        if n > self.left:
+            n = self.left
         if n:
             n = self._source.readinto(buffer, n)
             if not n:
                 raise bad("ends inside a member")
-            self._left -= n
+            self.left -= n
         return n
+
+    def _says_nothing(self, size):
+        """True when a PAX header is only about times and owners. Else it waits in `header`."""
+        if not self._block():
+            raise bad("ends inside a member")
+        self.left = self.padding = 0
+        header = self.header
+        at = 0
+        while at < size:
+            # So much has the longest of these names; a copy of all may find no room. An end of
+            # one of them means nothing either.
+            length, _, record = bytes(header[at : at + 16]).partition(b" ")
+            end = at + int(length) if length.isdigit() else 0
+            key, stands, _ = record.partition(b"=")
+            known = stands and key + b" " in _NOTHING
+            if end < at + 5 or end > size or header[end - 1] != 10 or not known:
+                self.left = self.ahead = size
+                return False
+            at = end
+        return True
+
+    def _extend(self, kind, override, extended):
+        from .package.pax import extend
+
+        extend(self, kind, override, extended)
+        self.ahead = 0
+        del extend
+        drop("package.pax")  # loaded again for each, but not in RAM while the content comes
 
     def _member(self, override, size):
         name = override.get("path")
         if name is None:
-            name = _name(self._header)
+            name = _name(self.header)
         self.name = name
         self.size = size
         # v7 has no type for folders: a slash at the end says it.
@@ -117,10 +149,10 @@ class TarReader:
             raise bad("a folder has content")
 
     def _next_header(self):
-        self._skip()
+        self.skip()
         zero_blocks = 0
         while self._block():
-            header = self._header
+            header = self.header
             if not any(header):
                 zero_blocks += 1
                 if zero_blocks == 2:
@@ -129,7 +161,7 @@ class TarReader:
                 continue
             if zero_blocks:
                 raise bad("data after a zero block")
-            _check_sum(header)
+            check_sum(header)
             return True
         # Cut between two members it looks whole, and half a package would be installed. What real
         # programs write ends in two zero blocks.
@@ -137,14 +169,16 @@ class TarReader:
 
     def _block(self):
         """Fill the header buffer. False at the source's end, which must be on a block boundary."""
-        n = self._source.readinto(self._header, _BLOCK)
+        n = self._source.readinto(self.header, _BLOCK)
         if not n:
             return False
         if n < _BLOCK:
-            view = memoryview(self._header)
+            view = memoryview(self.header)
             while n < _BLOCK:
                 more = self._source.readinto(view[n:], _BLOCK - n)
                 if not more:
+                    if self.left:  # an extended header's content
+                        raise bad("ends inside a member")
                     raise bad("ends inside a block")
                 n += more
         return True
@@ -152,79 +186,48 @@ class TarReader:
     def _only_zeros_left(self):
         """Read the source to its end. What a program that looks further would find is refused."""
         while True:
-            n = self._source.readinto(self._header, _BLOCK)
+            n = self._source.readinto(self.header, _BLOCK)
             if not n:
                 return
-            if any(memoryview(self._header)[:n]):
+            if memoryview(self.header)[:n] != bytes(n):
                 raise bad("data after its end")
+            if self.tick:
+                self.tick()
 
-    def _skip(self):
-        left = self._left + self._padding
-        self._left = self._padding = 0
+    def skip(self):
+        """Read past the rest of this member: what comes next is another one's header."""
+        left = self.left + self.padding
+        self.left = self.padding = 0
         while left:
-            n = self._source.readinto(self._header, min(left, _BLOCK))
+            n = self._source.readinto(self.header, min(left, _BLOCK))
             if not n:
                 raise bad("ends inside a member")
             left -= n
 
-    def _extension(self, size):
-        """size bytes of an extended header, or all that is left of it."""
-        if size > _LONGEST_EXTENSION:
-            raise bad("extended header of %d bytes" % size)
-        content = bytearray(min(size, self._left))
-        view = memoryview(content)
-        n = 0
-        while n < len(content):
-            n += self.readinto(view[n:], len(content) - n)
-        return bytes(content)
 
-    def _pax(self):
-        """The records of a PAX header that matter here: {"path": str, "size": int}.
-
-        Others are read past: macOS has attributes of 64 KB there, more than a node can hold.
-        """
-        found = {}
-        ahead = b""
-        while True:
-            ahead += self._extension(_BLOCK - len(ahead))
-            if not ahead:
-                return found
-            length = _decimal(ahead.split(b" ", 1)[0])
-            key, equals, value = ahead[:length].partition(b" ")[2].partition(b"=")
-            left = length - len(ahead)
-            if length < 5 or not equals or left > self._left:
-                raise bad("damaged PAX header")
-            matters = key in (b"path", b"size")
-            while left > 0:
-                ahead = self._extension(left if matters else min(left, _BLOCK))
-                length = len(ahead)
-                left -= length
-                if matters:
-                    value += ahead
-            if ahead[length - 1] != 10:
-                raise bad("damaged PAX header")
-            ahead = ahead[length:]
-            if key == b"path":
-                if b"\0" in value:
-                    raise bad("damaged PAX header")
-                # An empty value takes back a global one: the header's own holds again.
-                found["path"] = utf8(value[:-1]) or None
-            elif key == b"size":
-                found["size"] = _decimal(value[:-1]) if value[1:] else None
-            elif key.startswith(b"GNU.sparse."):
-                raise bad("sparse file")
-
-
-def _check_sum(header):
+def check_sum(header):
+    """Raise Refused where the check sum of these 512 bytes is not that of a header."""
     stated = _number(header, 148, 156)
     if not stated:  # compressed bytes may well sum up to nothing
         raise bad("header check sum differs")
     # The sum is taken with its own field as eight spaces; some old programs summed signed bytes.
-    total = sum(header) - sum(header[148:156]) + 256
+    total = _sum(header) - sum(header[148:156]) + 256
     if total != stated:
         negative = sum(1 for b in header if b > 127) - sum(1 for b in header[148:156] if b > 127)
         if total - 256 * negative != stated:
             raise bad("header check sum differs")
+
+
+def _sum(header):
+    # Most of it is zeros, and comparing is quicker than adding.
+    header = memoryview(header)
+    total = at = 0
+    for end in _ENDS:
+        part = header[at:end]
+        if part != bytes(end - at):
+            total += sum(part)
+        at = end
+    return total
 
 
 def _number(header, start, end):
@@ -235,24 +238,23 @@ def _number(header, start, end):
         if first != 0x80:
             raise bad("negative or huge number")
         return value
-    text = _until_nul(bytes(header[start:end])).strip()
+    text = bytes(header[start:end])
+    # As nearly all are, and it is quicker.
+    plain = text.rstrip(b"\0 ")
+    if plain and not plain.strip(b"01234567"):
+        return int(plain, 8)
+    text = _until_nul(text).strip()
     if text.strip(b"01234567"):
         raise bad("number is not octal")
     return int(text or b"0", 8)
 
 
-def _decimal(text):
-    if not text or not text.isdigit() or len(text) > 10:
-        raise bad("damaged PAX header")
-    return int(text)
-
-
 def _name(header):
-    name = utf8(_until_nul(bytes(header[:100])))
+    name = _until_nul(bytes(header[:100]))
     # "ustar\0" is POSIX, with a prefix; "ustar  \0" is GNU, which keeps other things there.
     if header[257:263] == b"ustar\0" and header[345]:
-        name = utf8(_until_nul(bytes(header[345:500]))) + "/" + name
-    return name
+        name = _until_nul(bytes(header[345:500])) + b"/" + name
+    return utf8(name)
 
 
 def _until_nul(raw):
@@ -267,25 +269,8 @@ def utf8(raw):
         raise bad("name is not UTF-8")
     if max(raw or b" ") < 128:
         return text
-    # MicroPython lets forms that are too long (0xC0, 0xC1, 0xE080 to 0xE09F, 0xF080 to 0xF08F),
-    # surrogates (0xEDA0 to 0xEDBF) and what is beyond Unicode pass (RFC 3629). Bytes are looked
-    # at, not characters: each of those would be kept in RAM for good.
-    for i in range(len(raw) - 1):
-        pair = raw[i] << 8 | raw[i + 1]
-        if (
-            pair >> 9 == 0x60
-            or pair >> 5 in (0x704, 0x76D)
-            or pair >> 4 == 0xF08
-            or pair >= 0xF490
-        ):
-            raise bad("name is not UTF-8")
+    from .package.utf8 import is_utf8
+
+    if not is_utf8(raw):
+        raise bad("name is not UTF-8")
     return text
-
-
-def looks_like_header(block):
-    """True when these 512 bytes are a tar header with a right check sum."""
-    try:
-        _check_sum(block)
-    except Refused:
-        return False
-    return True

@@ -1,12 +1,52 @@
-"""Whom TLS believes: the trust anchors, and what is wrong with a server that none has signed."""
+"""Whom TLS believes: the trust anchors, the platform's server, and what is wrong with others."""
 
 from micropython import const
 
-from .errors import Transient, name_of
+from .errors import Refused, Transient, name_of
 
 _BEGIN = const(b"-----BEGIN CERTIFICATE-----")
 # ENOENT, ENOTDIR, EISDIR.
 _NOT_THERE = const((2, 20, 21))
+_REASON = const("can not download")
+_HOST_CHARACTERS = const(b"abcdefghijklmnopqrstuvwxyz0123456789._-")
+_IPV6_CHARACTERS = const(b"abcdef0123456789:.")
+
+
+def secured(config, limits):
+    """A Wire to the configuration's server, which has proven its name. Raises as https.get().
+
+    Made before anything else of a download is in RAM: TLS has memory of its own. On a chip it is
+    what this heap has not taken, and a heap that grows takes all that is left in one piece.
+    """
+    from .dial import dial
+    from .wire import Wire
+
+    try:
+        # A peer that drips is held to so many bytes in each wait.
+        wire = Wire(limits, config["min_rate"] * limits.wait_ms // 1000)
+        dial(wire, _REASON, *address(config["server"]), trust(config["ca"], _REASON))
+        return wire
+    except (Refused, Transient, MemoryError):
+        raise
+    except Exception as error:
+        raise Transient(_REASON, name_of(error))
+
+
+def address(text):
+    """(host, port) of host[:port] or [IPv6 address][:port], str. Raises Refused."""
+    end = text.rfind("]") + 1
+    host, _, port = text[end:].partition(":")
+    characters = _HOST_CHARACTERS
+    if end:
+        host = not host and text[0] == "[" and text[1 : end - 1]
+        characters = _IPV6_CHARACTERS
+    if (
+        not host
+        or not all(byte in characters for byte in host.lower().encode())
+        or (port and not (port.isdigit() and 0 < int(port[:6]) < 65536))
+    ):
+        raise Refused(_REASON, "redirected to an unusable address")
+    return host, int(port or 443)
 
 
 def trust(ca, reason, every=False):

@@ -30,11 +30,13 @@ PARTS: dict[str, Callable[[Laboratory], tuple[dict[str, str], dict[str, str]]]] 
     "growth": report.growth,
     "code": report.code,
     "heap": report.heap,
+    "heap32": report.heap32,
     "peaks": report.peaks,
     "wear": report.wear,
     "compilers": report.compilers,
     "time": speed.time,
     "signed": report.signed,
+    "chip": report.chip,
 }
 
 
@@ -61,13 +63,12 @@ def _command(arguments: argparse.Namespace) -> int:
             part.tables |= tables
             part.plots |= plots
     if arguments.write:
-        write(part, DOCS)
+        write(part, DOCS / "benchmarks.md")
     return 0
 
 
-def write(part: Part, docs: Path) -> None:
-    """Put tables between their marks in benchmarks.md, and plots beside it."""
-    page = docs / "benchmarks.md"
+def write(part: Part, page: Path) -> None:
+    """Put tables between their marks in a page, and plots beside it."""
     text = page.read_text(encoding="utf-8")
     for name, table in part.tables.items():
         begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
@@ -78,4 +79,4 @@ def write(part: Part, docs: Path) -> None:
             raise SimError(f"{page} has no place for {name}")
     page.write_text(text, encoding="utf-8")
     for file, content in part.plots.items():
-        (docs / file).write_text(content, encoding="utf-8")
+        (page.parent / file).write_text(content, encoding="utf-8")

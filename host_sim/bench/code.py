@@ -28,11 +28,15 @@ def boot_calls(laboratory: Laboratory) -> dict:
 
 def ram(laboratory: Laboratory) -> dict[str, int]:
     """Heap that each module takes, in bytes, in this order; what it imports itself comes first."""
-    order = "errors wire link control agent config backoff "
-    order += "trust cycle recovery install.transaction install.ending install.attempt "
-    order += "request install.report install.kept download fetch https "
-    order += "tarfile_lite package.archive package.inflate package.vetting install.journal "
-    order += "install.staging package.signature package.manifest package.signed "
-    order += "install.rehearsal serve borrowed local"
+    order = "errors wire link dial enter control agent config backoff trust cycle recovery "
+    order += "install.transaction install.ending install.attempt install.trouble "
+    order += "install.opening arrival begin request install.report install.kept download "
+    order += "fetch https chunks tarfile_lite package.ahead package.archive package.inflate "
+    order += "package.widen package.zlib package.pax package.utf8 package.vetting "
+    order += "package.source install.journal install.staging install.marks install.start "
+    order += "install.resume install.again install.finish install.boot_file install.ready "
+    order += "package.signature package.manifest package.signed install.anchors "
+    order += "install.trial install.proof install.parts install.rehearsal serve halves "
+    order += "borrowed local"
     heaps = laboratory.measure("ram", order.split())
     return {name.replace(".", "/"): size for name, size in heaps.items()}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from host_sim import sample
-from host_sim.bench.laboratory import Laboratory
+from host_sim.bench.laboratory import FLASH, ROMFS, Laboratory
 from host_sim.console import Console
 from host_sim.errors import SimError
 from host_sim.sample import Tree
@@ -113,8 +113,14 @@ class Bench:
         }
         main = {"main.py": (_MAIN % (module, f"{module}.{call}")).encode()}
         tree = (tree or {}) | self.laboratory.agent_tree() | inside | main
+        where = self.laboratory.where
         return Site(
-            self.laboratory.folder / f"site{self._sites}", self.console, tree, blocks=blocks
+            self.laboratory.folder / f"site{self._sites}",
+            self.console,
+            tree,
+            blocks=blocks,
+            agent=where == FLASH,
+            node={"romfs": True} if where == ROMFS else None,
         )
 
     def watch(self, package: bytes, live: Tree, every: int, blocks: int = 1024) -> list[Sample]:

@@ -17,15 +17,26 @@ from host_sim.sample import Tree
 
 INSIDE = Path(__file__).parent / "inside"
 KB = 1024
+#: Where the agent lies that is measured: for all but the first the interpreter has to hold it.
+FLASH, ROMFS, FROZEN = "flash", "ROMFS", "frozen"
+_MOUNT = """
+import sys, vfs
+from romfs_image import IMAGE
+vfs.mount(vfs.VfsRom(IMAGE), "/rom")
+sys.path.append("/rom/lib")
+del IMAGE, sys.modules["romfs_image"]
+"""
 
 
 class Laboratory:
     """A scratch folder with all that is compiled once; end it with `close` or `with`.
 
-    `firmware` is the folder whose agent is measured.
+    `firmware` is the folder whose agent is measured; `where` it lies: FLASH, or ROMFS or FROZEN on
+    an interpreter of :mod:`host_sim.bench.built`.
     """
 
-    def __init__(self, firmware: Path = FIRMWARE) -> None:
+    def __init__(self, firmware: Path = FIRMWARE, where: str = FLASH) -> None:
+        self.where = where
         self._scratch = tempfile.TemporaryDirectory()
         self.folder = Path(self._scratch.name)
         self.firmware = firmware
@@ -49,12 +60,12 @@ class Laboratory:
         self._scratch.cleanup()
 
     def agent_tree(self) -> Tree:
-        """The agent as it lies on flash: compiled, `boot.py` as source."""
-        tree = {
-            file.relative_to(self.agent).as_posix(): file.read_bytes()
-            for file in sorted(self.agent.rglob("*.mpy"))
-        }
-        return tree | {"boot.py": (self.firmware / "boot.py").read_bytes()}
+        """The agent as it lies on flash: compiled, `boot.py` as source, which always does."""
+        boot = {"boot.py": (self.firmware / "boot.py").read_bytes()}
+        if self.where != FLASH:
+            return boot
+        modules = sorted(self.agent.rglob("*.mpy"))
+        return {m.relative_to(self.agent).as_posix(): m.read_bytes() for m in modules} | boot
 
     def bundle(self, name: str, **trees: Tree | bytes) -> str:
         """Write trees, and packages, where `inside/measure.py` finds them; returns the folder."""
@@ -86,9 +97,11 @@ class Laboratory:
     def bare(self, module: str, call: str, heap: str, timeout_s: float = 60) -> CodeResult:
         """Run a call of a module of `inside/` in the bare interpreter, with this heap."""
         return run_code(
-            f"import {module};{module}.{call}",
+            # An interpreter's own frozen umqtt, where it has one, comes before ours.
+            f"{_MOUNT if self.where == ROMFS else ''}\n"
+            f"import sys;sys.path.append('./stock');import {module};{module}.{call}",
             # A module's path is in RAM: a figure must not depend on the name of our folder.
-            path=["./inside", "./agent", "./stock"],
+            path=["./inside"] + ["./agent"] * (self.where == FLASH),
             cwd=self.folder,
             heap=heap,
             timeout_s=timeout_s,

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import random
+import sys
 import tarfile
 from pathlib import Path
 
 from host_sim import sample, signing
+from host_sim.bench import chip as chip_figures
 from host_sim.bench import code as code_figures
 from host_sim.bench import compilers as compiler_figures
 from host_sim.bench import endurance, speed, traffic
 from host_sim.bench import heap as heap_figures
+from host_sim.bench import heap32 as heap32_figures
 from host_sim.bench.figures import Figure, at_most, figures_table, table
 from host_sim.bench.laboratory import Laboratory, on_flash
 from host_sim.bench.plot import svg
+from host_sim.errors import SimError
+from host_sim.releases.interpreters import releases
 
 KB = 1024
 Result = tuple[dict[str, str], dict[str, str]]
@@ -155,6 +161,16 @@ def heap(laboratory: Laboratory) -> Result:
     return {"heap": figures_table(rows)}, {}
 
 
+def heap32(laboratory: Laboratory) -> Result:
+    """What is in use at each step, on 32-bit words, in each release that loads .mpy."""
+    names = [release.name for release in releases() if release.mpy]
+    with heap_figures.Bench(laboratory) as bench:
+        found = {name: heap32_figures.measure(bench, name) for name in names}
+    steps = list(found[names[0]])
+    rows = [(step, *(f"{found[name][step]:,}" for name in names)) for step in steps]
+    return {"heap32": table(("in use, bytes", *names), rows)}, {}
+
+
 def peaks(laboratory: Laboratory) -> Result:
     """The heap over a cycle, and its peak against the size and the members of a package."""
     tables, plots = {}, {}
@@ -214,9 +230,73 @@ def compilers(laboratory: Laboratory) -> Result:
     rows = []
     for release in compiler_figures.RELEASES:
         outcome = compiler_figures.compiles(release, laboratory.firmware, scratch)
-        run = "yes (Unix, 1.29.0-preview)" if release == "1.29" else "no"
-        rows.append((release, outcome, run))
+        run = [each.name for each in releases() if each.short == release]
+        if release == "1.29":
+            run.append("1.29.0-preview (Unix port)")
+        rows.append((release, outcome, ", ".join(run) or "no"))
     return {"compilers": table(("release", "compiles", "has been run"), rows)}, {}
+
+
+def chip(laboratory: Laboratory) -> Result:
+    """The interpreter's instructions as time on a chip, beside that of its flash."""
+    if not chip_figures.find_valgrind():
+        message = "chip: not measured, valgrind is not installed (Debian's package valgrind)"
+        if os.environ.get("CI") == "true":
+            raise SimError(message)
+        print(message, file=sys.stderr)
+        return {}, {}
+    tree = dict(sorted(sample.application().items()))
+    counted = traffic.measure(laboratory, "chip", {}, tree)
+    flash_s = (counted.erases * speed.ERASE_MS + counted.programmed / 256 * speed.PAGE_MS) / 1000
+    figures, rows, lines, stretches = [], [], [], {}
+    for form, pack in (".tar", sample.tar), (".tar.gz", sample.tar_gz):
+        package = pack(tree)
+        whole, floor = (
+            measure(laboratory, package) for measure in (chip_figures.update, chip_figures.floor)
+        )
+        kinds = whole.kinds()
+        beyond = whole.total() - floor.total()
+        least, likely, most = (chip_figures.seconds(beyond, n) for n in chip_figures.CYCLES)
+        figures.append(
+            at_most(
+                f"the interpreter's share of {form}, beside the flash's {flash_s:.1f} s",
+                15,
+                100 * likely / flash_s,
+                "%",
+                f"{floor.total() / 1e6:.1f} million instructions",
+            )
+        )
+        rows.append(
+            (
+                form,
+                *(_millions(n) for n in (whole.total(), floor.total(), beyond)),
+                *(_millions(kinds[kind]) for kind in ("collecting", "check sums", "inflating")),
+                f"{likely:.1f} s ({least:.1f} to {most:.1f})",
+            )
+        )
+        for name, part in whole.stretches.items():
+            stretches.setdefault(name, [name]).append(_millions(part.total()))
+        found = chip_figures.fit(laboratory, pack)
+        lines.append(
+            (
+                form,
+                _millions(found.fixed),
+                f"{found.member / 1000:,.0f}",
+                f"{found.kilobyte / 1000:,.0f}",
+            )
+        )
+    header = ("package", "update", "floor", "beyond it", "of the update: collecting")
+    header += ("check sums", "inflating", "beyond the floor at 240 MHz")
+    return {
+        "chip": figures_table(figures),
+        "chip counts": table(header, rows),
+        "chip stretches": table(("stretch", ".tar", ".tar.gz"), stretches.values()),
+        "chip fit": table(("package", "fixed", "a member, thousand", "a KB, thousand"), lines),
+    }, {}
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:,.1f}"
 
 
 def signed(laboratory: Laboratory) -> Result:

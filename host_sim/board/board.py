@@ -36,9 +36,10 @@ MOST_DEATHS = 5
 class Board:
     """A board whose flash is the file `image`, which is made, as on a new board, if missing.
 
-    `fat`: its flash holds a FAT file system. `fast`: deep sleep takes no time. `cut`: power fails
-    at this flash operation, leaving the state `torn`. `report` is called with each event. `link`
-    becomes a symbolic link to the port. As a context manager it runs in a thread of its own.
+    `fat`: its flash holds a FAT file system. `romfs`: the image of its firmware's ROMFS. `fast`:
+    deep sleep takes no time. `cut`: power fails at this flash operation, leaving the state `torn`.
+    `report` is called with each event. `link` becomes a symbolic link to the port. As a context
+    manager it runs in a thread of its own.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Board:
         blocks: int = 512,
         heap: str | None = None,
         fat: bool = False,
+        romfs: Path | None = None,
         fast: bool = False,
         cut: int | None = None,
         torn: str = "none",
@@ -66,6 +68,7 @@ class Board:
             _blank(self.image, blocks)
         self.blocks = image_blocks(self.image)
         self._heap, self._fat, self._fast = heap, fat, fast
+        self._romfs = str(romfs.absolute()) if romfs else ""
         self._cut, self._torn, self._seed = cut, torn, seed
         self._report = report
         self._lock = self._lock_image()
@@ -169,6 +172,7 @@ class Board:
             _FROZEN + _FROZEN_STOCK,
             int(self._fat),
             int(self.fresh),
+            self._romfs,
             self.blocks,
             self.traffic.ops,
             self._cut or 0,

@@ -22,6 +22,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--link", metavar="PATH", type=Path, help="make this a link to the port")
     parser.add_argument("--fast", action="store_true", help="deep sleep takes no time")
     parser.add_argument("--fat", action="store_true", help="the flash is FAT, not littlefs")
+    parser.add_argument("--romfs", type=Path, metavar="FILE", help="its firmware's ROMFS image")
     parser.add_argument("--cut", type=int, metavar="OP", help="power fails at this operation")
     parser.add_argument("--torn", choices=[*IN_PLACE_KINDS], default="none", metavar="KIND")
     parser.add_argument("--seed", type=int, default=0, help="for the random torn kinds")
@@ -39,6 +40,7 @@ def _command(arguments: argparse.Namespace) -> int:
         blocks=arguments.blocks,
         heap=arguments.heap,
         fat=arguments.fat,
+        romfs=arguments.romfs,
         fast=arguments.fast,
         cut=arguments.cut,
         torn=arguments.torn,

@@ -5,74 +5,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from host_sim.console.process_broker import ProcessBroker, find_program
 from host_sim.console.registry import Registry, write_private
 from host_sim.errors import SimError
+from host_sim.npm import Pinned
 
 _SOURCE = Path(__file__).parent / "aedes"
-_PINNED = ("package.json", "package-lock.json")
-_INSTALL_TIMEOUT = 300
+AEDES = Pinned("aedes", _SOURCE)
 # What is retained comes after the answers to SUBSCRIBE and PINGREQ; more on a busy machine.
 _LATE_S = 0.3
 
 
-def _folder() -> Path:
-    """Where what the lock file pins belongs."""
-    digest = hashlib.sha256(b"".join((_SOURCE / name).read_bytes() for name in _PINNED))
-    return Path(sys.prefix) / "aedes" / digest.hexdigest()[:16]
-
-
 def find_aedes() -> Path | None:
     """The folder with aedes, or None when it, or Node.js, is not installed."""
-    folder = _folder()
-    return folder if folder.is_dir() and find_program("node") else None
-
-
-def install() -> Path:
-    """Fetch the pinned aedes, once. The folder appears complete or not at all."""
-    folder = _folder()
-    if folder.is_dir():
-        return folder
-    npm = find_program("npm")
-    if npm is None or find_program("node") is None:
-        raise SimError("aedes needs Node.js: install Debian's packages nodejs and npm")
-    folder.parent.mkdir(exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-        for name in _PINNED:
-            shutil.copyfile(_SOURCE / name, fresh / name)
-        # No scripts: nothing that is fetched runs before it is asked to.
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        done = subprocess.run(
-            command,
-            cwd=fresh,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_INSTALL_TIMEOUT,
-            check=False,
-        )
-        if done.returncode:
-            raise SimError(f"npm can not install aedes: {done.stderr.strip()[-500:]}")
-        fresh.rename(folder)
-    except subprocess.TimeoutExpired as error:
-        raise SimError("npm can not install aedes: it does not end") from error
-    except OSError:
-        if not folder.is_dir():  # else another process was quicker
-            raise
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    return folder
+    return AEDES.find()
 
 
 class AedesBroker(ProcessBroker):
@@ -128,15 +81,5 @@ class AedesBroker(ProcessBroker):
         """Nothing: it reads them at each login."""
 
 
-def main() -> int:
-    """``python -m host_sim.console.aedes_broker``."""
-    try:
-        print(install())
-    except SimError as error:
-        print(f"host_sim: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(AEDES.main())

@@ -231,8 +231,9 @@ class Wiretap:
 
     def _spawn(self, target: Callable[..., None], *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, name="wiretap", daemon=True)
-        self._threads.append(thread)
+        # In this order: whoever ends here may join it at once, and only one that has begun.
         thread.start()
+        self._threads.append(thread)
 
     def _accept(self) -> None:
         number = 0

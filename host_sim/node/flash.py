@@ -20,7 +20,7 @@ from host_sim.node.agent_code import compile_agent
 
 BLOCK = 4096
 #: What ``VfsLfs2(bdev)`` uses in MicroPython: cache_size is 4 * max(read, prog).
-_GEOMETRY = {
+GEOMETRY = {
     "block_size": BLOCK,
     "read_size": 32,
     "prog_size": 32,
@@ -30,7 +30,7 @@ _GEOMETRY = {
     "name_max": 255,
 }
 #: For reading only: the same format, with fewer and larger steps.
-_READING = _GEOMETRY | {"read_size": 512, "cache_size": 512}
+_READING = GEOMETRY | {"read_size": 512, "cache_size": 512}
 FIRMWARE = Path(__file__).parents[2] / "firmware"
 #: Files that are no part of a node, wherever they turn up.
 _SKIPPED = {"__pycache__", ".git", ".DS_Store"}
@@ -124,7 +124,7 @@ def build(
     files = _files(root) if root is not None else {}
     folders = [p for p in sorted(root.rglob("*")) if p.is_dir()] if root is not None else []
     memory = _Memory(buffer=bytearray(b"\xff" * (blocks * BLOCK)))
-    filesystem = LittleFS(memory, mount=False, block_count=blocks, **_GEOMETRY)
+    filesystem = LittleFS(memory, mount=False, block_count=blocks, **GEOMETRY)
     filesystem.format()
     filesystem.mount()
     with tempfile.TemporaryDirectory() as scratch:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from host_sim.errors import SimError
 from host_sim.node import stock
@@ -30,6 +31,8 @@ class Node(Hardware):
     `frozen` is a folder of more such modules, found as a firmware's own are: where ``.frozen``
     stands in ``sys.path``, and not on flash. A `boot.py` or `main.py` in it runs instead of the
     one on flash. Unlike in a firmware, a module of it takes heap once it is loaded.
+    `romfs` is an image of a ROMFS, which is mounted at ``/rom`` and stands in ``sys.path`` as the
+    ports do it; True is one that is frozen into the interpreter, as its module ``romfs_image``.
     `chip` is "esp32", "s3", "c3" or "c6", or a Chip with more to say; `release` is whose
     MicroPython its `machine` is like. The interpreter stays the same.
     With `rtc` the node's clock begins in 2000 at each power-on and goes on through deep sleep;
@@ -50,6 +53,7 @@ class Node(Hardware):
         heap: str | None = None,
         stock: Path | bool = True,
         frozen: Path | None = None,
+        romfs: Path | Literal[True] | None = None,
         chip: str | Chip = "esp32",
         release: str = "1.28",
         rtc: bool = False,
@@ -70,6 +74,7 @@ class Node(Hardware):
         self.hooks = hooks
         self.clock_ahead: float | None = None  # of the host's, in seconds
         self.frozen = Path(frozen) if frozen is not None else None
+        self.romfs = romfs
         self.log = log
         self._session: Session | None = None
         self.rtc_memory = b""  # machine.RTC().memory() as the last run left it
@@ -137,6 +142,8 @@ class Node(Hardware):
         plan.check()
         if self.frozen and not self.frozen.is_dir():
             raise SimError(f"no folder {self.frozen} of frozen modules")
+        if isinstance(self.romfs, Path) and not self.romfs.is_file():
+            raise SimError(f"no ROMFS image {self.romfs}")
         folder = None
         if self._stock is not False:
             folder = stock.ensure() if self._stock is True else Path(self._stock)
@@ -205,6 +212,7 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("image", metavar="IMG", type=Path)
     parser.add_argument("--heap", metavar="SIZE", help="MicroPython heap, such as 96K")
     parser.add_argument("--frozen", type=Path, metavar="DIR", help="modules frozen into firmware")
+    parser.add_argument("--romfs", type=Path, metavar="FILE", help="the firmware's ROMFS image")
     parser.add_argument("--chip", choices=TIMERS, default="esp32")
     parser.add_argument("--release", default="1.28", metavar="1.N", help="of MicroPython")
     parser.add_argument("--wakes", type=int, default=1, help="follow this many wakes")
@@ -238,6 +246,7 @@ def _command(arguments: argparse.Namespace) -> int:
         arguments.image,
         heap=arguments.heap,
         frozen=arguments.frozen,
+        romfs=arguments.romfs,
         chip=arguments.chip,
         release=arguments.release,
         log=log,

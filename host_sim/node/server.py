@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 MAX_FDS = 16
 
@@ -74,9 +75,20 @@ def serve(channel: socket.socket, run_main) -> None:
 
 
 def main() -> None:
-    """``server.py FD FOLDER``: the socket's number and where the extension module lives."""
-    sys.path.append(sys.argv[2])
-    from micropython_run import run_main
+    """``server.py FD FOLDER``: the socket's number and where the extension module lives.
+
+    FOLDER may be an interpreter's own program instead, such as one with words of 32 bits.
+    """
+    program = Path(sys.argv[2])
+    if program.is_file():
+
+        def run_main(argv: list[str]) -> int:
+            # A handler does not outlive exec, and this signal's default ends the process.
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            os.execv(program, argv)
+    else:
+        sys.path.append(str(program))
+        from micropython_run import run_main
 
     with socket.socket(fileno=int(sys.argv[1])) as channel:
         serve(channel, run_main)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 from host_sim.errors import SimError
 from host_sim.node import flash_rules, process
@@ -47,6 +47,8 @@ _FROZEN_STOCK = ["umqtt", "umqtt.simple"]
 SIM_HEAP = 8 * 1024
 #: The same for frozen modules of the caller's.
 FROZEN_HEAP = 3 * 1024
+#: The same for a ROMFS, beside its image, which no firmware has in its heap.
+ROMFS_HEAP = 2 * 1024
 #: The same for UARTs and virtual time.
 UART_HEAP = 12 * 1024
 
@@ -162,6 +164,7 @@ class Hardware:
     clock_ahead: float | None
     """Of the host's, in seconds."""
     frozen: Path | None
+    romfs: Path | Literal[True] | None
     uarts: dict[int, int]
     log: Callable[[str], object] | None
 
@@ -176,7 +179,9 @@ class Session:
         self.log = node.log
         self.plan = plan
         self.modules = process.node_modules(stock_folder)
-        self.frozen = _FROZEN + (_FROZEN_STOCK if stock_folder else [])
+        # What the interpreter has frozen itself is in sys.modules once it is imported.
+        lacks = stock_folder and not process.has_umqtt()
+        self.frozen = _FROZEN + (_FROZEN_STOCK if lacks else [])
         self.result = Run()
         self.traffic = flash_rules.Traffic()
         self.texts: list[str] = []
@@ -287,6 +292,7 @@ class Session:
             script = f"import _start,_sim\n_sim.run(_start.start({arguments}))"
             more = SIM_HEAP + (FROZEN_HEAP if self.node.frozen else 0)
             more += UART_HEAP if self.node.uarts else 0
+            more += self._romfs_heap()
             boot = Boot(
                 [*heap_option(self.heap, more), "-c", script],
                 self.node.environ | {"MICROPYPATH": str(self.modules)},
@@ -330,8 +336,15 @@ class Session:
         node = self.node
         frozen = str(node.frozen.absolute()) if node.frozen else ""
         keys = self._keys() if node.hooks else None
-        more = node.chip.settings(), self._clock(cause), frozen, keys, node.uarts
-        return more if more != (Chip().settings(), None, "", None, {}) else None
+        romfs = node.romfs and ("" if node.romfs is True else str(node.romfs.absolute()))
+        more = node.chip.settings(), self._clock(cause), frozen, keys, node.uarts, romfs
+        return more if more != (Chip().settings(), None, "", None, {}, None) else None
+
+    def _romfs_heap(self) -> int:
+        romfs = self.node.romfs
+        if romfs is None or romfs is True:
+            return 0
+        return romfs.stat().st_size + ROMFS_HEAP
 
     def _keys(self) -> tuple[int, int, int]:
         """Hooks until a key is pressed, the operation at which it is, and the place in KINDS."""

@@ -121,6 +121,10 @@ NONSENSE = [
     "['refuse', 'a list']",
     "()",
     "('go', 'now')",
+    "('go', True)",
+    "('go', -1)",
+    "('stay', 12)",
+    "(12, 12)",
     "lambda r: bytearray(1 << 40)",
 ]
 

@@ -214,7 +214,7 @@ def asked(*names: str) -> dict[str, set[str]]:
         "client": "client",
         "_theirs": "client",
         "link": "connection",
-        "_socket": "connection",
+        "socket": "connection",
     }
     for name in names:
         for node in ast.walk(tree(name)):
@@ -222,10 +222,11 @@ def asked(*names: str) -> dict[str, set[str]]:
                 owner = getattr(node.value, "attr", getattr(node.value, "id", ""))
                 if owner in owners:
                     found[owners[owner]].add(node.attr)
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("ask", "getattr"):
-                first = node.args[0]
-                if isinstance(first, ast.Constant):
-                    found["client"].add(first.value)
+            asks = ("ask", "fence", "getattr")
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in asks:
+                for first in node.args[:1]:
+                    if isinstance(first, ast.Constant):
+                        found["client"].add(first.value)
     return found
 
 

@@ -19,7 +19,7 @@ from tests.mutants import Mutant
 DOCUMENT = Path(__file__).parents[2] / "docs" / "bad-links.md"
 CUT = 30_000
 DOWNLOAD, FETCH = "ota/download.py", "ota/fetch.py"
-ENDING, WIRE = "ota/install/ending.py", "ota/wire.py"
+ENDING, WIRE, DIAL = "ota/install/ending.py", "ota/wire.py", "ota/dial.py"
 Try = Callable[[Path], tuple[str, ...]]
 
 
@@ -92,8 +92,8 @@ PLANTED = [
         (
             (
                 FETCH,
-                "if response.content_range != b",
-                "if False and response.content_range != b",
+                "if not _is_rest(download, response):",
+                "if False:",
             ),
         ),
         resumed(Faults(range_shift=1)),
@@ -103,7 +103,7 @@ PLANTED = [
         "any package will do",
         "the entity tag is not compared",
         "a package that has changed",
-        ((FETCH, "if response.etag != download.etag:", "if False:"),),
+        ((FETCH, "if response.etag != download.etag and download.etag:", "if False:"),),
         resumed(Faults(etag='"other"')),
         _CHANGED,
     ),
@@ -143,8 +143,8 @@ PLANTED = [
         (
             (
                 ENDING,
-                '_send(agent, owed)\n                transaction.forget("report")\n    except',
-                'transaction.forget("report")\n                _send(agent, owed)\n    except',
+                'send(agent, owed)\n                transaction.forget("report")\n    except',
+                'transaction.forget("report")\n                send(agent, owed)\n    except',
             ),
         ),
         before_the_report_is_heard,
@@ -161,8 +161,8 @@ PLANTED = [
         "two waits in a row do not feed it",
         "a black hole in the body, and then at every connect",
         (
-            (WIRE, "the watchdog.\n        self._limits.step()", "the watchdog."),
-            (WIRE, "an empty list\n                self._limits.step()", "an empty list"),
+            (DIAL, "the watchdog.\n    wire.limits.step()", "the watchdog."),
+            (DIAL, "an empty list\n            wire.limits.step()", "an empty list"),
             (FETCH, "        limits.step()\n", ""),
         ),
         silent_at("body-drop.watchdog"),

@@ -101,7 +101,7 @@ PLANTED = {
     551: mutant(
         "the rest of another package",
         "ota/fetch.py",
-        "    if response.etag != download.etag:\n",
+        "    if response.etag != download.etag and download.etag:\n",
         "    if False:\n",
     ),
 }

@@ -48,6 +48,8 @@ SCENARIOS = (
     "shadows",
     "nested",
     "long",
+    "parts",
+    "points",
 )
 
 

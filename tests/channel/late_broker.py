@@ -62,8 +62,8 @@ class LateBroker:
 
     def _start(self, call: Callable, *arguments: object) -> None:
         thread = threading.Thread(target=call, args=arguments)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def _accept(self) -> None:
         while True:

@@ -139,7 +139,7 @@ def test_a_broken_broker_ends_the_check_in_time(make_site: MakeSite, name: str, 
 
 NO_SOCKET = """
 import socket
-import ota, ota.wire
+import ota, ota.dial
 
 class Broken:
     def __getattr__(self, name):
@@ -147,7 +147,7 @@ class Broken:
 
     def %s
 
-ota.wire.socket = Broken()
+ota.dial.socket = Broken()
 agent = ota.Agent(ota.load_config())
 print("check:", agent.check())
 print("reason:", agent.reason)

@@ -5,14 +5,17 @@ By a node that has learned that its broker keeps the order; with others: test_pa
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from host_sim.link import Link, Segment, count_round_trips
 from host_sim.link.wiretap import Packet, Wiretap
-from host_sim.node.node import Run
+from host_sim.node import stock
+from host_sim.node.node import Run, run_code
 from tests.brokers import available_brokers
 from tests.conftest import MakeSite
 from tests.secrecy import WatchedSite
@@ -128,3 +131,25 @@ def test_one_round_trip_after_connack_over_tls(make_site: MakeSite, broker: str)
     assert idle.run.ops == 0
     assert idle.size("up") < 700
     assert idle.size("down") < 1500
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        ("", set()),
+        # Its names would not be those of the next check's module.
+        ("import umqtt.simple", {"umqtt", "umqtt.simple"}),
+        ("agent.begin()", {"umqtt", "umqtt.simple"}),
+    ],
+    ids=["nothing", "the application imports it", "the application gets its client"],
+)
+def test_what_stays_in_ram(make_site: MakeSite, compiled: Path, before: str, kept: set[str]):
+    """In the bare interpreter: the simulator has umqtt.simple in RAM from the start."""
+    code = f"import sys\nimport ota\nagent = ota.Agent({make_site().config})\n{before}\n"
+    code += "print(agent.check())\n" * 2 + "print(sorted(sys.modules))\n"
+    run = run_code(code, path=[compiled, stock.ensure()], timeout_s=60)
+    *_, first, second, names = run.output.splitlines()
+    assert (first, second) == ("idle", "idle"), run.output
+    ours = {"ota", "ota.agent", "ota.errors", "ota.kept"}
+    found = {name for name in ast.literal_eval(names) if name.startswith(("ota", "umqtt"))}
+    assert found == ours | kept

@@ -55,10 +55,12 @@ def test_an_empty_retained_message_is_nothing(make_site: MakeSite):
 LISTEN = """
 import ota
 from ota.control import Control
+from ota.dial import look
 from ota.install.report import finish
 from ota.wire import Limits
 
-control = Control(ota.load_config(), Limits(5000, 60000))
+config = ota.load_config()
+control = Control(config, Limits(5000, 60000), None, look(config))
 control.connect()
 
 def hear(topic, payload):
@@ -206,7 +208,7 @@ def test_a_package_larger_than_free_flash_is_not_even_asked_for(make_site: MakeS
 
 
 def test_a_package_that_grows_beyond_free_flash_stops_before_it_is_full(make_site: MakeSite):
-    site = make_site(blocks=64)
+    site = make_site(blocks=72)
     site.ask(sample.tar_gz({f"zeros/{n}.bin": bytes(20_000) for n in range(20)}))
     run = site.run()
     assert "check: failed" in run.output

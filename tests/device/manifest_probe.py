@@ -117,7 +117,7 @@ def memory(path, size, keys):
     for key in keys:
         with open(key, "rb") as file:
             moduli.append(file.read())
-    ramflash.mount(140)
+    ramflash.mount(140, ["ota.package.utf8"])
     for number, modulus in enumerate(moduli):
         ramflash.write("/%d.pub" % number, modulus)
     on_flash = ["/%d.pub" % number for number in range(len(moduli))]

@@ -3,7 +3,8 @@
 import sys
 
 import ota
-from ota import backoff, control
+from ota import backoff, control, dial
+from ota.halves import finish
 from ota.wire import Limits
 
 _IDS = {"device_id": "d", "device_key": "k", "control_channel": "c"}
@@ -45,7 +46,7 @@ class _Machine:
 
 
 class _Os:
-    """In the place of the module os, for control.py: what there is on flash."""
+    """In the place of the module os, for dial.py: what there is on flash."""
 
     has = ()
 
@@ -56,7 +57,7 @@ class _Os:
 
 clock = Clock()
 flash = _Os()
-control.time, control.os = clock, flash
+control.time, dial.os = clock, flash
 sys.modules["machine"] = _Machine
 
 
@@ -136,23 +137,27 @@ class Node(control.Control):
 def contact(broker, patient=False, grace_ms=-1, halves=None):
     """One contact as Agent.check() makes it, or with begin(); halves(node) is called in between.
 
-    Returns (whether the request was heard, how long it took from SUBSCRIBE on, the node).
+    Returns (whether the request was heard, how long it took from SUBSCRIBE on).
     """
     config = ota.config.complete(dict(_IDS, mqtt={"grace_ms": grace_ms}))
-    node = Node(config, Limits(20000, 900000))
+    node = Node(config, Limits(20000, 900000), None, dial.look(config))
     node.broker = broker
-    if grace_ms < 0:
-        node.kept = backoff.kept()
     began = clock.now
     if halves:
-        node.begin()
+        node.trip_ms = node.begin()
         halves(node)
-        node.finish(patient)
+        finish(node, patient)
     else:
         node.connect(patient)
-    if node.kept:
-        backoff.kept(node.kept)
-    return node.pending() is not None, clock.now - began, node
+    if node.learned:
+        backoff.remember(None, node.learned)
+    return node.pending() is not None, clock.now - began
+
+
+def kept():
+    """What is known of the broker: (contacts, how late a retained message came in ms)."""
+    memory = sys.modules["ota.kept"][0]
+    return memory[-3], int.from_bytes(memory[-2:], "big") - 1
 
 
 def sleep():
@@ -179,7 +184,7 @@ def seconds_of(wakes, late_ms, early=False, asked=True, trip_ms=100):
     total = 0
     for n in range(wakes):
         broker.retained = REQUEST if asked and n == 0 else b""
-        heard, took, _ = contact(broker)
+        heard, took = contact(broker)
         if heard != bool(broker.retained):
             raise AssertionError("not heard")
         total += took

@@ -62,7 +62,7 @@ class Node(staging_probe.Node):
         agent = ota.agent.Agent(self._config, _silent, lambda url: staging_probe.Body(content))
         agent.approach()
         try:
-            ota.cycle.stage(agent, ota.request.Request("fa8884d2", ".tar", len(content)))
+            ota.arrival.stage(agent, ota.request.Request("fa8884d2", ".tar", len(content)))
             found = ramflash.tree("/.ota", None)
             # The head tells how much memory it took, which is not the same each time.
             journal = found["/.ota/journal"]
@@ -113,7 +113,7 @@ class Node(staging_probe.Node):
             waiting = []
             if recovery.read_state():
                 for kind, place, _, sum_, _ in recovery.lines("/.ota/journal"):
-                    if kind in "ar" and sum_ != "-" and recovery.exists(place):
+                    if kind in "ar" and sum_ != b"-" and recovery.exists(place):
                         waiting.append(place)
             if waiting:
                 with open(waiting[-1], "rb") as file:

@@ -37,8 +37,8 @@ class _Control:
     published = []
     sure = True
 
-    def __init__(self, config, limits):
-        self.request = self.bad = self.link = self.kept = self.echo = None
+    def __init__(self, config, limits, client=None, seen=None):
+        self.request = self.bad = self.link = self.learned = self.echo = None
         self.topic = b"topic"
         # What the agent asks of a client of umqtt.simple, and of its connection.
         self.client = self
@@ -143,9 +143,9 @@ class Node:
             end = "reset"
         return end, agent.reason, _Control.published
 
-    def _look_and_discard(self, moved=None):
+    def _look_and_discard(self, moved=None, keep=None):
         self._look()
-        self._discard(moved)
+        self._discard(moved, keep)
 
     def _look(self):
         if not transaction.in_transaction():
@@ -157,8 +157,8 @@ class Node:
     def _sample(self):
         self.least_free = min(self.least_free, free())
 
-    def _open_watched(self, source):
-        return _Watched(self._open_archive(source), self._sample)
+    def _open_watched(self, source, restart=None):
+        return _Watched(self._open_archive(source, restart), self._sample)
 
 
 class _Watched:
@@ -175,6 +175,9 @@ class _Watched:
         if not self._reads % 16:
             self._sample()
         return self._archive.readinto(buffer, n)
+
+    def __getattr__(self, name):
+        return getattr(self._archive, name)
 
 
 def free():

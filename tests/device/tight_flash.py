@@ -164,13 +164,13 @@ def stage(package):
     transaction.save("attempts", "fa8884d2 1")
     # No deadline: there is no timer here.
     journal = ota.install.journal.Journal([2, "fa8884d2", 3, 24, 7, 0, True, 0, 0, None])
-    staging = ota.install.staging.Staging(_silent, [], _silent, journal)
+    staging = ota.install.staging.Staging(_silent, [], _silent, journal, bytearray(512))
     try:
         for path, content in package:
             staging.add(Member(path, content))
-        staging.finish()
+        ota.install.finish.finish(staging)
     finally:
-        staging.close()
+        staging.journal.close()
     return staging
 
 
@@ -255,7 +255,7 @@ def left_over():
 
 def finish(flash, new):
     """Commit, install, and both ends of the trial. Raises OSError, or ValueError for a tree."""
-    transaction.prepare()
+    ota.install.ready.write_copies()
     transaction.commit()
     recovery.install()
     transaction.forget("attempts")
@@ -265,7 +265,7 @@ def finish(flash, new):
     image = flash.save()
     flash.load(image)
     boot()
-    transaction.confirm()
+    ota.install.trial.confirm()
     if flash.tree() != new or left_over():
         raise ValueError("not the new tree after confirm")
     flash.load(image)

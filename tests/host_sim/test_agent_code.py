@@ -1,7 +1,4 @@
-"""Private names are shortened when the agent is compiled, and nothing is imported for const().
-
-Nothing else may change by it.
-"""
+"""What changes when the agent is compiled: private names, and what all changes leave as it is."""
 
 from __future__ import annotations
 
@@ -11,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from host_sim import sample
 from host_sim.errors import SimError
-from host_sim.node import flash
-from host_sim.node.agent_code import short_names, shorten
+from host_sim.node import flash, process
+from host_sim.node.agent_code import shorten
+from host_sim.node.agent_code.names import short_names, shorten_names
 from host_sim.node.flash import FIRMWARE
 from host_sim.node.node import run_code
+from tests.conftest import MakeSite
 from tools.deploy import firmware
 from tools.package.sources import Selection
 from tools.package.transform import apply
@@ -79,10 +79,9 @@ CONST = "from micropython import const"
 
 
 def test_what_is_shortened():
-    assert shorten(SOURCE.encode(), "x").decode() == SHORT
-    assert shorten(SOURCE.replace("\n", "\r\n").encode(), "x").decode() == SHORT.replace(
-        "\n", "\r\n"
-    )
+    assert shorten_names(SOURCE.encode(), "x").decode() == SHORT
+    returns = SOURCE.replace("\n", "\r\n").encode()
+    assert shorten_names(returns, "x").decode() == SHORT.replace("\n", "\r\n")
 
 
 def test_what_does_not_parse_is_left_to_the_compiler():
@@ -91,9 +90,9 @@ def test_what_does_not_parse_is_left_to_the_compiler():
 
 def test_a_class_with_a_base_in_another_module_stays():
     """Else its names could be the short ones of the other module's class."""
-    assert shorten(FAMILY.encode(), "x") == FAMILY.encode()
+    assert shorten_names(FAMILY.encode(), "x") == FAMILY.encode()
     local = FAMILY.replace("from .control import Control", "class Control: pass")
-    assert b"_open" not in shorten(local.encode(), "x")
+    assert b"_open" not in shorten_names(local.encode(), "x")
 
 
 @pytest.mark.parametrize(
@@ -133,16 +132,16 @@ def test_no_module_needs_anothers_private_names():
 
 
 def test_a_name_that_would_hide_anothers_is_seen():
-    planted = SOURCES["borrowed"].replace(b"self._theirs", b"self._lose")
-    assert clashes(SOURCES | {"borrowed": planted}) == {"_lose"}
+    planted = SOURCES["borrowed"].replace(b"self._theirs", b"self._wait")
+    assert clashes(SOURCES | {"borrowed": planted}) == {"_wait"}
 
 
-def test_all_else_stays_in_its_place():
+def test_all_but_private_names_stays_in_its_place():
     for name, source in SOURCES.items():
         names = short_names(source, name)
         assert len(set(names.values())) == len(names)
         back = {short: long for long, short in names.items()}
-        lines = shorten(source, name).decode().split("\n")
+        lines = shorten_names(source, name).decode().split("\n")
         for line, old in zip(lines, source.decode().split("\n"), strict=True):
             if old == CONST:
                 assert line == ""
@@ -177,22 +176,39 @@ for module in MODULES:
     assert "ota.install.staging Staging\n" in outputs[0]
 
 
-def test_a_traceback_has_the_module_and_the_line(compiled: Path):
-    code = "from ota import request\nrequest.read(None, 0)\n"
-    line = SOURCES["request"].decode().split("\n").index("    if not payload:") + 1
-    output = run_code(code.replace("None", "1"), path=[compiled]).output
-    assert re.search(rf'File "ota\.request", line {line + 2}, in parse', output), output
+def test_a_traceback_of_the_source_has_the_line_and_a_compiled_one_the_module(compiled: Path):
+    code = "from ota import request\nrequest.read(1, 0)\n"
+    line = SOURCES["request"].decode().split("\n").index("    if not payload:") + 3
+    outputs = [run_code(code, path=[p], heap="2M").output for p in (FIRMWARE, compiled)]
+    assert re.search(rf'ota/request\.py", line {line}, in parse', outputs[0]), outputs[0]
+    assert 'File "ota.request", line 1, in parse' in outputs[1], outputs[1]
+
+
+@pytest.mark.parametrize("odd", [0, 1])
+def test_modules_of_another_compilation_are_no_others(make_site: MakeSite, odd: int):
+    """A package may bring some modules of one version to the others of another."""
+    paths = [path.relative_to(AGENT) for path in sorted(AGENT.rglob("*.py"))]
+    plain = {
+        f"ota/{path.with_suffix('.mpy')}": process.compiled((AGENT / path).read_bytes(), str(path))
+        for path in paths[odd::2]
+    }
+    site = make_site(tls=True, extra=plain)
+    assert site.flash_files().items() >= {f"/{name}": code for name, code in plain.items()}.items()
+    site.ask(sample.tar_gz({"main.py": sample.main_py(2)}))
+    run = site.run()
+    assert "version 2 runs" in run.output, run.output
+    assert [report["e"] for report in site.reports()] == [1]
 
 
 def test_whoever_compiles_the_agent_shortens(compiled: Path, tmp_path: Path):
     expected = (compiled / "ota/install/staging.mpy").read_bytes()
-    assert b"_copy_aside" not in expected
+    assert b"_copy_bytes" not in expected
     assert firmware.agent(source=False)["install/staging.mpy"] == expected
     flash.build(None, tmp_path / "node.img", mpy=True)
     assert flash.read_tree(tmp_path / "node.img")["/ota/install/staging.mpy"] == expected
     assert packaged(SOURCES["staging"]) == expected
     # Nobody knows what else an agent has of which this is another version.
-    assert b"_copy_aside" in packaged(SOURCES["staging"] + b"\n")
+    assert b"_copy_bytes" in packaged(SOURCES["staging"] + b"\n")
 
 
 def packaged(source: bytes) -> bytes:

@@ -41,6 +41,7 @@ COMMANDS = {
     "scripts": "host_sim scripts --jobs 2",
     "orders": "host_sim orders --jobs 2",
     "lives": "host_sim lives --jobs 2",
+    "wakes": "host_sim wakes --jobs 2",
     "fleet": "host_sim fleet --nodes 6",
     "brokers": "host_sim brokers --cell mosquitto",
     "archives": "tests.package.archives --jobs 2",
@@ -58,6 +59,35 @@ TALKERS = ("console", "console mosquitto", "board", "node")
 QUICK = ("demo", "console", "powercut", "scripts")
 
 NEW_NODE = 'print("up")\nimport machine, time\ntime.sleep(0.05)\nmachine.deepsleep(1)\n'
+
+
+# A command whose threads do not hear of its end.
+THREADS = """
+import subprocess, sys, tempfile, threading, time
+from pathlib import Path
+from host_sim import ctrl_c
+
+def make_folders():
+    while True:
+        folder = Path(tempfile.gettempdir(), "a", "b")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "c").touch()
+        except OSError:
+            pass
+
+def start_processes():
+    while True:
+        subprocess.run(["sleep", "30"])
+
+def main():
+    for work in (make_folders, make_folders, start_processes):
+        threading.Thread(target=work, daemon=True).start()
+    print("ready", flush=True)
+    time.sleep(300)
+
+sys.exit(ctrl_c.run(main))
+"""
 
 
 class Command:
@@ -193,3 +223,11 @@ def test_twice(start: Callable[..., Command], name: str):
         command.press(group=True)
         time.sleep(0.05)
     assert command.judge().startswith("stopped")
+
+
+def test_threads_that_go_on(start: Callable[..., Command], tmp_path: Path):
+    """What they make behind the Ctrl-C goes as well."""
+    command = start("demo", "-c", THREADS)  # in the place of demo
+    command.wait_for(lambda: "ready" in (tmp_path / "stdout").read_text())
+    command.press(group=False)
+    assert command.judge() == "stopped\n"

@@ -581,3 +581,28 @@ def test_command_line(make: MakeNode) -> None:
         "sleep",
         "flash",
     ]
+
+
+def test_another_interpreter_that_is_none_is_told(tmp_path, monkeypatch):
+    for wrong in (tmp_path, tmp_path / "nothing"):
+        monkeypatch.setenv("MICROPYTHON", str(wrong))
+        with pytest.raises(SimError, match=r"MICROPYTHON=.*: no program that can run"):
+            process.program()
+
+
+def test_another_interpreter_is_started(tmp_path):
+    """A shell script in its place: what starts nodes hands it their arguments."""
+    other = tmp_path / "other"
+    other.write_text('#!/bin/sh\necho "$0 got $*"\n')
+    other.chmod(0o755)
+    script = "from host_sim.node.node import run_code; print(run_code('1', heap='64K').output)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"MICROPYTHON": str(other)},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "got -X heapsize=65536 -c" in done.stdout

@@ -152,7 +152,7 @@ def check_back(node: FieldNode) -> None:
     """All that was there is there again, and works."""
     files = node.files()
     assert {path: files[path] for path in node.before} == node.before
-    assert not [path for path in files if "arrival" in path or path.endswith("~")]
+    assert not [path for path in files if "insighio/arrival" in path or path.endswith("~")]
     node.platform.ask()
     run = node.run(stop=is_reset)
     assert "field: hears" in run.output

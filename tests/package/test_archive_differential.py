@@ -124,19 +124,19 @@ def test_a_device_that_took_all_that_cpython_takes_is_seen():
 
 #: Faults planted in the reader: (file, what stands there, what it becomes).
 FAULTS = {
-    "padding": ("tarfile_lite", "self._padding = -size % _BLOCK", "self._padding = 0"),
-    "prefix": ("tarfile_lite", '+ "/" + name', "+ name"),
+    "padding": ("tarfile_lite", "self.padding = -size % _BLOCK", "self.padding = 0"),
+    "prefix": ("tarfile_lite", '+ b"/" + name', "+ name"),
     "check sum": ("tarfile_lite", "total - 256 * negative != stated", "False"),
     "signed sum": ("tarfile_lite", "total - 256 * negative != stated", "True"),
-    "global path": ("tarfile_lite", "override = dict(self._global)", "override = {}"),
+    "global path": ("tarfile_lite", "override = dict(self.globals)", "override = {}"),
     "links": ("tarfile_lite", '"0\\x007"', '"0\\x0017"'),
     "zero blocks": ("tarfile_lite", "if zero_blocks == 2:", "if zero_blocks == 1:"),
     "no end": ("tarfile_lite", 'raise bad("it has no end")', "return False"),
-    "gzip CRC": ("package/inflate", '"little") != self._crc:', '"little") == -1:'),
+    "gzip CRC": ("package/inflate", '"little") != self.sum:', '"little") == -1:'),
     "gzip members": ("package/inflate", "if len(following) and following[0] == 0x1F", "if False"),
-    "window": ("package/inflate", ">> 4) + 8", ">> 4) + 7"),
-    "dots": ("package/vetting", 'if part == "..":', 'if part == "...":'),
-    "backslash": ("package/vetting", 'b"\\\\" in raw or ', ""),
+    "window": ("package/zlib", ">> 4) + 8", ">> 4) + 7"),
+    "dots": ("package/vetting", 'if part == b"..":', 'if part == b"...":'),
+    "backslash": ("package/vetting", 'b"\\\\" in part or ', ""),
 }
 
 

@@ -317,7 +317,13 @@ def test_a_window_as_small_as_the_packager_says(tmp_path: Path, agent: Path):
         in_gzip(data, 15, b"OW\1\0\x10"): f"[15] {len(data)}",
         in_gzip(data, 15, b"OW\1\0\x08"): f"[15] {len(data)}",
         in_gzip(data, 15, b"XY\1\0\x09"): f"[15] {len(data)}",
-        in_gzip(data, 15, b"OW\2\0\x09\x09"): f"[15] {len(data)}",
+        in_gzip(data, 9, b"OW\2\0\x09\1"): f"[9] {len(data)}",
+        in_gzip(data, 12, b"OW\2\0\x0c\xfe"): f"[12] {len(data)}",  # flags of a later packager
+        in_gzip(data, 15, b"OW\2\0\x10\1"): f"[15] {len(data)}",
+        in_gzip(data, 15, b"XY\2\0\x09\1"): f"[15] {len(data)}",
+        in_gzip(data, 15, b"OW\2\0\x09"): f"[15] {len(data)}",
+        in_gzip(data, 15, b"OW\1\0\x09\1"): f"[15] {len(data)}",
+        in_gzip(data, 15, b"OW\3\0\x09\1\1"): f"[15] {len(data)}",
         in_gzip(data, 9, b"OW\1\0\x09") + in_gzip(data, 15, b""): f"[9, 15] {2 * len(data)}",
     }
     paths = []

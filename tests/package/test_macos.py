@@ -149,8 +149,8 @@ def test_long_attributes_are_passed_over(agent: Path, key: bytes):
         (b"1001 comment=" + b"x" * 986 + b"\n", "damaged PAX header"),
         (b"1000 comment=" + b"x" * 986 + b"\n" + b"0", "damaged PAX header"),
         (b"1000 comment_" + b"x" * 986 + b"\n", "damaged PAX header"),
-        (b"5000 path=" + b"x" * 4989 + b"\n", "extended header of 4488 bytes"),
-        (b"5000 size=" + b"0" * 4989 + b"\n", "extended header of 4488 bytes"),
+        (b"5000 path=" + b"x" * 4989 + b"\n", "extended header of 4872 bytes"),
+        (b"5000 size=" + b"0" * 4989 + b"\n", "extended header of 4872 bytes"),
         (b"x" * 65_536, "damaged PAX header"),
     ],
 )
@@ -190,7 +190,7 @@ print(*[most(path) for path in PATHS])
 
 
 def test_a_long_header_is_not_held(compiled: Path, tmp_path: Path):
-    sizes = (300, 3000, 65_000)
+    sizes = (700, 3000, 65_000)  # each is more than one block
     paths = []
     for size in sizes:
         paths.append(str(tmp_path / f"{size}.tar"))
@@ -199,7 +199,7 @@ def test_a_long_header_is_not_held(compiled: Path, tmp_path: Path):
     result = run_code(f"PATHS = {paths!r}\n" + HEAP, path=[compiled], heap="256K")
     small, *others = map(int, result.output.split())
     assert max(others) - small <= 3 * 1024, result.output  # what is read past, block by block
-    assert max(others) - min(others) <= 256, result.output
+    assert max(others) - min(others) <= 1024, result.output
 
 
 @pytest.mark.parametrize("form", ["tar", "tar.gz"])

@@ -13,7 +13,6 @@ from host_sim.node.agent_code import compile_all
 from host_sim.node.node import CodeResult, run_code
 from host_sim.node.process import compile_mpy
 from tests.mutants import Mutant
-from tests.private_names import private
 
 DEVICE = Path(__file__).parents[1] / "device"
 READER = "ota/tarfile_lite.py"
@@ -65,17 +64,18 @@ def stage(path):
     # All of it before the host's files are out of reach.
     import ramflash
     from ota.install.journal import Journal
+    from ota.install.finish import finish
     from ota.install.staging import Staging
 
     source = File(path, True)
-    ramflash.mount(400)
+    ramflash.mount(400, ["ota.package.utf8"])
     journal = Journal([2, "fa8884d2", 3, 24, 7, 900, True, 0, 0, None])
-    staging = Staging(lambda step, value: None, [], lambda: None, journal)
+    staging = Staging(lambda step, value: None, [], lambda: None, journal, bytearray(512))
     reader = TarReader(open_archive(source))
     while reader.next():
         staging.add(reader)
-    staging.finish()
-    staging.close()
+    finish(staging)
+    staging.journal.close()
     print(staging.staged, staging.bytes, source.peak, source.samples)
 """
 
@@ -147,9 +147,9 @@ def test_the_peak_is_the_same(bench: Path, compiled: Path, form: str):
     peaks = {name: peak(bench, compiled, name, form) for name in PACKAGES}
     assert max(peaks.values()) - min(peaks.values()) <= NOISE, peaks
     if form == "tar":  # where every read of the source is one of the reader
-        # Not to the byte: a stale word on the C stack keeps a small block or two.
-        assert abs(peaks["one"] - peaks["big"]) <= 64
-        assert abs(peaks["two"] - peaks["many"]) <= 64
+        # Not to the byte: a stale word on the C stack keeps a small block, or a few.
+        assert abs(peaks["one"] - peaks["big"]) <= NOISE // 2
+        assert abs(peaks["two"] - peaks["many"]) <= NOISE // 2
 
 
 @pytest.mark.few(1)
@@ -193,7 +193,7 @@ def growth(skip):
     gc.disable()
     before = gc.mem_alloc()
     if skip:
-        reader._skip()
+        reader.skip()
     else:
         while True:
             n = reader.readinto(buffer, 1024)
@@ -207,7 +207,6 @@ def growth(skip):
 growth(False)
 growth(True)
 """
-    code = code.replace("reader._skip", "reader." + private(agent, "tarfile_lite", "_skip"))
     result = run_code(code, path=[agent], heap="512K")
     assert result.output.split() == ["1048576", "0", "0", "0"]
 
@@ -241,9 +240,9 @@ def test_a_reader_that_remembers_is_seen(bench: Path, tmp_path: Path):
         tuple(
             (READER, line, line + more)
             for line, more in (
-                ("        self._global = {}\n", "        self._met = []\n"),
+                ("        self.globals = {}\n", "        self._met = []\n"),
                 ("        self.name = name\n", "        self._met.append(name)\n"),
-                ("            self._left -= n\n", "            self._last = [n]\n"),
+                ("            self.left -= n\n", "            self._last = [n]\n"),
             )
         ),
     )

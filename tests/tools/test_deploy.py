@@ -31,17 +31,17 @@ from cryptography.x509 import (
 from rich.console import Console
 
 from host_sim.board import Board
-from host_sim.node import flash
+from host_sim.node import flash, romfs
 from host_sim.node.node import Node
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, write_tree
 from tests.ports import mpremote
 from tests.secrecy import holds_key
-from tools.deploy import ca, dist, firmware, plan, provision, remote
+from tools.deploy import ca, dist, firmware, plan, provision, remote, status
 from tools.deploy.__main__ import main
 from tools.deploy.errors import DeployError
 
 PROJECT = Path(__file__).parents[2]
-BLOCKS = 128
+BLOCKS = 144
 MAIN = b"import os\nprint('alive', open('/boot.py').read(3) != '')\n"
 FOREIGN = b"print('foreign boot')\n"
 IDS = {"device_id": DEVICE_ID, "device_key": DEVICE_KEY, "control_channel": CONTROL_CHANNEL}
@@ -969,6 +969,50 @@ def test_package_json_names_every_file() -> None:
     for name, source in json.loads(dist.PACKAGE.read_text())["urls"]:
         assert (PROJECT / source).read_bytes()
         assert source == f"firmware/{name}"
+
+
+def test_romfs_writes_an_image(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "own.bin").write_bytes(b"mine")
+    out = tmp_path / "new" / "ota.romfs"
+    seen = desk.type("romfs", None, "--out", str(out), "--more", str(tmp_path / "more"))
+    assert out.read_bytes() == romfs.build(firmware.FIRMWARE, tmp_path / "more")
+    assert f"{len(out.read_bytes())} bytes, agent {firmware.version()}" in seen
+    assert "no folder" in desk.type("romfs", None, "--more", str(tmp_path / "none"), code=2)
+
+
+def test_status_knows_an_agent_in_romfs() -> None:
+    told = {"version": "1.2", "file": "/rom/lib/ota/__init__.mpy"}
+    assert status._agent(None, told) == "1.2, in the firmware's ROMFS"
+
+
+def test_an_agent_in_the_firmware_needs_boot_and_config(desk: Desk, tmp_path: Path) -> None:
+    rom = tmp_path / "ota.romfs"
+    rom.write_bytes(romfs.build(firmware.FIRMWARE))
+    image = desk.flash({"main.py": MAIN})
+    with desk.board(image) as board:
+        before = image.read_bytes()
+        seen = desk.type("deploy", board.port, "--agent", "firmware", code=2)
+        assert "has no agent that loads: ImportError" in seen
+        assert image.read_bytes() == before
+    with desk.board(image, romfs=rom) as board:
+        for end in ("verified by SHA-256 on the board", "all of it was there already"):
+            seen = desk.type("deploy", board.port, "--agent", "firmware")
+            assert f"agent    {firmware.version()} in the firmware" in seen
+            assert end in seen
+        seen = desk.type("status", board.port)
+        assert "in the firmware's ROMFS" in seen
+        assert "boot.py  ours" in seen
+    whole = {"/boot.py": firmware.boot(), "/ota.json": CONFIG, "/main.py": MAIN}
+    assert flash.read_tree(image) == whole
+    assert not [folder for folder in flash.read_folders(image) if folder.startswith("/ota")]
+
+
+def test_an_agent_on_flash_would_hide_that_of_the_firmware(desk: Desk) -> None:
+    files = {"/ota/agent.mpy": [1, "x"]}
+    found = plan.Found("m", [1], 6, False, 4096, 1 << 20, ["/ca.der"], None, None, files)
+    with pytest.raises(DeployError, match="make undeploy"):
+        plan.check_firmware(found, {"version": "1"})
 
 
 def manifest() -> tuple[dict, list]:

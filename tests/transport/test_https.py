@@ -371,7 +371,7 @@ def test_a_presigned_address_of_four_kilobytes(fetch: Fetch, server: Server):
 
 IPV6_OR_NAMED = """
 import socket as real
-import ota.wire
+import ota.dial
 
 class Socket:
     SOCK_STREAM = real.SOCK_STREAM
@@ -382,7 +382,7 @@ class Socket:
         print("socket", *what[:2])
         return real.socket(*what)
 
-ota.wire.socket = Socket()
+ota.dial.socket = Socket()
 
 def at(host, port):
     return real.getaddrinfo(host, port, 0, real.SOCK_STREAM)

@@ -210,6 +210,20 @@ def test_a_node_whose_download_is_cut_many_times(make_site: MakeSite, kind: str)
     assert site.flash_files()["/data/part_4.bin"] in data or kind == "tar.gz"
 
 
+@pytest.mark.parametrize(
+    ("cut", "told"), [(0, 0), (CUT, 1)], ids=["before the first byte", "on the way"]
+)
+def test_all_once_more_is_told_where_something_had_come(make_site: MakeSite, cut: int, told: int):
+    """Who has nothing yet asks for everything, whatever the server knows: that costs nothing."""
+    site = make_site()
+    site.ask(archive("tar"), "p.tar")
+    site.console.faults = in_turn(Faults(truncate_at=cut, times=1), Faults(range_taken_as=""))
+    run = site.run()
+    assert "version 2 runs" in run.output, run.output
+    assert len(site.console.downloads) == 2
+    assert run.output.count("ota: the server does not know Range") == told, run.output
+
+
 @contextlib.contextmanager
 def behind_a_link(site, profile: str) -> Iterator[Link]:
     """The site's node, flashed anew, with a link of this profile to the package server."""

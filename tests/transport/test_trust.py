@@ -247,7 +247,7 @@ def test_no_journal_no_touched_root(make_site: MakeSite):
 TOUCHED = """
 import os
 from binascii import crc32
-from ota.install.rehearsal import try_anchors
+from ota.install.anchors import try_anchors
 from ota.wire import Limits
 
 text = b'[2, "x", 3, 24, 7, 900, true, 0, [0, 0], null]\\nr 0 0 - /anchor.der\\n='

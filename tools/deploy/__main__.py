@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from host_sim.errors import SimError
-from tools.deploy import ca, dist, provision
+from tools.deploy import ca, dist, provision, rom
 from tools.deploy.deploy import deploy, undeploy
 from tools.deploy.errors import DeployError
 from tools.deploy.remote import Board
@@ -29,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     put = commands.add_parser("deploy", help="the agent, boot.py and /ota.json onto a board")
     put.add_argument("--port", metavar="DEVICE")
     put.add_argument("--src", action="store_true", help="sources instead of .mpy")
+    put.add_argument("--agent", choices=["firmware"], help="it is frozen, or in ROMFS: no files")
     put.add_argument("--boot", choices=["keep", "replace"], help="what to do with a foreign one")
     put.add_argument("--trial", choices=["keep"], help="confirm what is on trial")
     put.add_argument("--provision", type=Path, default=provision.DEFAULT, metavar="FILE")
@@ -56,6 +57,10 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--file", type=Path, metavar="FILE", help="these roots, PEM or DER")
 
     commands.add_parser("dist", help="package.json, and dist/ with the compiled agent")
+
+    image = commands.add_parser("romfs", help="an image of the agent for a firmware's ROMFS")
+    image.add_argument("--out", type=Path, default=rom.DEFAULT, metavar="FILE")
+    image.add_argument("--more", type=Path, metavar="DIR", help="what else belongs into it")
     return parser
 
 
@@ -64,6 +69,8 @@ def _run(arguments: argparse.Namespace, terminal: Console) -> None:
     if command == "dist":
         dist.refresh(terminal)
         dist.write(terminal)
+    elif command == "romfs":
+        rom.write(terminal, arguments.out, arguments.more)
     elif command == "provision":
         tls = None if arguments.tls is None else arguments.tls == "1"
         provision.write(
@@ -83,6 +90,7 @@ def _run(arguments: argparse.Namespace, terminal: Console) -> None:
             Board(arguments.port),
             terminal,
             source=arguments.src,
+            in_firmware=arguments.agent == "firmware",
             boot=arguments.boot,
             keep_trial=arguments.trial == "keep",
             provisioning=arguments.provision,

@@ -24,27 +24,37 @@ def deploy(
     terminal: Console,
     *,
     source: bool = False,
+    in_firmware: bool = False,
     boot: str | None = None,
     keep_trial: bool = False,
     provisioning: Path = provision.DEFAULT,
 ) -> None:
-    """Put the agent, boot.py and /ota.json on the board, verify, and reset it."""
+    """Put the agent, boot.py and /ota.json on the board, verify, and reset it.
+
+    in_firmware: the agent is there already, frozen or in ROMFS, so it takes only the rest.
+    """
     config = provision.read(provisioning) if provisioning.exists() else None
     found = probe(board)
     plan.check_flash(found)
     plan.check_transaction(found, keep_trial)
-    agent = firmware.agent(source)
+    agent = {} if in_firmware else firmware.agent(source)
     firmware.check_abi(agent, found.mpy)
+    told = board.run("status") if in_firmware else {}
+    if in_firmware:
+        plan.check_firmware(found, told)
     if config is None and "/ota.json" not in found.files:
         raise DeployError(f"{provisioning} is missing: say who the node is with make provision")
     todo = plan.make(found, agent, config, boot)
     tell_board(terminal, found)
-    size = sum(len(content) for content in agent.values())
-    form = "sources" if source else ".mpy"
-    terminal.print(
-        f"agent    {firmware.version()} as {form} in {todo.place}, {len(agent)} files, "
-        f"{size / 1024:.0f} KB"
-    )
+    if in_firmware:
+        terminal.print(f"agent    {told['version']} in the firmware")
+    else:
+        size = sum(len(content) for content in agent.values())
+        form = "sources" if source else ".mpy"
+        terminal.print(
+            f"agent    {firmware.version()} as {form} in {todo.place}, {len(agent)} files, "
+            f"{size / 1024:.0f} KB"
+        )
     terminal.print(f"boot.py  {todo.boot}")
     tell_frozen(terminal, found)
     if todo.nothing and not keep_trial:

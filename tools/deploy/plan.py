@@ -161,6 +161,18 @@ def phase(found: Found) -> str | None:
     return "back"  # damaged: the next boot rolls it back
 
 
+def check_firmware(found: Found, told: dict) -> None:
+    """Refuse where an agent in the firmware would not be the one that runs; `told`: by itself."""
+    for place in PLACES:
+        if found.folder(place):
+            raise DeployError(
+                f"an agent is on flash, in {place}, where an update would bring another one: take "
+                "it away first, with make undeploy"
+            )
+    if "error" in told:
+        raise DeployError(f"the board's firmware has no agent that loads: {told['error']}")
+
+
 def check_transaction(found: Found, keep_trial: bool) -> None:
     """Refuse to change the agent in the middle of an update."""
     now = phase(found)
@@ -228,6 +240,7 @@ def make(
 ) -> Plan:
     """What to do so that `agent` and our boot.py run, with `config` as /ota.json (None: as it is).
 
+    `agent`: its files; none where it lies in the firmware, which an empty folder would hide.
     `boot`: what to do with a foreign boot.py, "keep" or "replace".
     """
     plan = Plan(place_of(found))
@@ -250,7 +263,8 @@ def make(
             plan.stale.append(path)
     plan.moved = [path for path in plan.content if not found.has(path, plan.content[path])]
     plan.copied = [p for p in plan.moved if not found.has(p + "~", plan.content[p])]
-    plan.folders = ["/lib"] * plan.place.startswith("/lib/") + agent_folders(plan.place)
+    if agent:
+        plan.folders = ["/lib"] * plan.place.startswith("/lib/") + agent_folders(plan.place)
     check_space(plan, found)
     return plan
 

@@ -67,6 +67,8 @@ def _agent(found: Found, told: dict) -> str:
             return "[yellow]none[/]: make deploy"
         return f"[red]does not load: {told['error']}[/]"
     file = told["file"]
+    if file.startswith("/rom/"):
+        return f"{told['version']}, in the firmware's ROMFS"
     if not file.startswith("/") and f"/{file}" not in found.files:
         return f"{told['version']}, frozen into the firmware"
     place = ("/" + file.lstrip("/")).rpartition("/")[0]

@@ -69,6 +69,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="log2 of the bytes that a node needs to unpack a .tar.gz (default %(default)s)",
     )
     make.add_argument(
+        "--no-restarts", action="store_true", help="of a .tar.gz: no points to go on from"
+    )
+    make.add_argument(
         "--try", type=Path, dest="image", metavar="IMG", help="install it there first"
     )
 
@@ -121,6 +124,7 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         requires=arguments.requires,
         signer=signer,
         window=None if out.suffix == ".tar" else arguments.window,
+        restart=not arguments.no_restarts,
     )
     if arguments.image:
         from tools.package import show
@@ -156,21 +160,22 @@ def _signer(arguments: argparse.Namespace) -> keys.Signer | None:
     return None
 
 
-def _read(path: Path) -> tuple[archive.Package, int]:
+def _read(path: Path) -> tuple[archive.Package, bytes]:
     try:
         raw = path.read_bytes()
     except OSError as error:
         raise PackageError(f"{path} can not be read: {error.strerror}") from error
-    return archive.read(raw), len(raw)
+    return archive.read(raw), raw
 
 
 def _inspect(arguments: argparse.Namespace, terminal: Console) -> None:
-    from tools.package import show
+    from tools.package import restarts, show
     from tools.package.manifest import parse
 
-    found, size = _read(arguments.package)
+    found, raw = _read(arguments.package)
     manifest = None if found.manifest is None else parse(found.manifest)
-    show.package(terminal, found, manifest, size)
+    points = restarts.find(raw)
+    show.package(terminal, found, manifest, raw, points)
     if manifest:
         archive.check(found)
 

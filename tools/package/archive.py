@@ -15,8 +15,10 @@ from tools.package.manifest import Manifest, parse
 
 #: log2 of the window that the node has to hold while it unpacks.
 WINDOWS = range(9, 16)
-#: Name of the gzip header's subfield that tells it: `O`, `W`, then one byte with the log2.
-WINDOW_FIELD = b"OW"
+#: The gzip header's extra field that tells it: length, name, length of what follows (little
+#: endian), then one byte with the log2; with restart points a byte of flags behind it.
+_FIELD, _FIELD_WITH_FLAGS = b"\5\0OW\1\0", b"\6\0OW\2\0"
+_HAS_RESTARTS = 1
 
 
 @dataclass
@@ -63,12 +65,33 @@ def header(name: str, content: bytes | None) -> bytes:
 
 def compress(content: bytes, window: int) -> bytes:
     """gzip without name and time, with the window in an extra field of its header."""
-    field = WINDOW_FIELD + (1).to_bytes(2, "little") + bytes([window])
-    # Flag 4: an extra field. 2: compressed best. 255: by nobody knows what system.
-    header = b"\x1f\x8b\x08\4" + bytes(4) + b"\2\xff" + len(field).to_bytes(2, "little") + field
     deflate = zlib.compressobj(9, zlib.DEFLATED, -window, 9)
+    return wrap(deflate.compress(content) + deflate.flush(), content, window)
+
+
+def wrap(stream: bytes, content: bytes, window: int, *, restarts: bool = False) -> bytes:
+    """gzip's header and end around a deflate stream."""
+    # Flag 4: an extra field. 2: compressed best. 255: by nobody knows what system.
+    header = b"\x1f\x8b\x08\4" + bytes(4) + b"\2\xff"
+    if restarts:
+        header += _FIELD_WITH_FLAGS + bytes([window, _HAS_RESTARTS])
+    else:
+        header += _FIELD + bytes([window])
     sums = zlib.crc32(content).to_bytes(4, "little") + len(content).to_bytes(4, "little")
-    return header + deflate.compress(content) + deflate.flush() + sums
+    return header + stream + sums
+
+
+def promises(raw: bytes) -> tuple[int | None, int]:
+    """What our field in a gzip header says, if it is there.
+
+    log2 of the window, and where the stream begins that restart points are promised in, 0 without.
+    """
+    if raw[:4] == b"\x1f\x8b\x08\4" and len(raw) > 17 and raw[16] in WINDOWS:
+        if raw[10:16] == _FIELD:
+            return raw[16], 0
+        if raw[10:16] == _FIELD_WITH_FLAGS:
+            return raw[16], 18 if raw[17] & _HAS_RESTARTS else 0
+    return None, 0
 
 
 def read(raw: bytes) -> Package:
@@ -76,8 +99,7 @@ def read(raw: bytes) -> Package:
     compression, window = "none", None
     if raw[:2] == b"\x1f\x8b":
         compression = "gzip"
-        if raw[3:4] == b"\4" and raw[12:16] == WINDOW_FIELD + b"\1\0":
-            window = raw[16]
+        window, _ = promises(raw)
         try:
             raw = gzip.decompress(raw)
         except (OSError, EOFError, zlib.error) as error:

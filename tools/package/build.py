@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.package import archive, paths
+from tools.package import archive, paths, restarts
 from tools.package.errors import PackageError
 from tools.package.keys import Signer, key_id
 from tools.package.manifest import Manifest
@@ -19,8 +19,11 @@ def build(
     requires: int | None = None,
     signer: Signer | None = None,
     window: int | None = None,
+    restart: bool = True,
 ) -> bytes:
-    """The package's bytes; with a window gzip. mpy: None means what the .mpy files need.
+    """The package's bytes; with a window gzip, with restart points if they cost little enough.
+
+    mpy: None means what the .mpy files need; restart: False for none of these points.
 
     Raises PackageError for what a node would refuse.
     """
@@ -50,7 +53,11 @@ def build(
     if signer:
         manifest.signature = signer.signature(manifest.signed_part())
     content = archive.tar(manifest, files)
-    return content if window is None else archive.compress(content, window)
+    if window is None:
+        return content
+    if not restart:
+        return archive.compress(content, window)
+    return restarts.compress(content, window, signed=signer is not None)
 
 
 def _check_names(files: dict[str, bytes], deleted: list[str]) -> None:

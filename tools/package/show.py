@@ -9,16 +9,26 @@ from rich.table import Table
 from tools.package.archive import Package
 from tools.package.attempt import Cost
 from tools.package.manifest import Manifest
+from tools.package.restarts import Point, distances, price
 
 
-def package(terminal: Console, found: Package, manifest: Manifest | None, size: int) -> None:
-    """What is in it."""
+def package(
+    terminal: Console, found: Package, manifest: Manifest | None, raw: bytes, points: list[Point]
+) -> None:
+    """What is in it; raw: its bytes."""
     window = f", window of {1 << found.window} bytes" if found.window else ""
     content = sum(len(data) for _, data in found.files)
     terminal.print(
-        f"{size} bytes, compression {found.compression}{window}; {len(found.files)} files of "
+        f"{len(raw)} bytes, compression {found.compression}{window}; {len(found.files)} files of "
         f"{content} bytes"
     )
+    if points:
+        terminal.print(
+            f"restart points: {len(points)}, at most {max(distances(points, raw))} bytes apart; "
+            f"they add {price(raw):.1f} % to the size"
+        )
+    elif found.compression == "gzip":
+        terminal.print("no restart points: a node that is cut off begins anew in its next wake")
     if manifest is None:
         terminal.print("no manifest: a migration, or made by another tool")
         for path, data in found.files:

@@ -11,6 +11,7 @@ _Step = Literal[
     "notice",
     "space",
     "download",
+    "staged",
     "bytes",
     "file",
     "commit",
@@ -33,6 +34,7 @@ class _Status(TypedDict):
     boots: int
     boots_most: int
     undelivered: str | None
+    staged: int
 
 class _Raw(Protocol):
     def readinto(self, buffer: bytearray | memoryview, n: int) -> int: ...
@@ -58,6 +60,8 @@ class Agent:
     """The text of the last failure, None after a cycle without one."""
     pending: bool
     """True when handle() has heard of a request that check() has not seen yet."""
+    budget: int
+    """Bytes of a package that a wake may fetch; 0: as the configuration says."""
 
     def __init__(
         self,
@@ -65,7 +69,7 @@ class Agent:
         progress: Callable[[_Step, Any], object] | None = None,
         open_stream: Callable[[str], _Response] | None = None,
         client: Any | None = None,
-        policy: Callable[[_Request], Literal["go", "later"] | tuple[str, str]] | None = None,
+        policy: Callable[[_Request], Literal["go", "later"] | tuple[str, str | int]] | None = None,
         watchdog: _Watchdog | None = None,
     ) -> None: ...
     def check(self) -> _Outcome:

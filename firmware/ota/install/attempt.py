@@ -1,54 +1,190 @@
-"""One attempt at a request: whether it may begin, and what becomes of one that ends in an error.
+"""One attempt at a request: whether it may begin, and its count on flash.
 
-And of a contact that does: link, memory, flash, or the agent itself.
+/.ota/attempts holds `<file id> <count> <told> <best> <fetched> <end> <since>`:
+    count    attempts that have brought nothing new, this one with them
+    told     CRC-32 of the reason for which one has ended, or -
+    best     bytes of the package: how far it is staged; where nothing of it can stay, less than
+             0: the most that one wake has brought
+    fetched  bytes in all, over all wakes
+    end      when there are no more, by the clock; since: the clock at the last attempt
 """
 
+import gc
 import os
 import time
 from binascii import crc32
 
 from micropython import const
 
-from ..errors import OtaError, Refused, Transient, name_of
+from .. import drop
+from ..errors import Refused
 
-_STATE = const("/.ota/state")
-_OUT_OF_MEMORY = const("can not apply: out of memory")
-_REASON = const("can not download")
+_DAY_S = const(86400)
+_HOUR_S = const(3600)
+# A clock that has gone further between two attempts has been set.
+_MONTH_S = const(30 * 86400)
+# Where so much is free, this heap has not to grow.
+_PLENTY = const(128 * 1024)
+# What is loaded while TLS is open.
+_LATER = const(
+    (
+        ("fetch", "https", "package.pax", "package.archive"),
+        ("install.start", "install.again"),
+        ("install.staging", "install.finish"),
+        ("install.boot_file",),
+    )
+)
 
 
 def check_space(agent, request):
     """Raise Refused when the announced size is more than flash can take."""
     from ..package.vetting import enough_for, free_blocks
 
-    if not enough_for(request.size):
+    # What an earlier wake has staged has taken its part.
+    if not _staged(request) and not enough_for(request.size):
         raise Refused(
             "not enough space",
             "%d bytes announced, %d blocks are free" % (request.size, free_blocks()),
         )
     agent.progress("space", free_blocks())
+    del enough_for, free_blocks
+    drop("package.vetting")
 
 
-def count_attempt(agent, file_id):
+def _staged(request):
+    """How many bytes of the package earlier wakes have staged."""
+    try:
+        os.stat("/.ota/mark")
+    except OSError as error:
+        if error.args[0] == 2:
+            return 0  # for most; what reads it takes much memory
+        raise
+    from .transaction import kept, read_mark
+
+    mark = read_mark()
+    if mark:
+        mark = kept(request.file_id) and mark
+    return min(request.size, mark[0]) if mark else 0
+
+
+def check_way_back(agent):
+    """Raise Refused when our boot.py did not run: nothing would finish or undo an install.
+
+    It may be missing, somebody else's, or one that is frozen into the firmware, which wins.
+    """
+    import __main__
+
+    if not hasattr(__main__, "_trial"):
+        raise Refused("can not apply", "this agent's boot.py did not run, so there is no way back")
+    # Of a frozen one nothing can be seen, but that no file has run after boot.py.
+    if getattr(__main__, "__file__", "") == "boot.py":
+        try:
+            os.stat("/main.py")
+        except OSError:
+            return
+        agent.progress("notice", "/main.py has not run: a frozen one comes before it")
+
+
+def count_attempt(agent, request):
     """Count this attempt on flash before it begins; True when it is the last one.
 
     One that ends in a watchdog reset or a power cut is counted as well: such a package would
-    otherwise be fetched for ever. Raises Refused when there have been enough.
+    otherwise be fetched for ever. One that has brought more of the package than all before is not.
+    Raises Refused when there have been enough, of them, of bytes or of days.
     """
-    from .transaction import discard, load, save
+    from .transaction import discard, read_mark, save
 
-    # What an earlier attempt left must not be taken for this one's: an old file above all.
-    discard(agent.feed)
-    count = 1
-    before = (load("attempts") or "").split(" ")  # damaged: none
-    if before[0] == file_id:
-        count += int(before[1])
-    else:
-        before = ()
-    most = agent.config["max_attempts"]
+    file_id = request.file_id
+    config = agent.config
+    count, told, best, fetched, end, since = _before(file_id)
+    # What another package left must not be taken for this one's: an old file above all.
+    discard(agent.feed, count and file_id)
+    mark = read_mark()
+    if mark:
+        fetched = max(fetched, mark[7])
+        if mark[0] > best:
+            count = 0
+        best = mark[0]  # less where it was discarded since
+    elif best > 0:
+        best = 0  # it was discarded since
+    count += 1
+    most = config["max_attempts"]
     if count > most:
         raise Refused("can not apply", "interrupted %d times" % most)
-    save("attempts", " ".join([file_id, str(count)] + list(before[2:])))
+    if fetched >= config["max_fetched"] * request.size:
+        raise Refused("can not download", "not whole after %d bytes" % fetched)
+    now = int(time.time())
+    passed = now - since
+    if not end:
+        end = now + _DAY_S * config["max_days"]
+    elif not 0 <= passed < _MONTH_S:
+        # A clock that goes back has been forgotten, one that jumps has been set.
+        end += passed - _HOUR_S
+    if now > end:
+        raise Refused("can not download", "not whole after %d days" % config["max_days"])
+    agent.fetched = fetched
+    save("attempts", " ".join([str(x) for x in (file_id, count, told, best, fetched, end, now)]))
     return count == most
+
+
+def staged(file_id):
+    """Whether this attempt has brought something for the next one to go on with."""
+    from .transaction import read_mark
+
+    best = _before(file_id)[2]
+    mark = read_mark()
+    return bool(mark and mark[0] > max(best, 0))
+
+
+def note(file_id):
+    """Where nothing of the package can stay: keep what the mark of this wake tells."""
+    from .transaction import read_mark, save
+
+    mark = read_mark()
+    if not mark or mark[0]:
+        return
+    count, told, best, fetched, end, since = _before(file_id)
+    brought = mark[7] - fetched
+    if brought > -best:
+        # It may come whole in a wake that is longer still.
+        best, count = -brought, 0
+    fields = file_id, count, told, best, mark[7], end, since
+    save("attempts", " ".join([str(x) for x in fields]))
+
+
+def _before(file_id):
+    """[count, told, best, fetched, end, since] of the attempts before at a package."""
+    from .transaction import load
+
+    fields = (load("attempts") or "").split(" ")  # damaged: none
+    if fields[0] != file_id:
+        return [0, "-", 0, 0, 0, 0]
+    fields = fields[1:] + ["0"] * (7 - len(fields))  # an older agent's are two or three
+    return [x if i == 1 else int(x) for i, x in enumerate(fields)]
+
+
+def keep_names(agent, request):
+    """Load code that is needed once TLS is open, and let go of it: its names stay in RAM for good.
+
+    On a chip this heap grows while TLS is open, and the piece that it gets has to be given back
+    for the next connection. One name in it would keep all of it.
+    """
+    if agent.open_stream or gc.mem_free() > _PLENTY:
+        return
+    drop("install", "recovery")  # what has counted the attempt
+    for names in _LATER:
+        for name in names:
+            __import__(__name__.replace("install.attempt", name), None, None, (name,))
+        drop("tarfile_lite", *names)
+    if request.kind == ".tar.gz":
+        from ..package import inflate as _inflate
+
+        del _inflate
+    if agent.config["keys"]:
+        from ..package import signed as _signed
+
+        del _signed
+    drop("install", "package", "tarfile_lite")
 
 
 def was_told(reason):
@@ -60,165 +196,7 @@ def was_told(reason):
 
     mark = "%08x" % crc32(reason.encode())
     before = (load("attempts") or "").split(" ")
-    if before[2:] == [mark]:
+    if before[2:3] == [mark]:
         return True
-    save("attempts", " ".join(before[:2] + [mark]))
+    save("attempts", " ".join(before[:2] + [mark] + before[3:]))
     return False
-
-
-def outcome_of(agent, error):
-    """What Agent.check() returns for an exception. Resets the node where only a boot helps."""
-    wrong = None
-    if isinstance(error, Transient):
-        outcome = agent.later(error)
-    elif isinstance(error, MemoryError):
-        outcome = _out_of_memory(agent)
-    elif isinstance(error, OSError):  # the network's have become Transient
-        outcome = agent.later("flash failed, " + name_of(error))
-        try:
-            from .transaction import reset_after_flash_error
-        except OSError:
-            return outcome  # flash does not even give the code; nothing may be written now
-        reset_after_flash_error(agent)
-    else:
-        # Nobody expects it; a node that leaves its application for the REPL can not be repaired.
-        wrong = name_of(error)
-        outcome = agent.later("failed, " + wrong)
-    try:
-        os.stat(_STATE)
-    except OSError:
-        return outcome
-    try:
-        _on_trial(agent, wrong)
-    except Exception as error:
-        print("ota: not counted,", name_of(error))
-        if wrong:
-            agent.reset()  # then it is boot.py that counts
-    return outcome
-
-
-def _on_trial(agent, wrong):
-    """Count a wake of a trial that did not get through.
-
-    wrong: str, of an agent that fails by itself: it could not be updated again.
-    """
-    if wrong:
-        from .ending import end_trial
-
-        end_trial(agent, wrong)
-    from .transaction import count_failed_wake
-
-    count_failed_wake()
-    # The trial's own timer may have been taken, and its watchdog is fed by this agent.
-    deadline_ms = agent.config["trial_deadline_s"] * 1000
-    if 0 < deadline_ms < time.ticks_diff(time.ticks_ms(), agent.born):
-        agent.reset()
-
-
-def _out_of_memory(agent):
-    request = agent.control and agent.control.request
-    outcome = agent.later("out of memory")
-    try:
-        from ..recovery import exists, load
-
-        if agent.control and exists("/.ota/report"):
-            # What is owed: without the code above there may be room for it.
-            from .ending import settle
-
-            ended = settle(agent)[0]
-            outcome = ended if ended in ("failed", "rolled_back") else outcome
-        # Not a request that has ended: it has been told. As report.done(), without its module.
-        elif request and (load("done") or "").rstrip("!") != request.file_id:
-            # An attempt as well: the platform has to hear of it in the end.
-            if _count(agent, request):
-                from .ending import fail
-
-                outcome = fail(agent, request.file_id, _OUT_OF_MEMORY)
-    except (MemoryError, OSError, Transient) as error:
-        print("ota: not counted,", name_of(error))
-    return outcome
-
-
-def end_attempt(agent, request, error, counted, last):
-    """What becomes of a request that is not installed. Returns what Agent.check() says.
-
-    error: why; counted, last: whether the attempt is counted on flash, and the last one. None
-    where the request does not stand any more: there is nobody to tell.
-    """
-    flash_works = True
-    if type(error) is OtaError:
-        from .transaction import discard, forget
-
-        agent.progress("notice", "the request was withdrawn")
-        discard(agent.feed)
-        # Heard again after that: the broker takes longer than any patience, as a node that stays
-        # finds out. Then it counts, or the package would be fetched for ever.
-        before, agent.gone = agent.gone, request.file_id
-        if agent.control.pending() or before != request.file_id:
-            forget("attempts")
-        return None
-    if isinstance(error, Refused):
-        reason = str(error)
-        if not last and reason.startswith(_REASON):
-            # What a server says, or what stands before it, may pass: a page that tells of repairs,
-            # an account that is locked for a minute. Once more in another wake, and it is true.
-            last = was_told(reason)
-        else:
-            last = True
-    elif isinstance(error, Transient):
-        reason = str(error)
-    elif isinstance(error, MemoryError):
-        reason = _OUT_OF_MEMORY
-        last = last if counted else _count(agent, request)
-    elif isinstance(error, OSError):
-        flash_works = False
-        reason = "can not apply: flash failed, " + name_of(error)
-        if error.args[0] in (28, 36):  # littlefs calls a full folder a name that is too long
-            from ..package.vetting import enough_for
-
-            if not enough_for(0):  # what staging keeps in reserve is not free
-                reason = "not enough space: flash is full"
-                last = True
-    else:
-        # Nobody expects it, so nobody may be left without an answer for it.
-        reason = "can not apply: " + name_of(error)
-    if not flash_works and counted and not last:
-        # On a fresh mount flash may work again; the attempts limit how often.
-        agent.later(reason)
-        agent.reset()
-    if last or not flash_works:
-        from .ending import fail
-
-        return fail(agent, request.file_id, reason, flash_works)
-    from .transaction import discard
-
-    discard(agent.feed)
-    return agent.later(reason)
-
-
-def _count(agent, request):
-    """Count an attempt for which there was no memory before it was counted. True: the last one."""
-    try:
-        return count_attempt(agent, request.file_id)
-    except Refused:
-        return True
-
-
-def without_boot_py(agent):
-    """End a trial that no boot will ever count, and reset: new code has removed our boot.py."""
-    import __main__
-
-    if not hasattr(__main__, "_trial"):
-        import micropython
-
-        from .. import recovery
-
-        state = recovery.read_state()
-        # "back" when the power has failed in the middle of this: nobody else would go on with it.
-        if state and state[1] in ("trial", "back"):
-            micropython.kbd_intr(-1)  # no key may stop it half way
-            try:
-                recovery.roll_back(state[3] or "rolled back: boot.py did not run")
-                agent.reset()
-            finally:
-                micropython.kbd_intr(3)

@@ -8,6 +8,7 @@ it.
 """
 
 import binascii
+import gc
 import json
 import os
 
@@ -17,7 +18,10 @@ from ..errors import Refused
 
 _PATH = const("/.ota/journal")
 _FILTER = const(2048)
-_DIR = const("/.ota")
+# Where little memory is free; with hundreds of members the journal is then read again for some.
+_SMALL_FILTER = const(256)
+_LITTLE = const(24 * 1024)
+_DIR = const("/.ota/")
 _GROUP = const(8)
 _BLOCKS_A_GROUP = const(32)
 
@@ -30,12 +34,17 @@ class Journal:
     have been seen, and then the journal itself is asked. Kinds of names are "f", a file, "m", a
     folder, and "t", one that is staged as such. Raises OSError when flash fails. Call close() in
     any case. `file` is open until then. head: list, what recovery.py says of it; file: an open one
-    in the place of the journal on flash, for what is not to be installed.
+    in the place of the journal on flash, for what is not to be installed. With `size` and `sum`,
+    its bytes so far and their CRC-32, it goes on behind what an earlier wake has written.
     """
 
-    def __init__(self, head, file=None):
-        self._seen = bytearray(_FILTER)
-        self._sum = 0
+    def __init__(self, head, file=None, size=0, sum_=0):
+        self._seen = bytearray(_FILTER if gc.mem_free() > _LITTLE else _SMALL_FILTER)
+        self.size = size
+        self.sum = sum_
+        if size:
+            self.file = open(_PATH, "ab")
+            return
         if not file:
             try:
                 os.mkdir("/.ota")
@@ -43,25 +52,17 @@ class Journal:
                 pass  # it is there, or open() tells
             file = open(_PATH, "wb")
         self.file = file
-        self._write(json.dumps(head) + "\n")
+        self.write((json.dumps(head) + "\n").encode())
 
     def line(self, kind, place, depth, path, sum_="-"):
         """Write a line."""
-        self._write("%s %s %d %s %s\n" % (kind, place, depth, sum_, path))
+        self.write(("%s %s %d %s %s\n" % (kind, place, depth, sum_, path)).encode())
 
-    def end(self):
-        """Write the last line: no byte of the journal may change from here on."""
-        self._write("=")
-        self._write(self._sum.to_bytes(4, "little"))
-        self.close()
-
-    def _write(self, text):
-        self._sum = binascii.crc32(text, self._sum)
-        self.file.write(text)
-
-    def unchanged(self, path):
-        """Write that path has been seen and needs nothing, in few bytes."""
-        self.line("u", "0", 0, _sum(path))
+    def write(self, data):
+        """Write bytes."""
+        self.sum = binascii.crc32(data, self.sum)
+        self.file.write(data)
+        self.size += len(data)
 
     def close(self):
         """Close the file, in whatever state."""
@@ -75,15 +76,14 @@ class Journal:
 
     def mark(self, path, kind):
         """Remember a name."""
-        for bit in _bits(path, kind):
+        for bit in self._bits(path, kind):
             self._seen[bit >> 3] |= 1 << (bit & 7)
 
     def may_know(self, path, kind):
-        """False when the name was never marked; True when it may have been. Costs no flash."""
-        for bit in _bits(path, kind):
-            if not self._seen[bit >> 3] & 1 << (bit & 7):
-                return False
-        return True
+        """0 when the name was never marked; 1 when it may have been. Costs no flash."""
+        first, second = self._bits(path, kind)
+        seen = self._seen
+        return seen[first >> 3] >> (first & 7) & seen[second >> 3] >> (second & 7) & 1
 
     def knows(self, path, kind):
         """The kind of its line (or of one inside it) when it was marked and written, or None.
@@ -93,7 +93,6 @@ class Journal:
         if not self.may_know(path, kind):
             return None
         self.file.flush()
-        unchanged = _sum(path)
         inside = path + "/"
         with open(_PATH) as file:
             for line in file:
@@ -104,12 +103,14 @@ class Journal:
                 elif kind == "m":
                     if name.startswith(inside) or (line_kind == "m" and name == path):
                         return line_kind
-                elif line_kind == "u":
-                    if name == unchanged:
-                        return line_kind
                 elif line_kind != "m" and name == path:
                     return line_kind
         return None
+
+    def _bits(self, path, kind):
+        code = binascii.crc32(path, binascii.crc32(kind))  # of both in one
+        last = len(self._seen) * 8 - 1
+        return code & last, code >> 14 & last
 
 
 class Places:
@@ -140,7 +141,7 @@ class Places:
     def make_group(self):
         """Make the folder of the next free place."""
         if self.number >= _GROUP:
-            path = "%s/%d" % (_DIR, self._group())
+            path = "%s%d" % (_DIR, self._group())
             if not found(path):
                 self._make(path)
 
@@ -164,7 +165,7 @@ class Places:
                 path = path[: path.rfind("/")]
             try:
                 # Neither exists. No rename reaches what is mounted (a card), nor does boot.py.
-                os.rename(_DIR + "/~", path + "/~")
+                os.rename("/.ota/~", path + "/~")
             except OSError as error:
                 if error.args[0] == 1:  # EPERM
                     raise _not_ours(path)
@@ -199,7 +200,7 @@ class Places:
 
     def inside(self, path):
         """Where a path waits that is in the tree."""
-        return _DIR + "/" + self.tree + path[len(self._top) :]
+        return _DIR + self.tree + path[len(self._top) :]
 
     def _group(self):
         # Numbers that no member in /.ota itself has.
@@ -207,7 +208,12 @@ class Places:
 
     def _make(self, path):
         self._space.folder()
-        os.mkdir(path)
+        try:
+            os.mkdir(path)
+        except OSError as error:
+            # An earlier wake has made it, behind its last mark.
+            if error.args[0] != 17 or found(path) != "m":  # EEXIST
+                raise
 
     def _begin_tree(self, top):
         self._top = self._made = top
@@ -218,7 +224,7 @@ class Places:
             place = self.next()
             self.make_group()
             self.number += 1
-            self._make(_DIR + "/" + place)
+            self._make(_DIR + place)
             self._space.promise_entry(top, 0)
             self._journal.mark(top, "m")
             self._journal.mark(top, "t")
@@ -240,12 +246,3 @@ def _not_ours(path):
 
 def _in_the_way(path):
     return Refused("can not apply", "a folder where a file is: " + path)
-
-
-def _bits(path, kind):
-    code = binascii.crc32(kind + path)
-    return code & 0x3FFF, code >> 14 & 0x3FFF
-
-
-def _sum(path):
-    return "%08x" % binascii.crc32(path)

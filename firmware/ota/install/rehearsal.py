@@ -8,52 +8,26 @@ version that can not be updated again must not be kept. Nothing is written to fl
 import gc
 import io
 import os
-import sys
 from binascii import crc32
 
 from micropython import const
 
 from .. import drop
-from ..errors import OtaError, Transient, name_of
+from ..errors import OtaError, name_of
 from ..request import Request
 
 # One of these every node has.
 _MEMBERS = const(("boot.py", "main.py"))
 _BLOCK = const(512)
-# What an update loads beside the way of its bytes, by phases; and what the next contact needs. By
-# all names that another module asks for when it is too late: a package may bring some modules of
-# one release to the others of another.
-_PHASES = const(
-    (
-        "request:ask_policy install.attempt:check_space install.attempt:count_attempt"
-        " install.attempt:was_told",
-        "package.vetting:enough_for package.vetting:free_blocks",
-        "install.staging:Staging.finish install.staging:Staging.delete"
-        " install.staging:Staging.leave_open",
-        "install.journal:Journal.line install.journal:Journal.end install.journal:Places.make"
-        " install.journal:Places.make_group",
-        "install.ending:prepare install.ending:install install.ending:fail"
-        " install.report:stand_before install.report:finish install.report:done",
-        "request:read install.transaction:prepare install.transaction:commit"
-        " install.transaction:discard install.transaction:forget install.transaction:save"
-        " install.transaction:owed install.transaction:keep_sequence"
-        " install.transaction:reset_after_flash_error",
-        "recovery:install recovery:boot",
-        "package.signed:SignedReader package.manifest:receive package.signature:verify",
-        # A node that last took a .tar has not seen this one.
-        "package.inflate:Gzip",
-        "config:complete backoff:remember backoff:note backoff:seen serve:step local:install",
-        "install.attempt:outcome_of install.attempt:end_attempt",
-        # Where a request stands on flash each contact begins with it, and broken would end there.
-        "install.report:put_back install.kept:has_ended",
-    )
-)
+# In a boot on trial memory is in more pieces than in others, and this code lies in between: that
+# there is enough of it has been seen before.
+_NO_MEMORY = const("ota: the rehearsal ran out of memory")
 
 
-def rehearse(agent, stage, piece):
+def rehearse(agent, piece):
     """What keeps this node from being updated again, as str; None when nothing does.
 
-    stage: cycle.stage; piece: the largest piece of memory, in bytes, that the last package took.
+    piece: the largest piece of memory, in bytes, that the last package took.
     Raises OSError when flash fails.
     """
     if not any(name in _MEMBERS for name in os.listdir("/")):
@@ -70,35 +44,33 @@ def rehearse(agent, stage, piece):
         try:
             # That a new boot.py, or what ran after it, has left the sign by which an agent knows
             # that there is a way back: else no package would ever be taken again.
-            from .transaction import check_way_back
+            from .attempt import check_way_back
 
             check_way_back(agent)
             del check_way_back
             # What lies between would cost the large pieces of memory, and hide a broken version.
             gc.collect()
+            package.secure()
+            from ..arrival import stage
+
             stage(agent, package.request, package)
+            del stage
             gc.collect()
         finally:
             package.close()
-        for names in _PHASES:
-            names = [name.split(":") for name in names.split(" ")]
-            for home, name in names:
-                module = __name__.replace("install.rehearsal", home)
-                parts = name.split(".")
-                __import__(module, None, None, (parts[0],))
-                found = sys.modules[module]
-                for part in parts:
-                    found = getattr(found, part)
-                found = None  # else its code stays in RAM
-            drop(*[home for home, _ in names])
+        # Not before: it would be in RAM beside what a real update has there.
+        from .parts import load_all
+
+        load_all()
     except MemoryError:
-        # In this boot memory is in more pieces than in others, and this code lies in between: that
-        # there is enough of it has been seen before.
-        print("ota: the rehearsal ran out of memory")
+        print(_NO_MEMORY)
     except OtaError as error:
         if package.failed:
             raise package.failed  # download.py takes it for the network's
-        return str(error)
+        reason = str(error)
+        if "no TLS" not in reason:  # which has memory of its own
+            return reason
+        print(_NO_MEMORY)
     except OSError:
         raise  # flash's: says nothing of this version
     except Exception as error:
@@ -133,25 +105,30 @@ class Package:
         self._piece = b""
         self.raw = self
 
+    def secure(self):
+        """Set up TLS before what asks and what reads is loaded, as a real update does."""
+        if self._tls:
+            # All that a connection needs, and what takes memory of the chip's own.
+            from ..trust import secured, trust
+            from ..wire import Wire
+
+            context = trust(self._tls["ca"], "no trust")
+            try:
+                self._tls = context.wrap_socket(
+                    Wire(None), server_hostname="localhost", do_handshake_on_connect=False
+                )
+            except OSError:
+                raise MemoryError  # of TLS's own: nothing has been said on it yet
+            del context, secured, trust
+            drop("dial", "trust")  # as download.py does
+
     def open_stream(self, _url):
         """In the place of a connection to the platform."""
         if self._tls:
-            # All that a connection needs, and what takes memory of the chip's own.
-            try:
-                from ..https import get
-                from ..trust import trust
-                from ..wire import Wire
+            from ..https import get
 
-                context = trust(self._tls["ca"], "no trust")
-            except OSError as error:
-                self.failed = error
-                raise
-            wire = Wire(None, "")
-            self._tls = context.wrap_socket(
-                wire, server_hostname="localhost", do_handshake_on_connect=False
-            )
-            del context, get, trust
-            drop("https", "trust")  # as fetch.py does
+            del get
+            drop("https")  # as fetch.py does
         return self
 
     def readinto(self, buffer, n):
@@ -207,43 +184,3 @@ class Package:
             total = crc32(piece, total)
             yield piece
         yield total.to_bytes(4, "little") + self._tar.to_bytes(4, "little")
-
-
-def try_anchors(config, limits):
-    """What is wrong with anchors that the update on trial has touched, as str, or None.
-
-    A wrong root that is kept would let no package come any more to put it right.
-    config: a complete configuration; limits: Limits of this contact. Raises Transient when the
-    download's server can not be asked, OSError when flash fails.
-    """
-    from ..package.vetting import clean_path
-    from ..recovery import lines, read_head
-
-    paths = [config["ca"]] if type(config["ca"]) is str else config["ca"]
-    anchors = [clean_path(path) for path in paths]
-    # The copy that is whole: flash may have lost the other one.
-    journal = read_head()[0]
-    touched = False
-    for line in lines(journal) if journal else ():  # to its end, which closes it
-        touched = touched or line[4] in anchors
-    if not touched:
-        return None
-    from ..https import address
-    from ..trust import trust
-    from ..wire import Wire
-
-    try:
-        context = trust(paths, "no trust", True)
-    except Transient as error:
-        return str(error)
-    wire = Wire(limits, "can not download")
-    try:
-        wire.open(*address(config["server"]), context)
-    except Transient as error:
-        text = str(error).split(": ", 1)[1]
-        if not text.startswith("certificate is not signed"):
-            raise  # the trial goes on, and this wake counts as one that failed
-        return text
-    finally:
-        wire.close()
-    return None

@@ -3,31 +3,35 @@
 Nothing outside /.ota is written here. Until transaction.commit() all of it is litter.
 """
 
+import gc
 import os
 from binascii import crc32
 
 from micropython import const
 
+from .. import drop
 from ..errors import Refused
 from ..package.vetting import (
     Space,
     check_content,
     check_path,
-    check_runs,
     clean_path,
     on_boot_path,
-    starts_itself,
-    starts_recovery,
 )
 from .journal import Places, found
 
-_DIR = const("/.ota")
+_DIR = const("/.ota/")
 _CHUNK = const(1024)
-# An entry of a folder beside its name, with the content of a small file; so much of them for each
-# folder that is kept in reserve, which is less than half of what fits.
-_ENTRY = const(160)
-_INLINE = const(128)
-_BYTES_A_FOLDER = const(1024)
+# Where much is, as in arrival.py.
+_LARGE_CHUNK = const(2048)
+_MUCH = const(16 * 1024)
+# Where little memory is free, as in journal.py.
+_SMALL_CHUNK = const(512)
+_LITTLE = const(24 * 1024)
+# A file of no more is begun again in another wake. Longer ones go on at multiples of 1 KB: where
+# our packager may have put a restart point.
+_SMALL = const(2048)
+_PLACE = const(1024)
 
 
 class Staging:
@@ -35,141 +39,100 @@ class Staging:
 
     progress: called as progress("file", path) for each staged member; protected: list of paths
     that no package may touch, beside the usual ones; feed: called for each piece that is written;
-    journal: a Journal, of which this class is the owner from here on.
-    What an earlier attempt left has been discarded: it must not be taken for this one's. Raises
-    Refused; OSError when flash itself fails. Call close() in any case.
+    journal: a Journal; scratch: bytearray, for what is read of files that are there. It may be a
+    TarReader's, which has no use for it meanwhile. `returns` counts bytes of folders that a roll
+    back brings back. finish.py has what comes at the end, again.py how an earlier wake is gone on
+    with. What an earlier attempt left has been discarded, or checked: it must not be taken for
+    this one's. marks: Marks, where another wake may go on with what this one has staged. archive:
+    what open_archive() says, None for a signed package. Where it has a running CRC-32 of all that
+    it gives, that of a file begins with that of what came before it: no byte is summed twice.
+    Raises Refused; OSError when flash fails.
     """
 
-    def __init__(self, progress, protected, feed, journal):
+    def __init__(self, progress, protected, feed, journal, scratch, marks=None, archive=None):
         self.staged = 0
         self.bytes = 0
         self._progress = progress
-        self._protected = protected
+        self.protected = protected
         self._feed = feed
-        self._buffer = bytearray(_CHUNK)
-        self._live_buffer = bytearray(_CHUNK)
-        self._sum = 0  # CRC-32 of the last member
-        self._returns = 0  # bytes of folders that a roll back brings back
-        self._space = Space()
-        self._journal = journal
-        self._places = Places(self._space, self._journal)
+        size = _CHUNK if gc.mem_free() > _LITTLE else _SMALL_CHUNK
+        self._buffer = bytearray(_LARGE_CHUNK if gc.threshold() > _MUCH else size)
+        self._scratch = scratch
+        # The CRC-32 of the last member, and what it goes on from; the member may have no hash.
+        self.sum = self.seed = 0
+        self._sums = archive if archive and archive.window and archive.sum is not None else None
+        self._signed = not archive
+        # Of one that an earlier wake has begun: bytes that wait, and where; how groups are named
+        # depends on what is free.
+        self.left, self.place = 0, None
+        self._marks = marks
+        self.returns = 0
+        self.space = Space()
+        self.journal = journal
+        self.places = Places(self.space, self.journal)
 
-    def add(self, member, digest=None):
-        """Stage one member of a TarReader. digest: its SHA-256 as hex digits, for the install."""
+    def add(self, member):
+        """Stage one member of a TarReader."""
+        self._feed()  # unchanged ones may come fast, and the journal may be read for each
         path = clean_path(member.name)
         if path == "/":
             if member.is_folder:
                 return
             raise Refused("can not apply", "a file without a name")
-        check_runs(path)
-        check_path(path, self._protected, member.is_folder)
+        if path in ("/boot.mpy", "/main.mpy", "/boot_user.mpy"):
+            # It would replace the source that MicroPython starts.
+            raise Refused("can not apply", "nothing runs " + path)
+        check_path(path, self.protected, member.is_folder)
         if member.is_folder:
             self._add_folder(path)
         else:
-            self._add_file(path, member, digest)
-
-    def delete(self, path):
-        """Delete a file of the old tree with the install. Nothing when there is none."""
-        self._feed()
-        check_path(path, self._protected)
-        if path == "/boot.py":
-            raise Refused("can not apply", "nothing would start without " + path)
-        kind = self._journal.knows(path, "f")
-        if kind == "d":
-            return  # as the twin of a new file
-        if kind:
-            raise Refused("can not apply", "brought and deleted: " + path)
-        kind = found(path)
-        if kind == "m":
-            raise Refused("can not apply", "a folder is not deleted: " + path)
-        if kind:
-            # Its folder exists. This sees to it that no card is mounted there.
-            self._places.missing(path[: path.rfind("/")])
-            self._retire(path)
-
-    def finish(self):
-        """All members are staged and verified: close what the commit relies on."""
-        self._journal.end()
-        size = os.stat(_DIR + "/journal")[6]
-        if size > _INLINE:
-            self._space.file(size)  # its copy
-        if self._returns:
-            self._reserve()
-        self._space.check()
-
-    def close(self):
-        """Close files, in whatever state. Leaves the litter to transaction.discard()."""
-        self._journal.close()
-
-    def leave_open(self):
-        """In place of close() after an error of flash: what has to be kept until the reset.
-
-        Closing the journal would write, and so would a collection that finds it (see
-        recovery.install()).
-        """
-        return self._journal.file
-
-    def _reserve(self):
-        """Keep what a roll back may need to bring files back into folders, on a full flash.
-
-        Folders in a folder: each takes two blocks, of which nothing is programmed but a line.
-        """
-        path = _DIR + "/reserve"
-        for _ in range(2 + self._returns // _BYTES_A_FOLDER):
-            self._space.folder()
-            os.mkdir(path)
-            path += "/r"
+            self._add_file(path, member)
 
     def _add_folder(self, path):
-        depth = self._places.missing(path)
+        depth = self.places.missing(path)
         if depth:
-            self._places.make(path)
+            self.places.make(path)
             if depth > 1:  # else it has its line
-                self._space.file(0)  # what the journal takes of it
-                self._journal.line("m", self._places.tree, depth, path)
+                self.space.file(0)  # what the journal takes of it
+                self.journal.line("m", self.places.tree, depth, path)
             self.staged += 1
 
-    def _add_file(self, path, member, digest):
+    def _add_file(self, path, member):
+        place, self.place = self.place, None
         folder = path[: path.rfind("/")]
-        places = self._places
+        places = self.places
         depth = places.missing(folder)
         old = not depth and found(path)
         if old == "m":
             raise Refused("can not apply", "a file where a folder is: " + path)
-        self._journal.meet(path)
-        self._retire_twin(path, depth)
+        self.journal.meet(path)
+        name = path
         if depth:
             places.make(folder)
             new = places.inside(path)
             self._copy(member, path, new, False)
             check_content(path, new)
-            self._note("a", places.tree, depth, path, digest)
+            self._check_twin(path)
+            self._note("a", places.tree, depth, path)
             return
-        place = places.next()
-        new = _DIR + "/" + place
+        place = place or places.next()
+        new = _DIR + place
         same = old and os.stat(path)[6] == member.size
         if self._copy(member, path, new, same):
-            self._journal.unchanged(path)
+            self.unchanged(path)
+            self._retire_twin(path)
             return
         check_content(path, new)
-        if path == "/boot.py" and not starts_recovery(new):
-            # Today's packages bring a boot.py that knows nothing of recovery. It must not take its
-            # place at the front, so our boot.py stays and runs theirs last.
-            if starts_itself(new):
-                raise Refused("can not apply", "/boot.py would start itself")
-            path = "/boot_user.py"
-            check_path(path, self._protected)
-            old = found(path)
-            if old == "m":  # opening it would look like a flash that fails, wake after wake
-                raise Refused("can not apply", "a file where a folder is: " + path)
-            self._journal.meet(path)
-            if old and self._equal(path, new):
-                os.remove(new)
-                # Under this name, which may come once more.
-                self._journal.unchanged(path)
+        if path == "/boot.py":
+            from .boot_file import instead
+
+            path, old = instead(self, new, old)
+            del instead
+            drop("install.boot_file", "package.source")
+            if not path:
                 return
         places.number += 1
-        self._space.promise_entry("" if old else path, member.size)
+        self.space.promise_entry("" if old else path, member.size)
         kind = "r"
         if not old:
             kind = "a"
@@ -178,70 +141,90 @@ class Staging:
             # first: it is copied, now, while nothing depends on it. In the root this holds for
             # every file: after a cut inside a rename out of a folder, littlefs also hides the next
             # entry there until something is written, and that could be boot.py or .ota.
-            self._copy_aside(path, new + "~")
-        self._note(kind, place, 0, path, digest)
+            self.copy_aside(path, new + "~")
+        self._note(kind, place, 0, path)
+        self._retire_twin(name)
 
-    def _note(self, kind, place, depth, path, digest):
+    def unchanged(self, path):
+        """Note that the file there is the last member already."""
+        self.journal.line("u", "0", 0, path, self._stated())
+
+    def _note(self, kind, place, depth, path):
         self.staged += 1
-        # All of it has been compared with its digest; the install looks whether flash has it.
-        sum_ = "%08x" % self._sum if digest else "-"
-        self._journal.line(kind, place, depth, path, sum_)
+        self.journal.line(kind, place, depth, path, self._stated())
         self._progress("file", path)
 
-    def _retire_twin(self, path, depth):
+    def _stated(self):
+        # A signed file is compared once more at the install, which takes its time; of others only
+        # whoever goes on from here looks whether flash still has it.
+        if self.seed:
+            return "-%08x%08x" % (self.seed, self.sum)
+        return ("%08x" if self._signed else "-%08x") % self.sum
+
+    def _retire_twin(self, path):
         """A stale x.py would be imported instead of a new x.mpy, and lie useless the other way."""
+        twin = self._check_twin(path)
+        if twin and found(twin) == "f":
+            check_path(twin, self.protected)
+            from .finish import retire
+
+            retire(self, twin)
+            del retire
+            drop("install.finish")
+
+    def _check_twin(self, path):
         if path.endswith(".mpy"):
             twin = path[:-3] + "py"
         elif path.endswith(".py"):
             twin = path[:-2] + "mpy"
         else:
-            return
-        if self._journal.knows(twin, "f"):
+            return None
+        if self.journal.knows(twin, "f"):
             raise Refused("can not apply", "both source and .mpy of " + path)
-        if not depth and found(twin) == "f":
-            check_path(twin, self._protected)
-            self._retire(twin)
-
-    def _retire(self, path):
-        self._journal.mark(path, "f")
-        place = self._places.next()
-        self._returns += len(path.encode()) - path.rfind("/") + _ENTRY
-        if _in_root(path):
-            self._copy_aside(path, _DIR + "/" + place + "~")
-        else:
-            self._places.make_group()
-        self._journal.line("d", place, 0, path)
-        self._places.number += 1
-        self.staged += 1
+        return twin
 
     def _copy(self, member, path, new, same):
         """Write the member's content to new. True, and nothing written, when path has it already.
 
-        same: whether path has the member's size. As long as the content agrees with path's nothing
-        is written; at the first difference what agreed is taken from there.
+        same: whether path has the member's size. As long as the content agrees with path's
+        nothing is written; at the first difference what agreed is taken from there.
         """
         live = open(path, "rb") if same else None
         out = None
-        done = self._sum = 0
+        begun, self.left = self.left, 0
+        done = 0
         buffer = self._buffer
+        size = member.size
+        sums = self._sums
+        noted = self._marks and size > _SMALL
         try:
-            if not same:
-                out = self._create(new, member.size)
-            while done < member.size:
+            if begun:
+                from .again import skip
+
+                out, done = skip(self.space, member, live, new, begun, buffer)
+            else:
+                self.seed = self.sum = sums.sum if sums else 0
+                if not same:
+                    out = self._create(new, size)
+            if noted:
+                self._marks.member = new, size, path, self.seed
+            while done < size:
                 n = self._read_chunk(member)
-                piece = buffer if n == _CHUNK else memoryview(buffer)[:n]
-                self._sum = crc32(piece, self._sum)
-                if not out:
-                    if self._agrees(live, n):
-                        done += n
-                        continue
-                    out = self._create(new, member.size)
-                    live.seek(0)
-                    self._copy_bytes(live, out, done)
-                out.write(piece)
-                self._feed()
+                piece = buffer if n == len(buffer) else memoryview(buffer)[:n]
+                self.sum = sums.sum if sums else crc32(piece, self.sum)
+                if out or not self._agrees(live, n):
+                    if not out:
+                        out = self._create(new, size)
+                        live.seek(0)
+                        self._copy_bytes(live, out, done)
+                        live.close()
+                        live = None  # its buffers make room for the mark's
+                    out.write(piece)
+                    self._feed()
+                    self.bytes += n
                 done += n
-                self.bytes += n
+                if noted and done < size and not done % _PLACE:
+                    self._marks.note(done, self.sum, out)
         finally:
             if live:
                 live.close()
@@ -251,62 +234,51 @@ class Staging:
 
     def _read_chunk(self, member):
         """Fill the buffer from the member, or to the member's end. Returns bytes read."""
-        n = member.readinto(self._buffer, _CHUNK)
-        if n < _CHUNK:
-            view = memoryview(self._buffer)
-            while n < _CHUNK:
-                more = member.readinto(view[n:], _CHUNK - n)
-                if not more:
-                    break
-                n += more
+        size = len(self._buffer)
+        n = member.readinto(self._buffer, size)
+        while 0 < n < size:
+            more = member.readinto(memoryview(self._buffer)[n:], size - n)
+            if not more:
+                break
+            n += more
         return n
 
     def _agrees(self, live, n):
-        if live.readinto(self._live_buffer) < n:
-            return False
-        return self._same(n)
-
-    def _same(self, n):
-        """True when both buffers begin with the same n bytes."""
-        if n == _CHUNK:
-            return self._live_buffer == self._buffer
-        return memoryview(self._live_buffer)[:n] == memoryview(self._buffer)[:n]
-
-    def _equal(self, path, other):
-        if os.stat(path)[6] != os.stat(other)[6]:
-            return False
-        with open(path, "rb") as a, open(other, "rb") as b:
-            while True:
-                n = a.readinto(self._live_buffer)
-                if n != b.readinto(self._buffer) or not self._same(n):
-                    return False
-                if not n:
-                    return True
+        """True when live goes on with the first n bytes of the buffer."""
+        scratch = memoryview(self._scratch)
+        done = 0
+        while done < n:
+            got = live.readinto(scratch[: n - done])
+            if not got or scratch[:got] != memoryview(self._buffer)[done : done + got]:
+                return False
+            done += got
+        return True
 
     def _copy_bytes(self, source, out, left):
-        buffer = self._live_buffer
+        scratch = memoryview(self._scratch)
         while left:
-            n = source.readinto(buffer)
+            n = source.readinto(scratch)
             if not n:
                 raise OSError(5)  # it became shorter while it was read
             n = min(n, left)
-            out.write(buffer if n == _CHUNK else memoryview(buffer)[:n])
+            out.write(scratch[:n])
             self._feed()
             left -= n
 
-    def _copy_aside(self, path, old):
+    def copy_aside(self, path, old):
+        """Copy a file of the old tree to old."""
         size = os.stat(path)[6]
         with open(path, "rb") as source, self._create(old, size) as out:
             self._copy_bytes(source, out, size)
 
     def _create(self, path, size):
-        self._space.file(size)
+        self.space.file(size)
         try:
             return open(path, "wb")
         except OSError as error:
             if error.args[0] != 2:  # ENOENT
                 raise
-        self._places.make_group()
+        self.places.make_group()
         return open(path, "wb")
 
 

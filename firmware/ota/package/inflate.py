@@ -1,163 +1,149 @@
-"""Decompression of what archive.py has recognised.
-
-Formats: gzip RFC 1952, zlib RFC 1950; microfreezer's is eight bytes of a gzip header, a zlib
-stream, and a big-endian CRC-32 of that stream.
-"""
+"""Decompression of what archive.py has recognised: gzip (RFC 1952)."""
 
 import binascii
 import gc
 import struct
 
 import deflate
-from micropython import const
 
-from ..errors import Transient
 from ..tarfile_lite import bad
 
-_GZIP_HEADER_LIMIT = const(1024)
-_PIECE = const(32)  # what _ENOUGH in archive.py is enough for
 
+class Inflated:
+    """What DeflateIO makes of a ReadAhead, as open_archive() says.
 
-class _Inflated:
+    finish() is called behind the stream: it verifies what follows, and may begin another one.
+    """
+
+    sum = None  # CRC-32 of what came out, where that is what has to be compared
+    length = 0
+
     def __init__(self, ahead, format, window_bits):
-        self._ahead = ahead
+        self.source = ahead
         self._format = format
         self._window_bits = window_bits
         self._begin()
 
     def _begin(self):
-        # Now, because the window is allocated at the first read: nothing else may take its room.
-        self._ahead.fill()
+        self.source.fill()
         self.window = 1 << self._window_bits
-        self._deflate = deflate.DeflateIO(self._ahead.stream, self._format, self._window_bits)
+        self._deflate = deflate.DeflateIO(self.source.stream, self._format, self._window_bits)
+        # Made once: each look for a method makes an object.
+        self._tell, self._read = self.source.stream.tell, self._deflate.readinto
+        # The window is allocated at the first read: now, before anything else takes its room.
+        self._first = None
+        first = bytearray(1)
+        try:
+            self._first = first[: self._fill(first, 1)]
+        except MemoryError:
+            raise MemoryError(self.window)  # trouble.py says it in words
 
     def readinto(self, buffer, n):
         """Read at most n bytes of the archive; 0 only at its verified end."""
         while self._deflate:
-            try:
-                got = self._fill(buffer, n)
-            except MemoryError:
-                raise Transient(
-                    "can not apply",
-                    "no memory for a window of %d bytes" % (1 << self._window_bits),
-                )
-            except (EOFError, OSError) as error:
-                if error.args and error.args[0] != 22:  # EINVAL is DeflateIO's
-                    raise  # the source's own
-                if not isinstance(error, EOFError) and self._ahead.fill(0) >= 0:
-                    raise bad("compressed stream is damaged")
-                if self._ahead.source:
-                    raise bad("compressed stream is mostly empty blocks")
-                raise bad("compressed stream ends early")
+            got = self._fill(buffer, n)
             if got:
-                self._account(buffer, got)
+                if self.sum is not None:
+                    part = buffer if got == len(buffer) else memoryview(buffer)[:got]
+                    self.sum = binascii.crc32(part, self.sum)
+                    self.length += got
                 return got
-            self._deflate = None
-            self._finish()
+            self._deflate = self._read = None
+            self.finish()
         return 0
+
+    def ahead(self):
+        """As open_archive() says: nowhere."""
+        return -1
 
     def _fill(self, buffer, n):
         """Fill buffer with n bytes, fewer only at the end of the compressed stream."""
-        ahead = self._ahead
+        ahead = self.source
+        piece, most, form = ahead.buffer, ahead.piece, ahead.form
+        tell, until = self._tell, ahead.until
+        readinto, put = self._read, struct.pack_into
         done = 0
-        while done < n:
-            got = self._deflate.readinto(ahead.buffer, min(n - done, _PIECE))
-            if got == _PIECE:  # without a slice, which would be garbage
-                struct.pack_into(b"32s", buffer, done, ahead.buffer)
-            else:
-                buffer[done : done + got] = memoryview(ahead.buffer)[:got]
-            if ahead.stream.tell() > ahead.until and ahead.fill() < 0:
-                raise EOFError  # the piece is made of what lay there earlier
-            if not got:
-                break
-            done += got
-        return done
+        if self._first:  # one byte
+            buffer[:1] = self._first
+            self._first = None
+            done = 1
+        try:
+            while done < n:
+                if most > n - done:
+                    most = n - done
+                got = readinto(piece, most)
+                if got == ahead.piece:  # without a slice, which would be garbage
+                    put(form, buffer, done, piece)
+                else:
+                    buffer[done : done + got] = memoryview(piece)[:got]
+                if tell() > until:
+                    if ahead.fill() < 0:
+                        raise EOFError  # the piece is made of what lay there earlier
+                    until = ahead.until
+                if not got:
+                    break
+                done += got
+            return done
+        except (EOFError, OSError) as error:
+            if ahead.failed:
+                raise ahead.failed
+            if error.args and error.args[0] != 22:  # EINVAL is DeflateIO's
+                raise  # the source's own
+            if not isinstance(error, EOFError) and ahead.fill(0) >= 0:
+                raise bad("compressed stream is damaged")
+            if ahead.source:
+                raise bad("compressed stream is mostly empty blocks")
+            raise bad("compressed stream ends early")
 
 
-class Gzip(_Inflated):
-    """gzip members one after the other, CRC-32 and length of each verified."""
+class Gzip(Inflated):
+    """gzip members one after the other, CRC-32 and length of each verified.
 
-    def __init__(self, ahead):
+    restart: for one that begins behind a full flush, (window in bits, `sum`, `length` so far).
+    """
+
+    def __init__(self, ahead, restart=None):
+        self._restarts = restart
         super().__init__(ahead, deflate.RAW, 15)
 
     def _begin(self):
-        self._skip_header(self._ahead)
-        self._crc = 0
-        self._length = 0
+        if self._restarts:
+            self._window_bits, self.sum, self.length = self._restarts
+        else:
+            from .archive import read_gzip_header
+
+            self._window_bits, self._restarts = read_gzip_header(self.source)
+            del read_gzip_header
+            self.sum = self.length = 0
         super()._begin()
 
-    def _skip_header(self, ahead):
-        ahead.begin_crc()
-        head = ahead.take(8)
-        ahead.take(2)  # XFL and OS say nothing that matters here
-        flags = head[3]
-        if head[0] != 0x1F or head[1] != 0x8B or head[2] != 8 or flags & 0xE0:
-            raise bad("unknown gzip method or flags")
-        self._window_bits = 15
-        if flags & 4:  # FEXTRA
-            size = ahead.take(2)
-            size = size[0] | size[1] << 8
-            if size == 5:
-                # Our packager's word for how far back it looked (docs/signing.md). Too small a
-                # window makes DeflateIO fail, not err.
-                field = ahead.take(5)
-                if field[:4] == b"OW\x01\x00" and 9 <= field[4] <= 15:
-                    self._window_bits = field[4]
-                size = 0
-            for _ in range(size):
-                ahead.take(1)
-        for flag in (8, 16):  # FNAME, FCOMMENT
-            if flags & flag:
-                left = _GZIP_HEADER_LIMIT
-                while ahead.take(1)[0]:
-                    left -= 1
-                    if not left:
-                        raise bad("endless name in the gzip header")
-        crc = ahead.end_crc()
-        if flags & 2 and int.from_bytes(ahead.take(2), "little") != crc & 0xFFFF:  # FHCRC
-            raise bad("CRC of the gzip header differs")
+    def ahead(self):
+        """As open_archive() says: behind an empty stored block, where the header says so."""
+        if not self._restarts or self._first or not self._deflate:
+            return -1
+        # In front of it are at most the 15 bits that end the block before, and three of its own.
+        at = self.source.peek(8, False).find(b"\0\0\xff\xff")
+        return self.source.ahead() - at - 4 if at >= 0 else -1
 
-    def _account(self, buffer, n):
-        part = buffer if n == len(buffer) else memoryview(buffer)[:n]
-        self._crc = binascii.crc32(part, self._crc)
-        self._length += n
-
-    def _finish(self):
-        ahead = self._ahead
+    def finish(self):
+        """Verify the trailer; go on with another member, or see that nothing follows."""
+        ahead = self.source
         trailer = ahead.take(8)
-        if int.from_bytes(trailer[:4], "little") != self._crc:
+        if int.from_bytes(trailer[:4], "little") != self.sum:
             raise bad("CRC-32 differs")
-        if int.from_bytes(trailer[4:], "little") != self._length & 0xFFFFFFFF:
+        if int.from_bytes(trailer[4:], "little") != self.length & 0xFFFFFFFF:
             raise bad("length differs")
         following = ahead.peek(2)
         if len(following) and following[0] == 0x1F and following[-1] in (0x1F, 0x8B):
             # As `cat a.gz b.gz` makes it, and pigz. The old window has to go before the new one.
             gc.collect()
+            self._restarts = 0
             self._begin()
+            # The sum has begun anew: that of a file on both sides would be wrong (staging.py).
+            self._restarts = 0
             return
         while len(following):  # tapes and block devices pad with zeros
             if any(following):
                 raise bad("data after the compressed stream")
             ahead.take(len(following))
             following = ahead.peek(8)
-
-
-class Zlib(_Inflated):
-    """A zlib stream (DeflateIO verifies its Adler-32), alone or in microfreezer's wrapping."""
-
-    def __init__(self, ahead, wrapped):
-        self._wrapped = wrapped
-        if wrapped:
-            ahead.begin_crc()
-        super().__init__(ahead, deflate.ZLIB, (ahead.peek(1)[0] >> 4) + 8)
-
-    def _account(self, buffer, n):
-        pass
-
-    def _finish(self):
-        if self._wrapped:
-            crc = self._ahead.end_crc()
-            if int.from_bytes(self._ahead.take(4), "big") != crc:
-                raise bad("CRC-32 differs")
-        if len(self._ahead.peek(1)):
-            raise bad("data after the compressed stream")

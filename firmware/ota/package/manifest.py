@@ -5,7 +5,7 @@ Nothing of it but one line is ever in RAM. docs/signing.md has the format.
 
 import hashlib
 import sys
-from binascii import a2b_base64, hexlify, unhexlify
+from binascii import a2b_base64, crc32, hexlify, unhexlify
 
 from micropython import const
 
@@ -32,7 +32,7 @@ class Manifest:
     """
 
     def __init__(self):
-        self.sequence = 0
+        self.sequence = self.sum = 0
         self.board = self.mpy = self.requires = self.key = None
         self.signed = False
 
@@ -49,15 +49,20 @@ def receive(stream, size, path, keys, buffer, feed):
     if not enough_for(size):
         # A few bytes of gzip become half a megabyte, and nobody has signed anything yet.
         raise Refused("not enough space", "%d blocks are free" % free_blocks())
+    total = 0
     with open(path, "wb") as file:
         while size:
             n = stream.readinto(buffer, min(size, len(buffer)))
             if not n:
                 raise _refused("ends early")
-            file.write(buffer if n == len(buffer) else memoryview(buffer)[:n])
+            piece = buffer if n == len(buffer) else memoryview(buffer)[:n]
+            total = crc32(piece, total)
+            file.write(piece)
             feed()
             size -= n
-    return check(path, keys, feed)
+    manifest = check(path, keys, feed)
+    manifest.sum = total
+    return manifest
 
 
 def check(path, keys, feed):

@@ -7,7 +7,7 @@ from micropython import const
 
 from .. import drop
 from ..errors import Refused
-from .manifest import Lines, check_target, receive
+from .manifest import Lines, check, check_target, receive
 from .vetting import clean_path
 
 _MANIFEST = const("/.ota/manifest")
@@ -25,16 +25,23 @@ class SignedReader:
     their own. `signed`: by one of the node's keys; `sequence`: the package's if so, else None;
     `digest`: what the member's content must have, str of hex digits. Raises OSError when flash
     fails. Call close().
+
+    begun: how many files an earlier wake has staged, where reader goes on behind them. The
+    manifest that it has received is verified once more, on flash.
     """
 
-    def __init__(self, reader, config, feed):
+    def __init__(self, reader, config, feed, begun=None):
         keys = config["keys"]
-        manifest = receive(reader, reader.size, _MANIFEST, keys, bytearray(_BUFFER), feed)
+        if begun is None:
+            manifest = receive(reader, reader.size, _MANIFEST, keys, bytearray(_BUFFER), feed)
+        else:
+            manifest = check(_MANIFEST, keys, feed)
         drop("package.signature")
         if config["require_signature"] and not manifest.signed:
             raise Refused("manifest", "not signed, and this node requires it")
         check_target(manifest, config["board"], floor())
         self.signed = manifest.signed
+        self.sum = manifest.sum  # CRC-32 of what has come
         # If not, who can send a package can raise the floor above all that the owner will sign.
         self.sequence = manifest.sequence if manifest.signed else None
         self.name = self.digest = None
@@ -48,6 +55,8 @@ class SignedReader:
         ca = config["ca"]
         self._anchors = [clean_path(path) for path in ([ca] if type(ca) is str else ca)]
         self._lines = Lines(_MANIFEST)
+        for _ in range(begun or 0):
+            self._lines.next_file()
 
     def next(self):
         """Go to the next member; False behind the last one, when all that was listed has come."""
@@ -59,6 +68,19 @@ class SignedReader:
             if listed:
                 raise Refused("manifest", listed[0] + " is missing")
             return False
+        self._begin(listed)
+        return True
+
+    def go_on(self):
+        """Be inside the member that the reader is in; again() gets what was there before."""
+        self._begin(self._lines.next_file())
+
+    def again(self, buffer, n):
+        """Take n bytes of the member that an earlier wake has staged, in their order."""
+        self._hash.update(memoryview(buffer)[:n])
+        self._left -= n
+
+    def _begin(self, listed):
         self.name = self._reader.name
         if not listed or clean_path(self.name) != listed[0] or self._reader.size != listed[1]:
             raise Refused("manifest", self.name + " is not what comes next")
@@ -70,7 +92,6 @@ class SignedReader:
         self._hash = hashlib.sha256()
         if not self.size:
             self._compare()
-        return True
 
     def readinto(self, buffer, n):
         """Read at most n bytes of the member; its last ones only if all of it is right."""

@@ -77,11 +77,16 @@ def _download(config, file_id, window_bits):
     stream.write((head % ids).encode())
     while stream.readline() != b"\r\n":
         pass
-    source = stream
+    unpack(stream, window_bits)
+    stream.close()
+
+
+def unpack(source, window_bits):
+    """What a stream has into one file. window_bits: of its gzip, 0 for plain tar."""
     if window_bits:
         import deflate
 
-        source = deflate.DeflateIO(stream, deflate.GZIP, window_bits)
+        source = deflate.DeflateIO(source, deflate.GZIP, window_bits)
     buffer = bytearray(1024)
     view = memoryview(buffer)
     with open("/all", "wb") as out:
@@ -89,4 +94,3 @@ def _download(config, file_id, window_bits):
         while n:
             n = source.readinto(buffer)
             out.write(view[:n])
-    stream.close()

@@ -79,7 +79,7 @@ def boot_calls(folder):
     import vfs
 
     bundles = _load(folder)
-    node = one_node.Node(bundles["agent"], {}, 64)
+    node = one_node.Node(bundles["agent"], {}, 80)
     vfs.umount("/")
     counting = _Counting(vfs.VfsLfs2(node.flash))
     vfs.mount(counting, "/")

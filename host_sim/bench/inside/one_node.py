@@ -69,7 +69,7 @@ class _Control:
 
     def __init__(self, request):
         self.retained = self.request = request
-        self.bad = self.link = self.echo = self.kept = None
+        self.bad = self.link = self.echo = self.learned = None
         self.client = self
         self.cb = self.on_message
 
@@ -116,11 +116,16 @@ class Body:
 
 
 class Node:
-    """A node with the agent and `files` ({absolute path: bytes}) on `blocks` blocks of flash."""
+    """A node with the agent and `files` ({absolute path: bytes}) on `blocks` blocks of flash.
 
-    def __init__(self, agent_files, files, blocks):
+    storage: mounts another file system in place of that on the counted flash, which begins with
+    what is there.
+    """
+
+    def __init__(self, agent_files, files, blocks, storage=counted_flash):
         sys.modules["machine"] = self.machine = _Machine()
-        self.flash = counted_flash.mount_fresh(blocks)
+        self._storage = storage
+        self.flash = storage.mount_fresh(blocks)
         sys.path[:] = ("", "/lib")
         for name in agent_files:
             counted_flash.write("/" + name, agent_files[name])
@@ -136,14 +141,23 @@ class Node:
         execfile("/boot.py", names)  # noqa: F821 - a builtin of MicroPython
         __main__._trial = names["_trial"]
 
+    def transport(self, package):
+        """What the agent downloads with: from memory. None for its own HTTPS."""
+        return lambda url: Body(package)
+
+    def agent(self, config, progress, package):
+        """The Agent that checks."""
+        import ota
+
+        return ota.Agent(config, progress or _silent, self.transport(package))
+
     def check(self, package=None, progress=None, config=_IDS):
         """One check with this package waiting; "reset" where it ends in a reset."""
-        import ota
         from ota.request import Request
         from ota.wire import Limits
 
         request = Request("fa8884d2", ".tar", len(package)) if package is not None else None
-        agent = ota.Agent(config, progress or _silent, lambda url: Body(package))
+        agent = self.agent(config, progress, package)
 
         def approach():
             agent.limits = Limits(20000, 900000)
@@ -164,7 +178,7 @@ class Node:
         for name in list(sys.modules):
             if name.split(".")[0] == "ota":
                 del sys.modules[name]
-        counted_flash.mount(self.flash)
+        self._storage.mount(self.flash)
         self.machine.cause = 2
         self._boot()
 

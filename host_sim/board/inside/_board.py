@@ -121,7 +121,7 @@ class _FatDevice:
         return ioctl(op, arg)
 
 
-def start(late, frozen, fat, fresh, blocks, ops, cut, cause):
+def start(late, frozen, fat, fresh, romfs, blocks, ops, cut, cause):
     global _ops, _cut
     _sim.late = late
     _sim._blocks = blocks
@@ -139,6 +139,8 @@ def start(late, frozen, fat, fresh, blocks, ops, cut, cause):
     except OSError as e:
         _sim.end(_NO_FLASH, 0, 0, repr(e))
     sys.path[:] = ["", ".frozen", "/lib"]
+    if romfs:
+        _sim.load("_romfs").mount(romfs)
     sys.argv.clear()
     for name in frozen:
         sys.modules[name] = _sim.Frozen(name)

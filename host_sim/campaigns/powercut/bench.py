@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_sim import ctrl_c
+from host_sim.campaigns.plain import PlainPlatform
 from host_sim.campaigns.powercut.judge import Judge
 from host_sim.campaigns.powercut.layouts import layouts
-from host_sim.campaigns.powercut.platform import Platform, State
+from host_sim.campaigns.powercut.platform import State
 from host_sim.campaigns.powercut.scenarios import FUID, Scenario, scenarios
 from host_sim.errors import SimError
 from host_sim.node.flash import FIRMWARE
@@ -79,7 +80,7 @@ class Bench:
             # In memory where there is such a place: a case writes half a megabyte.
             scratch = tempfile.TemporaryDirectory(dir=ctrl_c.memory())
             self.folder = Path(stack.enter_context(scratch))
-            self.platform = stack.enter_context(Platform())
+            self.platform = stack.enter_context(PlainPlatform(self.folder / "server"))
             if self._layouts:
                 self.scenarios = layouts(self.folder, self._firmware)
             else:
@@ -92,6 +93,7 @@ class Bench:
             environ = {
                 "MQTT_PORT": str(self.platform.mqtt_port),
                 "PACKAGE_PORT": str(self.platform.package_port),
+                "HTTPS_PORT": str(self.platform.https_port),
             }
             self.node = Node(image, environ=environ, mtime=False, frozen=frozen)
             self._stack = stack.pop_all()
@@ -121,6 +123,8 @@ class Bench:
         """
         self.node.image.write_bytes(start.image)
         self.platform.begin(start.state, scenario.archive)
+        if scenario.https:
+            self.platform.store(scenario.fuid, scenario.kind, scenario.archive)
         _, judge = self.flashed(scenario)
         wrong: list[str] = []
         which = options.pop("which", judge.which)

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from host_sim import sample, signing
+from host_sim.campaigns.plain import APPLICATION
 from host_sim.node import flash
 from host_sim.node.agent_code import compile_agent
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree
+from tools.package import restarts
 
 FUID = "fa8884d2"
 #: What the names of scenarios end with whose agent is frozen.
@@ -76,6 +78,13 @@ def own_https_main_py(version: int) -> bytes:
     return main_py(version).replace(stream, stream + on_trial)
 
 
+def fetching_main_py(version: int) -> bytes:
+    """One that leaves HTTPS to the agent altogether, without TLS."""
+    place = 'config["server"] = "127.0.0.1:" + os.getenv("HTTPS_PORT")\n'
+    main = (_MAIN % version).replace(", open_stream=lambda url: Response()", "")
+    return (APPLICATION + main.replace("agent = ", place + "agent = ")).encode()
+
+
 def deaf_main_py() -> bytes:
     """One that tries, but never reaches its control channel."""
     return main_py(2).replace(b'int(os.getenv("MQTT_PORT"))', b"1")
@@ -96,7 +105,7 @@ class Scenario:
     package: Tree
     kind: str = "tar"
     config: dict = field(default_factory=dict)
-    blocks: int = 112
+    blocks: int = 134
     mpy: bool = True
     wakes: int = 1
     after_cut: int = 2
@@ -113,6 +122,10 @@ class Scenario:
     firmware: Path = flash.FIRMWARE
     frozen: bool = False
     """Whether the agent is in the firmware, and nothing of it but boot.py on flash."""
+    https: bool = False
+    """Whether the node asks a server that knows ranges."""
+    window: int = 0
+    """With "tar.gz": that of a package as `package build` makes it, with restart points."""
     foreign_boot: bool = False
     """Whether the package's boot.py, though one of ours, is of another release."""
 
@@ -128,7 +141,10 @@ class Scenario:
     @functools.cached_property
     def archive(self) -> bytes:
         """The package as the platform stores it."""
-        if self.kind == "tar.gz":
+        if self.window:
+            signed = signing.MANIFEST in self.package
+            data = restarts.compress(sample.tar(self.package), self.window, signed=signed)
+        elif self.kind == "tar.gz":
             data = sample.tar_gz(self.package)
         else:
             data = sample.tar(self.package, with_folders=self.with_folders)
@@ -347,7 +363,7 @@ def _nested() -> Scenario:
         old,
         signing.sign(package, 1, 7, deleted),
         config={"keys": ["/ota.key1"], "require_signature": True, "trial_deadline_s": 60},
-        blocks=116,
+        blocks=160,
         end="old",
         reports=("1", "2"),
         reason="rolled back: 3 boots",
@@ -373,13 +389,56 @@ def _long() -> Scenario:
         old,
         signing.sign(package, 1, 7, deleted),
         config={"keys": ["/ota.key1"], "require_signature": True, "trial_deadline_s": 60},
-        blocks=128,
+        blocks=156,
         end="old",
         reports=("1", "2"),
         reason="rolled back: 3 boots",
         deleted=deleted,
         fuid="0123456789abcdef" * 4,
     )
+
+
+def _parts() -> list[Scenario]:
+    """What a node stages in three wakes, because it has a budget."""
+    rng = random.Random(18)
+    old: Tree = {
+        "main.py": fetching_main_py(1),
+        "d/same.bin": rng.randbytes(700),
+        "d/old.bin": b"old",
+        "ca.der": signing.anchor(1),
+        "ota.key1": signing.modulus(1),
+    }
+    package: Tree = {
+        "d/same.bin": old["d/same.bin"],
+        "d/old.bin": rng.randbytes(900),
+        "large.bin": rng.randbytes(6000),
+        "n/m/new.txt": b"new",
+        "main.py": fetching_main_py(2),
+    }
+    plain = Scenario(
+        "parts",
+        "a .tar that is staged in three wakes, and a large file over two of them",
+        old,
+        package,
+        config={"budget": 12_000},
+        blocks=152,
+        wakes=3,
+        after_cut=6,
+        https=True,
+    )
+    # Two restart points are 11 KB apart at least.
+    more = {f"large{n}.bin": rng.randbytes(7000) for n in range(2)}
+    packed = dataclasses.replace(
+        plain,
+        name="points",
+        what="the same, signed, as .tar.gz with restart points",
+        package=signing.sign(more | package, 1, 7),
+        kind="tar.gz",
+        config={"budget": 13_000, "keys": ["/ota.key1"], "require_signature": True},
+        floor=b"7",
+        window=13,
+    )
+    return [plain, packed]
 
 
 def scenarios(
@@ -416,22 +475,22 @@ def scenarios(
             "40 files: replaced, added, unchanged, new folders",
             old_40,
             package_40,
-            blocks=160,
+            blocks=188,
         ),
-        Scenario("gzip", "12 files as .tar.gz", old_40, few, "tar.gz", blocks=160),
+        Scenario("gzip", "12 files as .tar.gz", old_40, few, "tar.gz", blocks=188),
         Scenario(
             "agent",
             "the agent and boot.py, .py to .py",
             v1 | sources(newer),
             v2 | newer,
-            blocks=112,
+            blocks=140,
         ),
         Scenario(
             "compiled",
             "the agent and a module in the root, .py to .mpy, the stale sources retired",
             v1 | sources(compiled) | {"app.py": b"old = 1\n"},
             compiled,
-            blocks=160,
+            blocks=188,
         ),
         Scenario(
             "moved",
@@ -444,7 +503,7 @@ def scenarios(
             "flash nearly full",
             v1 | ballast,
             v2 | {"ballast2.bin": random.Random(2).randbytes(9000)},
-            blocks=84,
+            blocks=110,
         ),
         Scenario(
             "foreign",
@@ -459,7 +518,7 @@ def scenarios(
             old_40,
             package_40 | {"main.py": BAD_MAIN},
             config=short,
-            blocks=160,
+            blocks=188,
             end="old",
             reports=("1", "2"),
             reason="rolled back: 3 boots",
@@ -494,6 +553,7 @@ def scenarios(
         _shadows(),
         _nested(),
         _long(),
+        *_parts(),
     ]
     every = (dataclasses.replace(s, firmware=firmware) for s in found)
     if frozen:

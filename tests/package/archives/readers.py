@@ -52,7 +52,7 @@ def read_on_device(
             for noise, data in zip(noises or range(len(archives)), archives, strict=True):
                 file.write(len(data).to_bytes(4, "big") + noise.to_bytes(4, "big") + data)
         script = f"PACK = {str(pack)!r}\n" + _SCRIPT.read_text()
-        for name in ("_add_file", "_add_folder", "_protected"):
+        for name in ("_add_file", "_add_folder", "_feed"):
             script = script.replace(name, private(agent, "install/staging", name))
         result = run_code(script, path=[agent], heap="1M", timeout_s=600)
     if result.exit_code:

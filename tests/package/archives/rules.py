@@ -20,8 +20,8 @@ from tests.package.archives.wrapping import GzipMember, Wrapped, gzip_members
 #: What the device takes for a file, for its long name, is a folder to CPython.
 SHORT_NAME = "slash in the short name"
 _LONGEST_NAME = 4096
-#: Of a record that matters a block may be there before it is known how long it is.
-_LONGEST_RECORD = _LONGEST_NAME + BLOCK
+#: Of a record that matters so much may be there before it is known how long it is.
+_LONGEST_RECORD = _LONGEST_NAME + 128
 _LONGEST_GZIP_TEXT = 1024
 _NO_FILE = ("/boot.mpy", "/main.mpy", "/boot_user.mpy")
 _PROTECTED = ("/.ota", "/ota.json")

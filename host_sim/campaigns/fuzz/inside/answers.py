@@ -1,6 +1,7 @@
 # ruff: noqa: UP031 - MicroPython, as on the node
 """HTTP answers, mutated, sound and broken off, given to the agent by a connection of our own."""
 
+import ota.dial as dial
 import ota.download as download
 import ota.fetch as fetch
 import ota.https as https
@@ -18,7 +19,7 @@ _CONFIG = {
     "ca": "/ca.der",
     "min_rate": 1,
 }
-_HOST = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-."
+_HOST = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-.:"
 _LINES = (b"GET /", b"Host: ", b"User-Agent: ", b"Accept-Encoding: identity", b"Connection: ")
 _LINES += (b"Range: bytes=", b'If-Range: "')
 _buffer = bytearray(300)
@@ -51,10 +52,6 @@ class _Wire:
         self._breaks_at = chance.below(500) if chance.one_in(4) else -1
         self._endless = chance.pick((b"X: y\r\n", b"X")) if chance.one_in(200) else b""
         self._reads = 0
-
-    def open(self, host, port, context=None):
-        if not host or not all(c in _HOST for c in host) or not 0 < port < 65536:
-            raise Violation("connects to %r:%r" % (host, port))
 
     def send(self, data):
         self.sent += data
@@ -108,7 +105,12 @@ class _Wires:
         self._chance = chance
         self._corpus = corpus
 
-    def __call__(self, limits, reason, least):
+    def secured(self, config, limits):
+        wire = self(limits)
+        _dial(wire, "", *trust.address(config["server"]))
+        return wire
+
+    def __call__(self, limits, least=0):
         answer = self._answer
         if self.opened:
             answer = self._chance.pick(self._corpus["item"]) if self._chance.one_in(4) else None
@@ -120,7 +122,7 @@ class _Wires:
 
 def answer_reader(corpus):
     """The reader of answers: it has them come through the agent's own `get` and `Download`."""
-    trust.trust = _trust
+    trust.trust, dial.dial = _trust, _dial
     download.time = _Time()
     download.drop = fetch.drop = (
         _keep  # or these modules would be loaded anew, as they were written
@@ -128,6 +130,7 @@ def answer_reader(corpus):
 
     def read_answer(data, chance):
         wires = https.Wire = _Wires(data, chance, corpus)
+        trust.secured = wires.secured
         try:
             if chance.one_in(2):
                 return _get(wires, chance)
@@ -142,6 +145,11 @@ def answer_reader(corpus):
 
 def _keep(*names):
     pass
+
+
+def _dial(wire, reason, host, port, context=None):
+    if not host or not all(c in _HOST for c in host) or not 0 < port < 65536:
+        raise Violation("connects to %r:%r" % (host, port))
 
 
 def _trust(ca, reason):

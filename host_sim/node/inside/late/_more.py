@@ -5,7 +5,7 @@ import sys
 import _sim
 
 
-def start(chip, ahead, folder, keys, uarts):
+def start(chip, ahead, folder, keys, uarts, romfs):
     _sim.chip = chip
     if chip[3]:
         _sim.load("_dns").install()
@@ -14,6 +14,8 @@ def start(chip, ahead, folder, keys, uarts):
     if uarts:
         _sim.load("_virtual").install()
         _sim.load("_uart").ports.update(uarts)
+    if romfs is not None:
+        _sim.load("_romfs").mount(romfs)
     if folder or keys:
         _sim.load("_frozen").install(folder)
     if keys:

@@ -1,56 +1,29 @@
-"""The agent compiled, its private names shortened: a node keeps every name in RAM for good.
+"""Private names, shortened.
 
 The private name that a module has most often becomes `_0`, the next `_1`, and so on, so that a
 node has the same ones from all modules, and no application's subclass of Agent has one of them.
-Lines stay where they are: a traceback's are the source's.
 """
 
 from __future__ import annotations
 
 import ast
-import functools
 import io
 import re
 import tokenize
 from collections import Counter
 from itertools import count
-from pathlib import Path
 
 from host_sim.errors import SimError
-from host_sim.node.process import compiled
 
 _CONST = re.compile(r"^from micropython import const(?=\r?$)")
 
 
-def compile_all(firmware: Path, target: Path) -> None:
-    """Compile each module of `firmware`'s agent into `target`, in the same folders."""
-    for source in sorted((firmware / "ota").rglob("*.py")):
-        name = source.relative_to(firmware)
-        compile_agent(source, target / name.with_suffix(".mpy"), name.as_posix())
-
-
-def compile_agent(source: Path, target: Path, name: str) -> None:
-    """Compile a module of the agent, `name` on the node, for tracebacks by its name in Python.
-
-    What boot.py runs has to be small: its tracebacks have no lines.
-    """
-    short = shorten(source.read_bytes(), name)
-    # A node has the module's name in RAM anyway; a path would be one more.
-    level = 3 if name == "ota/recovery.py" else 0
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(compiled(short, name.removesuffix(".py").replace("/", "."), level))
-
-
-@functools.lru_cache(maxsize=128)  # a campaign compiles the same agent for each of its nodes
-def shorten(source: bytes, name: str) -> bytes:
-    """The source of a module with its private names shortened; of what does not parse, itself.
+def shorten_names(source: bytes, name: str) -> bytes:
+    """The source of a module with its private names shortened, in the same lines.
 
     Raises SimError when it uses a private name that may be another module's.
     """
-    try:
-        short = short_names(source, name)
-    except (SyntaxError, ValueError):
-        return source  # the compiler knows better what is wrong
+    short = short_names(source, name)
     # The compiler knows const() without it, and at run time nothing is left of that.
     lines = [_CONST.sub("", line) for line in source.decode().split("\n")]
     for token in reversed(_names(source)):
@@ -86,13 +59,14 @@ def _names(source: bytes) -> list[tokenize.TokenInfo]:
     return [token for token in tokens if token.type == tokenize.NAME]
 
 
-def _is_private(name: str) -> bool:
+def is_private(name: str) -> bool:
+    """Whether no other module may use it."""
     return name.startswith("_") and not name.startswith("__") and name != "_"
 
 
 def _is_foreign(node: ast.Attribute, bound: set[str]) -> bool:
     own = node.attr in bound and ast.unparse(node.value) in ("self", "super()")
-    return _is_private(node.attr) and not own
+    return is_private(node.attr) and not own
 
 
 def _bound(tree: ast.Module) -> set[str]:
@@ -105,7 +79,7 @@ def _bound(tree: ast.Module) -> set[str]:
             found.add(node.id)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             found.add(node.attr)
-    return set(filter(_is_private, found))
+    return set(filter(is_private, found))
 
 
 def _kept(tree: ast.Module) -> set[str]:

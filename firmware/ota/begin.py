@@ -1,0 +1,54 @@
+"""What comes before the bytes of a package: where the last wake has ended, and a connection.
+
+Only loaded for that.
+"""
+
+import os
+
+from . import drop
+
+
+def connect(agent, request, rehearsal, progress, on_bytes):
+    """Ask for the package, or for the rest of what an earlier wake has staged.
+
+    on_bytes: as Download has it. Returns (a Download, what resume.look() says). Raises as these.
+    """
+    left = None
+    agent.resumed = False
+    if not rehearsal and _is_marked():
+        from .install.resume import look
+
+        left = look(agent, request)
+        del look
+        # Nothing of what has checked it may lie beside TLS.
+        drop("install", "package", "recovery", "tarfile_lite")
+    open_stream = rehearsal.open_stream if rehearsal else agent.open_stream
+    while True:
+        from .download import Download
+
+        at, etag = (left[0][0], left[1]) if left else (0, None)
+        progress("download", request.size)
+        if at:
+            progress("staged", at)
+        budget = 0 if rehearsal else agent.allowed or agent.budget or agent.config["budget"]
+        arguments = agent.config, request, agent.limits, open_stream, on_bytes, budget, at, etag
+        download = Download(*arguments)
+        if not at or download.done:
+            break
+        progress("notice", "the server has another package by now: from its beginning")
+        left = None
+        from .install.transaction import discard
+
+        discard(agent.feed)
+        del discard
+        drop("install", "recovery")
+    agent.resumed = bool(left)
+    return download, left
+
+
+def _is_marked():
+    try:
+        return os.stat("/.ota/mark")
+    except OSError as error:
+        if error.args[0] != 2:  # the chip's: leftovers must not be taken for nothing
+            raise

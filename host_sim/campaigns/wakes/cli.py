@@ -1,0 +1,22 @@
+"""`wakes`: packages that come over many wakes, on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from host_sim.campaigns.campaign import Campaign
+from host_sim.campaigns.wakes.bench import Bench, Tally
+from host_sim.node import flash
+
+_FIRMWARE = {"type": Path, "default": flash.FIRMWARE, "metavar": "DIR", "help": "another agent"}
+
+CAMPAIGN = Campaign(
+    name="wakes",
+    help="random schedules of wakes that each fetch a part, and one rule for the end",
+    count=1000,
+    bench=Bench,
+    options={"firmware": _FIRMWARE},
+    tally=Tally,
+    page="wakes.md",
+)
+register = CAMPAIGN.register

@@ -1,0 +1,288 @@
+"""Packages that come over many wakes: a few schedules here, many in `make wakes`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from host_sim.campaigns.wakes import cli
+from host_sim.campaigns.wakes.bench import Bench, Outcome, Tally
+from host_sim.campaigns.wakes.schedule import (
+    ENDS,
+    KINDS,
+    TROUBLES,
+    Package,
+    Schedule,
+    Trouble,
+    Wake,
+    main_py,
+    make,
+)
+from host_sim.node.flash_rules import TORN_KINDS
+from tests.mutants import Mutant
+
+SEEDS = range(16)
+DRAWN = make(0)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with Bench() as bench:
+        yield bench
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize("part", range(4))
+def test_it_arrives_and_little_is_fetched_again(bench: Bench, part: int):
+    tally = Tally()
+    for seed in SEEDS[part::4]:
+        tally.add(bench.run(seed))
+    assert not tally.failures, "\n".join(f"{o.wrong}\n{o.story}" for o in tally.failures)
+    assert tally.resumed
+    assert tally.ends["applied"]
+
+
+def test_a_seed_tells_all():
+    assert str(make(7)) == str(make(7)) != str(make(8))
+    assert make(7).package.archive == make(7).package.archive
+
+
+def test_schedules_have_everything_in_them():
+    schedules = [make(seed) for seed in range(150)]
+    wakes = [wake for schedule in schedules for wake in schedule.wakes]
+    assert {wake.end for wake in wakes} == set(ENDS)
+    assert {wake.torn for wake in wakes if wake.end == "power"} == set(TORN_KINDS)
+    assert {t.what for schedule in schedules for t in schedule.troubles} == set(TROUBLES)
+    packages = {(s.package.kind, s.package.signed) for s in schedules}
+    assert packages == {(kind, signed) for kind in KINDS for signed in (False, True)}
+    sizes = [len(s.package.archive) for s in schedules]
+    assert min(sizes) < 20_000 and max(sizes) > 80_000
+    parts = [wake.at for wake in wakes if wake.end in ("link", "budget")]
+    assert min(parts) < 2500 and max(parts) > 60_000
+
+
+# -- one at a time -------------------------------------------------------------------------------
+
+
+def schedule(
+    *wakes: Wake, kind: str = "tar", size: int = 30_000, member: int = 9000, **more
+) -> Schedule:
+    """A node and a package of about so many bytes, in members of so many."""
+    chance = random.Random(size)
+    tree = {"main.py": main_py(2)}
+    tree |= {f"d/part{n}.bin": chance.randbytes(member) for n in range(size // member)}
+    tree["d/rest.bin"] = chance.randbytes(size % member)
+    package = Package(1, "good", kind, tree)
+    old = DRAWN.old | {"d/part1.bin": b"old"}
+    found = Schedule(0, DRAWN.config, old, package, DRAWN.next, tuple(wakes))
+    return dataclasses.replace(found, **more)
+
+
+def play(bench: Bench, schedule: Schedule) -> Outcome:
+    outcome = bench.play(schedule)
+    assert outcome.wrong == [], outcome.story
+    return outcome
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize("end", ["budget", "link"])
+@pytest.mark.parametrize(
+    ("size", "part", "kind"),
+    [(300_000, 4096, "tar"), (1_000_000, 20_480, "tar"), (1_000_000, 20_480, "tar.gz")],
+)
+def test_small_wakes(bench: Bench, size: int, part: int, kind: str, end: str):
+    """300 KB at 4 KB a wake, 1 MB at 20 KB a wake; restart points are 11 KB apart."""
+    again = 1536 if kind == "tar" else 12 * 1024
+    wakes = (Wake(end, part),) * (size // min(part - 1536, 11_000) + 2)
+    blocks = 160 + size // 2048
+    outcome = play(bench, schedule(*wakes, kind=kind, size=size, blocks=blocks))
+    assert outcome.fetched <= outcome.size + again * outcome.interruptions
+
+
+def ends(bench: Bench) -> list[tuple[int, str]]:
+    packs = [json.loads(payload) for payload in bench.platform.state.reports]
+    values = [{e["n"]: e.get("v", e.get("vs")) for e in pack} for pack in packs]
+    return [(pack["e"], pack.get("m", "")) for pack in values]
+
+
+def test_what_never_ends_is_given_up(bench: Bench):
+    """Of somebody else's .tar.gz each wake begins anew: three times its size, and no more."""
+    half = Wake("link", 15_000)
+    play(
+        bench,
+        schedule(*(half,) * 12, kind=KINDS[2], limits={"max_fetched": 3}, given_up=True),
+    )
+    sent = sum(d.bytes_sent for d in bench.platform.journal.downloads()[-12:])
+    assert ends(bench)[0][0] == 2
+    assert sent <= 4 * 31_000
+
+
+def test_wakes_without_progress_are_counted(bench: Bench):
+    config = DRAWN.config | {"max_attempts": 3}
+    old = DRAWN.old | {"ota.json": json.dumps(config).encode()}
+    play(bench, schedule(*(Wake("link", 300),) * 4, old=old, given_up=True))
+    assert ends(bench)[0][0] == 2
+
+
+def test_wakes_with_progress_are_not(bench: Bench):
+    config = DRAWN.config | {"max_attempts": 3}
+    old = DRAWN.old | {"ota.json": json.dumps(config).encode()}
+    play(bench, schedule(*(Wake("budget", 4000),) * 9, old=old))
+
+
+@pytest.mark.few(2)
+@pytest.mark.parametrize("what", TROUBLES)
+def test_each_trouble(bench: Bench, what: str):
+    """In the middle of a large member, and at the next wake something else."""
+    troubles = (Trouble(what, 3),)
+    if what == "asked again":
+        troubles = (Trouble("withdrawn", 3), Trouble(what, 4))
+    wakes = (Wake("budget", 8000), Wake("link", 9000), Wake("budget", 8000))
+    play(bench, schedule(*wakes, troubles=troubles))
+
+
+def test_nothing_is_written_once_it_is_withdrawn(bench: Bench):
+    wakes = (Wake("budget", 8000), Wake(), Wake())
+    outcome = play(bench, schedule(*wakes, troubles=(Trouble("withdrawn", 2),)))
+    assert re.findall(r"== .+\n.*; (\d+) operations", outcome.story)[2:] == ["0", "0"]
+
+
+def test_the_table_of_the_page_is_what_a_campaign_writes():
+    page = Path("docs") / cli.CAMPAIGN.page
+    (table,) = cli.CAMPAIGN.place().findall(page.read_text())
+    tally = Tally()
+    tally.add(Outcome(1, []))
+    rows = re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.MULTILINE)
+    assert [what for what, _ in rows] == ["what", *(what for what, _ in tally.rows())]
+    assert dict(rows)["failures"] == "0"
+
+
+# -- the rule can fail ---------------------------------------------------------------------------
+
+PARTS = (Wake("budget", 8000), Wake("budget", 8000), Wake())
+RESUME, FETCH, MARKS = "ota/install/resume.py", "ota/fetch.py", "ota/install/marks.py"
+
+
+def troubled(what: str, seeds: Sequence[int] = (0,), **more) -> list[Schedule]:
+    """The same trouble, at places drawn from these seeds."""
+    return [schedule(*PARTS, seed=seed, troubles=(Trouble(what, 3),), **more) for seed in seeds]
+
+
+def same(schedule: Schedule) -> dict[str, bytes]:
+    """The package's files but the last, on the node already."""
+    return dict(list(schedule.package.tree.items())[1:-1])
+
+
+def interrupted(end: str) -> list[Schedule]:
+    """Ends that come without a warning."""
+    return [schedule(*(Wake(end, at),) * 3) for at in (29_000, 30_000, 33_000)]
+
+
+def mutant(name: str, *edits: tuple[str, str, str]) -> Mutant:
+    return Mutant(name, "", "", edits)
+
+
+#: Faults, and what catches them.
+CATCHES = [
+    (
+        mutant(
+            "what waits is not compared with its check sum",
+            (
+                RESUME,
+                '    if kind != "d" and (exists(waits) != _FILE or not _has(waits, sum_, feed)):',
+                '    if kind != "d" and exists(waits) != _FILE:',
+            ),
+        ),
+        troubled("flip", (0, 8, 9)),
+    ),
+    (
+        mutant(
+            "nor is the part of a member",
+            (RESUME, "_crc_of_first(path, mark[3], mark[9], feed) == mark[4]", "True"),
+        ),
+        troubled("flip", (7,)),
+    ),
+    (
+        mutant(
+            "nor is the journal",
+            (RESUME, "    if total != sum_:\n", "    if False:\n"),
+        ),
+        troubled("flip", (3, 19)),
+    ),
+    (
+        mutant(
+            "what is unchanged is not looked at again",
+            (
+                RESUME,
+                "if there != _FILE or not _has(path, sum_, agent.feed):",
+                "if False:",
+            ),
+        ),
+        [
+            dataclasses.replace(s, old=s.old | same(s))
+            for s in troubled("application", (24, 30, 36), member=1000, size=12_000)
+        ],
+    ),
+    (
+        mutant(
+            "the rest of another package",
+            (
+                FETCH,
+                "    if download.etag and response.etag != download.etag:\n",
+                "    if False:\n",
+            ),
+            (
+                FETCH,
+                "    if response.etag != download.etag and download.etag:\n",
+                "    if False:\n",
+            ),
+        ),
+        troubled("lies"),
+    ),
+    (
+        mutant(
+            "no mark on flash but at the end of a wake",
+            (MARKS, "_STEP_ON_FLASH = const(13 * 1024)", "_STEP_ON_FLASH = const(1 << 29)"),
+        ),
+        interrupted("reset"),
+    ),
+    (
+        mutant(
+            "a budget is forgotten",
+            ("ota/download.py", "        if self.budget:\n", "        if False:\n"),
+        ),
+        [schedule(*PARTS)],
+    ),
+    (
+        mutant(
+            "the withdrawn stays",
+            (
+                "ota/install/opening.py",
+                "    transaction.discard(agent.feed, request",
+                "    False and transaction.discard(agent.feed, request",
+            ),
+        ),
+        troubled("withdrawn"),
+    ),
+]
+
+
+@pytest.mark.few(3)
+@pytest.mark.parametrize(("fault", "schedules"), CATCHES, ids=[m.name for m, _ in CATCHES])
+def test_a_planted_fault_is_caught(tmp_path: Path, fault: Mutant, schedules: list[Schedule]):
+    with Bench(fault.plant(tmp_path)) as bench:
+        assert any(bench.play(each).wrong for each in schedules)
+
+
+@pytest.mark.slow
+def test_the_same_schedules_are_right_without_the_fault(bench: Bench):
+    """Else it would be the schedules that are wrong."""
+    for _, schedules in CATCHES:
+        for each in schedules[:3]:
+            play(bench, each)
