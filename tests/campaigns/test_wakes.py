@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from host_sim import sample
 from host_sim.campaigns.wakes import cli
 from host_sim.campaigns.wakes.bench import Bench, Outcome, Tally
 from host_sim.campaigns.wakes.schedule import (
@@ -25,7 +26,9 @@ from host_sim.campaigns.wakes.schedule import (
     make,
 )
 from host_sim.node.flash_rules import TORN_KINDS
+from tests.conftest import MakeSite
 from tests.mutants import Mutant
+from tools.package import restarts
 
 SEEDS = range(16)
 DRAWN = make(0)
@@ -192,6 +195,13 @@ def mutant(name: str, *edits: tuple[str, str, str]) -> Mutant:
 CATCHES = [
     (
         mutant(
+            "what lies beside the journal is forgotten",
+            (RESUME, '("journal", "j0", "j1", "j2", "j3", "j4", "j5")', '("journal",)'),
+        ),
+        interrupted("reset") + interrupted("power"),
+    ),
+    (
+        mutant(
             "what waits is not compared with its check sum",
             (
                 RESUME,
@@ -211,7 +221,7 @@ CATCHES = [
     (
         mutant(
             "nor is the journal",
-            (RESUME, "    if total != sum_:\n", "    if False:\n"),
+            (RESUME, "    if left or total != sum_:\n", "    if False:\n"),
         ),
         troubled("flip", (3, 19)),
     ),
@@ -248,7 +258,7 @@ CATCHES = [
     (
         mutant(
             "no mark on flash but at the end of a wake",
-            (MARKS, "_STEP_ON_FLASH = const(13 * 1024)", "_STEP_ON_FLASH = const(1 << 29)"),
+            (MARKS, "_STEP_ON_FLASH = const(10 * 1024)", "_STEP_ON_FLASH = const(1 << 29)"),
         ),
         interrupted("reset"),
     ),
@@ -278,6 +288,38 @@ CATCHES = [
 def test_a_planted_fault_is_caught(tmp_path: Path, fault: Mutant, schedules: list[Schedule]):
     with Bench(fault.plant(tmp_path)) as bench:
         assert any(bench.play(each).wrong for each in schedules)
+
+
+PIECES = {
+    "many files": {f"lib/some/part{n}.py": 400 + n * 331 % 9000 for n in range(40)},
+    "one large file": {"large.bin": 260_000},
+}
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+@pytest.mark.parametrize("pieces", PIECES)
+def test_marks_cost_one_erase_for_each_32_kb(make_site: MakeSite, pieces: str, kind: str):
+    """Beside the same update from a server with which no wake can go on: it writes none."""
+    chance = random.Random(5)
+    # Half as long when packed, as sources are.
+    tree = {
+        name: bytes(chance.choice(b"0123456789abcdef") for _ in range(size))
+        for name, size in PIECES[pieces].items()
+    }
+    package = archive = sample.tar(tree)
+    if kind == "tar.gz":
+        package = restarts.compress(archive, 13)
+    erases = []
+    for tag in (None, 'W/"weak"'):
+        site = make_site({"main.py": sample.main_py(1)}, blocks=320)
+        site.console.faults.etag = tag
+        site.ask(package, "p." + kind)
+        run = site.run(wakes=1, timeout_s=60)
+        assert [report["e"] for report in site.reports()] == [1], run.output
+        erases.append(run.erases)
+    with_marks, without = erases
+    assert 0 < with_marks - without <= len(archive) // 32_768, erases
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ class Node:
     def brings(self, staged, fetched):
         """What a wake leaves that has staged and fetched so many bytes, in all."""
         ramflash.write("/.ota/journal", b'[2, "%s", 3]\n' % self.request.file_id)
-        transaction.save("mark", "%d 0 0 0 0 0 0 %d 0 0\t\t" % (staged, fetched))
+        transaction.save("mark", "%d 0 0 0 0 0 0 %d 0 0 0\t\t" % (staged, fetched))
 
 
 def ends(node, text, after_s=0):

@@ -14,6 +14,7 @@ import re
 import tarfile
 import zlib
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, pairwise
 
@@ -24,17 +25,14 @@ from tools.package.errors import PackageError
 #: first at which all of them together cost little enough.
 _LEAST = 2 << 10, 3 << 10
 _MOST = 1.05  # times the size without points
-#: Inside a file a node looks at multiples of 1 KB; with much memory only of 2 KB, so points are
-#: there, but not where so little or less is left of the file: in front of the next member is the
-#: better place.
-_STEP, _SHORT = 1024, 2048
+#: Inside a file a node looks where its filesystem has filled a block of the file: a note there
+#: costs no copy of the block. Not where so little or less is left of the file: in front of the
+#: next member is the better place.
+_BLOCK, _SHORT = 4096, 2048
 _MARK = re.compile(b"\0\0\xff\xff")
 #: How many bytes further on a mark is still seen from a place. Between the two of a flush are the
 #: end of a block (at most 15 bits), the head of the empty one (3), and what fills up the byte.
 _SIGHT = 4
-#: With less than this between two places, compressed by itself, the mark of the second could be
-#: seen from the first: zeros, mostly.
-_THIN = 32
 _TRIES = 10
 
 #: Where a point may stand in the tar archive, and whether it is a good place.
@@ -149,12 +147,21 @@ def _places(content: bytes) -> Places:
         found[border] = border > 0
         border = member.offset_data
         if member.isreg():
-            for at in range(0, member.size, _STEP):
-                found[border + at] = at > 0 and not at % _SHORT and member.size - at > _SHORT
+            for at in _block_ends(member.size):
+                found[border + at] = at > 0 and member.size - at > _SHORT
             border += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    for before, offset in pairwise(found):
-        found[offset] &= len(zlib.compress(content[before:offset])) >= _THIN
     return found
+
+
+def _block_ends(size: int) -> Iterator[int]:
+    """0, and where a file of so many bytes fills a block of littlefs (SPEC.md, CTZ skip-lists)."""
+    at = 0
+    for block in count():
+        if at >= size:
+            break
+        yield at
+        # All but the first begin with pointers of four bytes: one, and one for each power of two.
+        at += _BLOCK - 4 * (block & -block).bit_length()
 
 
 def _look(raw: bytes, places: Places) -> tuple[list[Point], list[int]]:

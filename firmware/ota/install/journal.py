@@ -24,6 +24,11 @@ _LITTLE = const(24 * 1024)
 _DIR = const("/.ota/")
 _GROUP = const(8)
 _BLOCKS_A_GROUP = const(32)
+# Files of no more than 128 bytes littlefs keeps inside the folder: they cost no erase.
+_ASIDE = const("/.ota/j%d")
+_MOST_ASIDE = const(6)
+_INLINE = const(128)
+_LONGEST_TAIL = const(256)
 
 
 class Journal:
@@ -36,12 +41,19 @@ class Journal:
     any case. `file` is open until then. head: list, what recovery.py says of it; file: an open one
     in the place of the journal on flash, for what is not to be installed. With `size` and `sum`,
     its bytes so far and their CRC-32, it goes on behind what an earlier wake has written.
+
+    Behind each flush littlefs copies the block that the file has begun, with an erase. So keep()
+    puts what has come since the last one beside the journal, in j0 to j5, before it flushes again.
+    What these hold is read (resume.py) only as far as the journal on flash is too short.
     """
 
     def __init__(self, head, file=None, size=0, sum_=0):
         self._seen = bytearray(_FILTER if gc.mem_free() > _LITTLE else _SMALL_FILTER)
         self.size = size
         self.sum = sum_
+        # What has come since the last keep(), None where that is long; how many lie aside. The
+        # first line is in the file itself: transaction.kept() looks at it.
+        self._tail, self._aside = b"" if size else None, 0
         if size:
             self.file = open(_PATH, "ab")
             return
@@ -63,6 +75,26 @@ class Journal:
         self.sum = binascii.crc32(data, self.sum)
         self.file.write(data)
         self.size += len(data)
+        tail = self._tail
+        if tail is not None:
+            self._tail = tail + data if len(tail) + len(data) <= _LONGEST_TAIL else None
+
+    def keep(self):
+        """See to it that another wake has all that is written so far."""
+        tail, aside = self._tail, self._aside
+        if tail is None or aside + len(tail) // _INLINE >= _MOST_ASIDE:
+            self._flush()
+            return
+        while tail:
+            with open(_ASIDE % aside, "wb") as file:
+                file.write(tail[:_INLINE])
+            tail = tail[_INLINE:]
+            aside += 1
+        self._tail, self._aside = tail, aside
+
+    def _flush(self):
+        self.file.flush()
+        self._tail, self._aside = b"", 0
 
     def close(self):
         """Close the file, in whatever state."""
@@ -92,7 +124,7 @@ class Journal:
         """
         if not self.may_know(path, kind):
             return None
-        self.file.flush()
+        self._flush()
         inside = path + "/"
         with open(_PATH) as file:
             for line in file:

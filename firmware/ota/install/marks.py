@@ -3,20 +3,18 @@
 /.ota/mark holds, as small files do: the place in the archive; how many bytes of the journal are
 behind it, and their CRC-32; how many bytes of the last member, and their CRC-32; the archive's
 `sum` and `length` there (archive.open_archive()); how many bytes were fetched in all wakes; and of
-a member that is not all there its size, what its CRC-32 begins with (staging.py), then, behind
-tabs, where it waits, and its path.
+a member that is not all there its size, what its CRC-32 begins with (staging.py), how many
+characters of its path are the end of where it waits as well, then, behind tabs, where it waits
+without these, and its path.
 """
 
 from binascii import crc32
 
 from micropython import const
 
-# In bytes of the archive. Each mark on flash costs an erase: littlefs copies a block that a file
-# has begun, once it was made sure of.
+# In bytes of the archive. The next place for a mark on flash may be some KB further on.
 _STEP = const(1024)
-_STEP_ON_FLASH = const(13 * 1024)
-# Of a .tar.gz, the next restart point may be some KB further on.
-_POINTS_ON_FLASH = const(10 * 1024)
+_STEP_ON_FLASH = const(10 * 1024)
 _TWO_BLOCKS = const(1024)
 _NONE = const(("", 0, "", 0))
 
@@ -41,15 +39,17 @@ class Marks:
         self._saved = self._last[0]
         self.journal = self.member = None
 
-    def note(self, done=0, sum_=0, file=None, back=0):
+    def note(self, done=0, sum_=0, file=None, full=True, back=0):
         """Another wake could go on from here, if the archive can.
 
         done, sum_: how many bytes of a member are staged, and their CRC-32, 0 between two members;
-        file: the open one that they are in; back: not from here, but so many bytes before, in a
-        plain tar.
+        file: the open one that they are in; full: whether littlefs has filled a block with them;
+        back: not from here, but so many bytes before, in a plain tar.
         """
         archive, download = self._archive, self._download
-        if not archive or self._stop or (done and download.done - self._last[0] < _STEP):
+        if not archive or self._stop:
+            return
+        if not full and (archive.window or download.done - self._last[0] < _STEP):
             return
         ahead = archive.ahead()
         if ahead < 0 or (back and archive.window):
@@ -58,26 +58,31 @@ class Marks:
         journal = self.journal
         self._begun = self.member if done else _NONE
         self._last = at, journal.size, journal.sum, done, sum_, archive.sum, archive.length
-        # What lies ahead in RAM would be fetched again as well.
-        step = _POINTS_ON_FLASH if archive.window else _STEP_ON_FLASH
-        if download.done - self._saved >= step:
+        # What lies ahead in RAM would be fetched again as well. Only at the end of a block: from
+        # within one, littlefs would copy it for what comes next, with an erase.
+        if full and download.done - self._saved >= _STEP_ON_FLASH:
             # What it tells of comes first: a cut in between leaves the mark before.
             if file:
                 file.flush()
-            journal.file.flush()
+            journal.keep()
             self.save()
 
     def tick(self):
         """Behind the end of a tar, and a block of zeros: as note()."""
         # Not quite: two blocks of zeros have to follow.
-        self.note(0, 0, None, _TWO_BLOCKS)
+        self.note(0, 0, None, True, _TWO_BLOCKS)
 
     def save(self):
         """Write the last mark to flash. All that it tells of is there."""
         self._saved = self._last[0]
         waits, size, path, seed = self._begun
-        text = "%d %d %08x %d %08x %08x %d %d %d %08x\t%s\t%s" % (
-            self._last + (self._fetched + self._download.fetched, size, seed, waits, path)
+        fetched = self._fetched + self._download.fetched
+        same = 0
+        while same < len(path) and path[-same - 1 :] == waits[-same - 1 :]:
+            same += 1
+        waits = waits[: len(waits) - same]
+        text = "%d %d %x %d %x %x %d %d %d %x %d\t%s\t%s" % (
+            self._last + (fetched, size, seed, same, waits, path)
         )
         # littlefs replaces it in one commit. Up to 128 bytes it keeps inside the folder; with a
         # long path it takes a block, and an erase.

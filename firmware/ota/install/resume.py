@@ -22,6 +22,7 @@ from .transaction import KEPT, discard, read_mark
 
 _DIR = const("/.ota/")
 _JOURNAL = const("/.ota/journal")
+_PARTS = const(("journal", "j0", "j1", "j2", "j3", "j4", "j5"))
 _FOLDER = const(0x4000)
 _FILE = const(0x8000)
 # Where one waits that is unchanged, as recovery.lines() has it.
@@ -49,31 +50,36 @@ def look(agent, request):
 
 
 def _cut(size, sum_):
-    """Cut the journal off behind so many bytes. False when they are not what they were."""
+    """Make the journal of so many bytes again. False when they are not what they were.
+
+    It may be longer, or what follows lies beside it (journal.py).
+    """
+    if exists(_JOURNAL) != _FILE:
+        return False
     total = 0
+    left = size
     piece = bytearray(256)
     aside = _DIR + "~"
-    longer = exists(_JOURNAL) == _FILE and os.stat(_JOURNAL)[6] - size
-    if longer is False or longer < 0:
-        return False
-    copy = open(aside, "wb") if longer else None
+    copy = open(aside, "wb") if os.stat(_JOURNAL)[6] != size else None
     try:
-        with open(_JOURNAL, "rb") as file:
-            left = size
-            while left:
-                n = file.readinto(memoryview(piece)[:left])
-                if not n:
-                    return False
-                left -= n
-                total = crc32(memoryview(piece)[:n], total)
-                if copy:
-                    copy.write(memoryview(piece)[:n])
+        for name in _PARTS:
+            if not left or exists(_DIR + name) != _FILE:
+                break
+            with open(_DIR + name, "rb") as file:
+                while left:
+                    n = file.readinto(memoryview(piece)[:left])
+                    if not n:
+                        break
+                    left -= n
+                    total = crc32(memoryview(piece)[:n], total)
+                    if copy:
+                        copy.write(memoryview(piece)[:n])
     finally:
         if copy:
             copy.close()
-    if total != sum_:
+    if left or total != sum_:
         return False
-    if longer:
+    if copy:
         os.rename(aside, _JOURNAL)
     return True
 

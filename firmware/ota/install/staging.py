@@ -28,10 +28,9 @@ _MUCH = const(16 * 1024)
 # Where little memory is free, as in journal.py.
 _SMALL_CHUNK = const(512)
 _LITTLE = const(24 * 1024)
-# A file of no more is begun again in another wake. Longer ones go on at multiples of 1 KB: where
-# our packager may have put a restart point.
+# A file of no more is begun again in another wake.
 _SMALL = const(2048)
-_PLACE = const(1024)
+_BLOCK = const(4096)
 
 
 class Staging:
@@ -197,6 +196,7 @@ class Staging:
         size = member.size
         sums = self._sums
         noted = self._marks and size > _SMALL
+        full = blocks = 0
         try:
             if begun:
                 from .again import skip
@@ -209,7 +209,16 @@ class Staging:
             if noted:
                 self._marks.member = new, size, path, self.seed
             while done < size:
-                n = self._read_chunk(member)
+                # The next place where littlefs has filled a block: each but the first begins with
+                # pointers of four bytes, one, and one for each power of two in its number.
+                while full <= done:
+                    full += _BLOCK
+                    pointers = blocks
+                    while pointers:
+                        full -= 4
+                        pointers = 0 if pointers & 1 else pointers >> 1
+                    blocks += 1
+                n = self._read_chunk(member, full - done)
                 piece = buffer if n == len(buffer) else memoryview(buffer)[:n]
                 self.sum = sums.sum if sums else crc32(piece, self.sum)
                 if out or not self._agrees(live, n):
@@ -223,8 +232,8 @@ class Staging:
                     self._feed()
                     self.bytes += n
                 done += n
-                if noted and done < size and not done % _PLACE:
-                    self._marks.note(done, self.sum, out)
+                if noted and done < size:
+                    self._marks.note(done, self.sum, out, done == full)
         finally:
             if live:
                 live.close()
@@ -232,9 +241,9 @@ class Staging:
                 out.close()
         return out is None
 
-    def _read_chunk(self, member):
-        """Fill the buffer from the member, or to the member's end. Returns bytes read."""
-        size = len(self._buffer)
+    def _read_chunk(self, member, size):
+        """Fill the buffer, or so many bytes of it, or to the member's end. Returns bytes read."""
+        size = min(size, len(self._buffer))
         n = member.readinto(self._buffer, size)
         while 0 < n < size:
             more = member.readinto(memoryview(self._buffer)[n:], size - n)

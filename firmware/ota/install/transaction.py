@@ -57,9 +57,12 @@ def read_mark():
     """What /.ota/mark says (marks.py), numbers and then two paths; None without any."""
     numbers, *paths = (load("mark") or "").split("\t")
     numbers = numbers.split(" ")
-    if len(numbers) != 10 or len(paths) != 2:
+    if len(numbers) != 11 or len(paths) != 2:
         return None
-    return [int(text, 16 if i in (2, 4, 5, 9) else 10) for i, text in enumerate(numbers)] + paths
+    waits, path = paths
+    waits += path[len(path) - int(numbers.pop()) :]
+    mark = [int(text, 16 if i in (2, 4, 5, 9) else 10) for i, text in enumerate(numbers)]
+    return mark + [waits, path]
 
 
 def in_transaction():
