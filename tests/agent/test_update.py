@@ -225,3 +225,26 @@ machine.deepsleep(1000)
     assert "version 2 runs" in run.output, run.output
     assert [r["i"] for r in site.reports()] == [fuid]
     assert [r.path for r in site.console.plain_requests] == ["/mf-rproxy/packages/download"]
+
+
+def test_modules_of_the_interpreter_are_found_as_before(make_site: MakeSite):
+    """Where much memory is free an update keeps them in sys.modules, until it ends."""
+    main = b"""
+import gc, machine, ota, sys
+before = {name for name in sys.modules}
+agent = ota.Agent(ota.load_config())
+print("check:", agent.check(), "plenty" if gc.mem_free() > 200000 else "little")
+stay = [n for n in ("binascii", "io", "os", "time") if n in sys.modules and n not in before]
+print("left:", stay)
+sys.path.insert(0, "/mine")
+import json
+print("json:", json.WHOSE)
+machine.deepsleep(60000)
+"""
+    site = make_site({"main.py": main, "mine/json.py": b'WHOSE = "the application"\n'}, heap="2M")
+    site.ask(sample.tar({"main.py": sample.main_py(2)}), "p.tar")
+    site.console.faults.status = 503
+    run = site.run(wakes=1, timeout_s=60)
+    assert "check: later plenty" in run.output
+    assert "left: []" in run.output
+    assert "json: the application" in run.output

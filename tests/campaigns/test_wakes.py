@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from host_sim.campaigns.wakes.schedule import (
 from host_sim.node.flash_rules import TORN_KINDS
 from tests.conftest import MakeSite
 from tests.mutants import Mutant
-from tools.package import restarts
+from tools.package import archive, restarts
 
 SEEDS = range(16)
 DRAWN = make(0)
@@ -137,6 +139,33 @@ def test_wakes_with_progress_are_not(bench: Bench):
     config = DRAWN.config | {"max_attempts": 3}
     old = DRAWN.old | {"ota.json": json.dumps(config).encode()}
     play(bench, schedule(*(Wake("budget", 4000),) * 9, old=old))
+
+
+class TwoMembers(Package):
+    """As `cat a.tar.gz b.tar.gz` would be if both were halves of one tar; both promise points."""
+
+    @functools.cached_property
+    def archive(self) -> bytes:
+        data = sample.tar(self.tree)
+        middle = len(data) // 1024 * 512
+        made = b""
+        for half in (data[:middle], data[middle:]):
+            deflate = zlib.compressobj(9, zlib.DEFLATED, -13)
+            stream = b""
+            for at in range(0, len(half), 512):
+                stream += deflate.compress(half[at : at + 512]) + deflate.flush(zlib.Z_FULL_FLUSH)
+            made += archive.wrap(stream + deflate.flush(), half, 13, restarts=True)
+        return made
+
+
+def test_a_wake_goes_on_in_the_first_gzip_member_only(bench: Bench):
+    """The sums of a second one would begin in the middle. It costs bytes, and nothing else."""
+    good = schedule().package
+    package = TwoMembers(1, "good", "tar.gz", good.tree)
+    cuts = *(Wake("link", at) for at in (12_000, 8000, 9000)), Wake("budget", 12_000)
+    outcome = bench.play(schedule(*cuts, package=package))
+    assert outcome.story.count("all: 200") == 1, outcome.story
+    assert [w for w in outcome.wrong if not w.startswith("fetched too much")] == [], outcome.story
 
 
 @pytest.mark.few(2)
@@ -307,9 +336,9 @@ def test_marks_cost_one_erase_for_each_32_kb(make_site: MakeSite, pieces: str, k
         name: bytes(chance.choice(b"0123456789abcdef") for _ in range(size))
         for name, size in PIECES[pieces].items()
     }
-    package = archive = sample.tar(tree)
+    package = plain = sample.tar(tree)
     if kind == "tar.gz":
-        package = restarts.compress(archive, 13)
+        package = restarts.compress(plain, 13)
     erases = []
     for tag in (None, 'W/"weak"'):
         site = make_site({"main.py": sample.main_py(1)}, blocks=320)
@@ -319,7 +348,7 @@ def test_marks_cost_one_erase_for_each_32_kb(make_site: MakeSite, pieces: str, k
         assert [report["e"] for report in site.reports()] == [1], run.output
         erases.append(run.erases)
     with_marks, without = erases
-    assert 0 < with_marks - without <= len(archive) // 32_768, erases
+    assert 0 < with_marks - without <= len(plain) // 32_768, erases
 
 
 @pytest.mark.slow
