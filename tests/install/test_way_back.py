@@ -638,6 +638,10 @@ BROKEN: dict[str, tuple[Tree, Tree]] = {
         },
         {"ota/install/staging.py": source("install/staging") + b"\n# better\n"},
     ),
+    "a journal that nothing is kept of between wakes": (
+        {"ota/install/journal.py": source("install/journal").replace(b"def keep(", b"def kept(")},
+        {"ota/install/journal.py": source("install/journal") + b"\n# better\n"},
+    ),
     "an empty fetch": (
         {"ota/fetch.py": b""},
         {"ota/fetch.py": source("fetch") + b"\n"},

@@ -59,12 +59,9 @@ def _staged(request):
         if error.args[0] == 2:
             return 0  # for most; what reads it takes much memory
         raise
-    from .transaction import kept, read_mark
+    from .transaction import kept
 
-    mark = read_mark()
-    if mark:
-        mark = kept(request.file_id) and mark
-    return min(request.size, mark[0]) if mark else 0
+    return kept(request.file_id)
 
 
 def check_way_back(agent):

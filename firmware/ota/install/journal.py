@@ -82,7 +82,7 @@ class Journal:
     def keep(self):
         """See to it that another wake has all that is written so far."""
         tail, aside = self._tail, self._aside
-        if tail is None or aside + len(tail) // _INLINE >= _MOST_ASIDE:
+        if tail is None or aside * _INLINE + len(tail) > _MOST_ASIDE * _INLINE:
             self._flush()
             return
         while tail:

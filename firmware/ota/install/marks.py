@@ -1,19 +1,19 @@
 """Where another wake could go on with the download, in RAM and, now and then, on flash.
 
-/.ota/mark holds, as small files do: the place in the archive; how many bytes of the journal are
-behind it, and their CRC-32; how many bytes of the last member, and their CRC-32; the archive's
-`sum` and `length` there (archive.open_archive()); how many bytes were fetched in all wakes; and of
-a member that is not all there its size, what its CRC-32 begins with (staging.py), how many
-characters of its path are the end of where it waits as well, then, behind tabs, where it waits
-without these, and its path.
+/.ota/mark holds eleven numbers of four bytes each, little endian: the place in the archive; how
+many bytes of the journal are behind it, and their CRC-32; how many bytes of the last member, and
+their CRC-32; the archive's `sum` and `length` there (archive.open_archive()); how many bytes were
+fetched in all wakes; and of a member that is not all there its size, what its CRC-32 begins with
+(staging.py), and how many characters of its path are the end of where it waits as well. Behind
+them, in UTF-8: where it waits without these, a zero, its path. Then the CRC-32 of it all.
 """
 
+import struct
 from binascii import crc32
 
 from micropython import const
 
 # In bytes of the archive. The next place for a mark on flash may be some KB further on.
-_STEP = const(1024)
 _STEP_ON_FLASH = const(10 * 1024)
 _TWO_BLOCKS = const(1024)
 _NONE = const(("", 0, "", 0))
@@ -47,9 +47,7 @@ class Marks:
         back: not from here, but so many bytes before, in a plain tar.
         """
         archive, download = self._archive, self._download
-        if not archive or self._stop:
-            return
-        if not full and (archive.window or download.done - self._last[0] < _STEP):
+        if not archive or self._stop or (archive.window and not full):
             return
         ahead = archive.ahead()
         if ahead < 0 or (back and archive.window):
@@ -81,10 +79,9 @@ class Marks:
         while same < len(path) and path[-same - 1 :] == waits[-same - 1 :]:
             same += 1
         waits = waits[: len(waits) - same]
-        text = "%d %d %x %d %x %x %d %d %d %x %d\t%s\t%s" % (
-            self._last + (fetched, size, seed, same, waits, path)
-        )
+        data = struct.pack("<11I", *(self._last + (fetched, size, seed, same)))
+        data += ("%s\0%s" % (waits, path)).encode()
         # littlefs replaces it in one commit. Up to 128 bytes it keeps inside the folder; with a
-        # long path it takes a block, and an erase.
-        with open("/.ota/mark", "w") as file:
-            file.write("\n%s %08x\n" % (text, crc32(text)))
+        # very long path it takes a block, and an erase.
+        with open("/.ota/mark", "wb") as file:
+            file.write(data + crc32(data).to_bytes(4, "little"))

@@ -54,26 +54,23 @@ def _cut(size, sum_):
 
     It may be longer, or what follows lies beside it (journal.py).
     """
-    if exists(_JOURNAL) != _FILE:
-        return False
     total = 0
-    left = size
-    piece = bytearray(256)
     aside = _DIR + "~"
-    copy = open(aside, "wb") if os.stat(_JOURNAL)[6] != size else None
+    buffer = memoryview(bytearray(256))
+    copy = exists(_JOURNAL) == _FILE and os.stat(_JOURNAL)[6] != size and open(aside, "wb")
     try:
+        left = size
         for name in _PARTS:
             if not left or exists(_DIR + name) != _FILE:
                 break
             with open(_DIR + name, "rb") as file:
-                while left:
-                    n = file.readinto(memoryview(piece)[:left])
-                    if not n:
-                        break
+                n = left
+                while n and left:
+                    n = file.readinto(buffer[:left])
                     left -= n
-                    total = crc32(memoryview(piece)[:n], total)
+                    total = crc32(buffer[:n], total)
                     if copy:
-                        copy.write(memoryview(piece)[:n])
+                        copy.write(buffer[:n])
     finally:
         if copy:
             copy.close()

@@ -4,6 +4,8 @@ What a power cut can interrupt half way is in recovery.py, which has the formats
 """
 
 import os
+import struct
+from binascii import crc32
 
 from micropython import const
 
@@ -19,6 +21,8 @@ _FOLDER = const(0x4000)
 _COUNTED = const("ota.counted")
 # Free blocks of a flash on which a folder may be removed.
 _LEAST_FREE = const(1)
+# Bytes of those of a mark.
+_NUMBERS = const(44)
 # A node that has run for so long does not reset all the time.
 _LONG_MS = const(60000)
 #: What is no litter; report.py writes the last two.
@@ -54,15 +58,18 @@ def _leave():
 
 
 def read_mark():
-    """What /.ota/mark says (marks.py), numbers and then two paths; None without any."""
-    numbers, *paths = (load("mark") or "").split("\t")
-    numbers = numbers.split(" ")
-    if len(numbers) != 11 or len(paths) != 2:
+    """What /.ota/mark says (marks.py): ten numbers, then two paths; None without any."""
+    try:
+        with open("/.ota/mark", "rb") as file:
+            data = file.read()
+    except OSError:
         return None
-    waits, path = paths
-    waits += path[len(path) - int(numbers.pop()) :]
-    mark = [int(text, 16 if i in (2, 4, 5, 9) else 10) for i, text in enumerate(numbers)]
-    return mark + [waits, path]
+    data, sum_ = data[:-4], data[-4:]
+    if len(data) <= _NUMBERS or crc32(data) != int.from_bytes(sum_, "little"):
+        return None
+    *mark, same = struct.unpack_from("<11I", data)
+    waits, path = data[_NUMBERS:].decode().split("\0")
+    return mark + [waits + path[len(path) - same :], path]
 
 
 def in_transaction():
@@ -156,14 +163,15 @@ def discard(moved=None, keep=None):
 
 
 def kept(file_id):
-    """Whether an earlier wake has staged a part of the package of that file id."""
-    if (load("mark") or "0").split(" ")[0] == "0":
-        return False
+    """How many bytes of the package of that file id earlier wakes have staged."""
+    mark = read_mark()
     try:
         with open("/.ota/journal", "rb") as file:
-            return file.readline().startswith(b'[2, "%s", ' % file_id)
+            if mark and file.readline().startswith(b'[2, "%s", ' % file_id):
+                return mark[0]
     except OSError:
-        return False
+        pass
+    return 0
 
 
 def clear_up():

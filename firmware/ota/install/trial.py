@@ -9,7 +9,7 @@ import sys
 from micropython import const
 
 from ..recovery import exists, load, read_head, read_state, write_state
-from .transaction import discard, keep_sequence, of_application, owed, save
+from .transaction import discard, keep_sequence, of_application, owed, read_mark, save
 
 _STATE = const("/.ota/state")
 _JOURNAL = const("/.ota/journal")
@@ -114,5 +114,5 @@ def status():
         "boots": state[2] // 8 if trial else state[2] if state else 0,
         "boots_most": head[2] if trial else 0,
         "undelivered": load("owed") or owed(),
-        "staged": 0 if state else int((load("mark") or "0").split(" ", 1)[0]),
+        "staged": 0 if state else (read_mark() or (0,))[0],
     }
