@@ -99,11 +99,17 @@ def test_heaps(laboratory: Laboratory):
             site = bench.site("only_check", "check()", old)
             fuid = bench.console.add_package(packages[form], f"p.{form}").fuid
             completes = bench.completes(site, fuid)
-            assert completes(least), form
+            # Whether the last large piece fits depends on where a heap ends: one of 77 KB may fail
+            # where 74 are enough.
+            assert any(completes(least + more) for more in range(3)), form
             # An address of four kilobytes, which is not held twice, takes little more.
             there = f"https://localhost:{bench.console.ports.https}{PATH}?{{query}}&x="
-            bench.console.faults = Faults(redirect_to=there + "x" * 3800, times=1)
-            assert completes(least + 3), form
+            for more in range(3, 6):
+                bench.console.faults = Faults(redirect_to=there + "x" * 3800, times=1)
+                if completes(least + more):
+                    break
+            else:
+                pytest.fail(form)
             assert [download.status for download in bench.console.downloads[-2:]] == [302, 200]
 
 
