@@ -220,7 +220,8 @@ class Campaign:
             "--count", type=int, default=self.count, metavar="N", help="how many seeds"
         )
         parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first one")
-        parser.add_argument("--seed", type=int, metavar="SEED", help="only this one, and tell it")
+        text = "only this one, and print what happens"
+        parser.add_argument("--seed", type=int, metavar="SEED", help=text)
         parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
         for option, how in self.options.items():
             parser.add_argument(f"--{option}", **how)

@@ -1,4 +1,4 @@
-"""``python -m tools.deploy COMMAND …``; the Makefile has a target for each."""
+"""The agent on boards. The Makefile has a target for each command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m tools.package build | inspect | verify | keygen | migrate``."""
+"""Packages for nodes: build, inspect or verify one; make keys; make the package of a migration."""
 
 from __future__ import annotations
 
@@ -69,10 +69,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="log2 of the bytes that a node needs to unpack a .tar.gz (default %(default)s)",
     )
     make.add_argument(
-        "--no-restarts", action="store_true", help="of a .tar.gz: no points to go on from"
+        "--no-restarts", action="store_true", help="leave restart points out of a .tar.gz"
     )
     make.add_argument(
-        "--try", type=Path, dest="image", metavar="IMG", help="install it there first"
+        "--try",
+        type=Path,
+        dest="image",
+        metavar="IMG",
+        help="first install it on a copy of this flash image",
     )
 
     make.add_argument(
