@@ -13,6 +13,7 @@ from ..tarfile_lite import bad, check_sum
 from .ahead import ReadAhead
 
 _GZIP_HEADER_LIMIT = const(1024)
+_FRONT = const(256)
 
 
 def open_archive(source, restart=None):
@@ -72,7 +73,8 @@ def _is_zlib(first, second):
 def read_gzip_header(ahead):
     """Read past the header of a gzip member (RFC 1952).
 
-    Returns (bits of its window, whether it has restart points). Raises Refused.
+    Returns (bits of its window, whether it has restart points, how many bytes of a package go up
+    to the end of its index, 0 without one). Raises Refused.
     """
     crc = 0
 
@@ -87,7 +89,7 @@ def read_gzip_header(ahead):
     flags = head[3]
     if head[0] != 0x1F or head[1] != 0x8B or head[2] != 8 or flags & 0xE0:
         raise bad("unknown gzip method or flags")
-    bits, restarts = 15, 0
+    bits, restarts, front = 15, 0, 0
     if flags & 4:  # FEXTRA
         size = take(2)
         size = size[0] | size[1] << 8
@@ -98,7 +100,9 @@ def read_gzip_header(ahead):
             said = field[:2] == b"OW" and field[2] == size - 4 and not field[3]
             if said and 9 <= field[4] <= 15:
                 bits = field[4]
-                restarts = size > 5 and field[5] & 1
+                if size > 5:
+                    restarts = field[5] & 1
+                    front = (field[5] >> 1) * _FRONT
             size = 0
         for _ in range(size):
             take(1)
@@ -112,4 +116,4 @@ def read_gzip_header(ahead):
     stated = crc & 0xFFFF
     if flags & 2 and int.from_bytes(take(2), "little") != stated:  # FHCRC
         raise bad("CRC of the gzip header differs")
-    return bits, restarts
+    return bits, restarts, front
