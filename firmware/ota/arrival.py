@@ -5,7 +5,6 @@ Beside what an idle check has, only what bytes on their way need is in RAM meanw
 
 import gc
 import io
-import os
 import sys
 
 from micropython import const
@@ -54,15 +53,11 @@ def stage(agent, request, rehearsal=None, local=None):
         download, left = connect(agent, request, rehearsal, progress, heard)
         del connect
         drop("begin")
-    signed = journal = marks = begun = walk = reader = indexed = None
+    signed = journal = marks = begun = None
     try:
         from .package.archive import open_archive
 
-        archive = open_archive(download, () if left and left[-2] == 2 else left and left[2])
-        indexed = left[-2] if left else getattr(archive, "front", 0)
-        if indexed and not left:
-            # No byte more, where the server can be asked for ranges.
-            indexed = download.ranges and download.limit(indexed)
+        archive = open_archive(download, left and left[2])
         del open_archive
         drop("package.archive")
         from .install.start import begin
@@ -94,7 +89,7 @@ def stage(agent, request, rehearsal=None, local=None):
         if marks:
             marks.journal = journal
             tar.tick = marks.tick
-        walk = reader = signed or tar
+        reader = signed or tar
         more = not (left or signed)
         if left:
             from .install.again import go_on
@@ -105,36 +100,23 @@ def stage(agent, request, rehearsal=None, local=None):
             more = begun
         if not more:
             tar.skip()  # a manifest's padding
-            # Not between a manifest and an index: the next wake would go on without that.
-            if marks and not indexed:
+            if marks:
                 marks.note()
-        if indexed == 2 or (indexed and download.ranges):
-            from .package.wanted import choose
-
-            walk = choose(download, archive, tar, signed, staging, agent.feed, left)
-            del choose
-            if walk is not signed:
-                marks.archive = walk
-        if not more:
-            more = walk.next()
+            more = reader.next()
         while more:
             if more is not begun:
                 staging.add(reader)
-            if walk is reader:
-                tar.skip()
-            else:
-                walk.close()  # a patch's old file: the next wake may go on from here
+            tar.skip()
             if marks:
                 marks.note()
-            more = walk.next()
+            more = reader.next()
         from .install.finish import delete, finish
 
         if signed:
             for path in signed.deletions():
                 agent.feed()  # the journal may be read for each
                 delete(staging, path)
-        if walk is reader:
-            download.end()
+        download.end()
         if not rehearsal:
             finish(staging)
         return staging.staged, signed and signed.sequence
@@ -142,13 +124,6 @@ def stage(agent, request, rehearsal=None, local=None):
         if journal and marks:
             journal.close()
             marks.save()
-        raise
-    except MemoryError:
-        if indexed:
-            # The next attempt begins anew, and without what the index takes (attempt.py).
-            from .recovery import done
-
-            done(os.remove, "/.ota/mark")
         raise
     except OSError:
         if journal:
@@ -159,8 +134,6 @@ def stage(agent, request, rehearsal=None, local=None):
             journal = None
         raise
     finally:
-        if walk is not reader:
-            walk.close()
         if signed:
             signed.close()
         if journal:

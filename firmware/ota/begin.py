@@ -5,13 +5,7 @@ Only loaded for that.
 
 import os
 
-from micropython import const
-
 from . import drop
-
-# So much tells whether a package has an index, and of less than that nothing is left to choose.
-_FIRST = const(4096)
-_WHOLE = const(16 * 1024)
 
 
 def connect(agent, request, rehearsal, progress, on_bytes):
@@ -32,17 +26,13 @@ def connect(agent, request, rehearsal, progress, on_bytes):
     while True:
         from .download import Download
 
-        at, etag, first = (left[0][0], left[1], 0) if left else (0, None, 0)
-        if left:
-            first = (0, request.size, -1)[left[-2]]
-        elif not (rehearsal or open_stream or agent.whole) and request.size > _WHOLE:
-            first = _FIRST if request.kind == ".tar.gz" else 0
+        at, etag = (left[0][0], left[1]) if left else (0, None)
         progress("download", request.size)
         if at:
             progress("staged", at)
         budget = 0 if rehearsal else agent.allowed or agent.budget or agent.config["budget"]
         arguments = agent.config, request, agent.limits, open_stream, on_bytes, budget, at, etag
-        download = Download(*arguments, first)
+        download = Download(*arguments)
         if not at or download.done:
             break
         progress("notice", "the server has another package by now: from its beginning")

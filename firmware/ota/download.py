@@ -21,14 +21,10 @@ class Download:
     the built-in verified HTTPS, or None; on_bytes: called with the number of bytes so far; budget:
     how many may be `fetched` in this wake, 0: no limit; at: where an earlier wake has ended, in a
     package of the entity tag etag (bytes; b"": any). `done` is 0 after that where the server has
-    another one by now. first: ask for so many bytes first, 0: for all; less than 0: for nothing,
-    seek() comes. `ranges` is true then where the server knows Range; behind `at` it has to. Raises
-    Refused or Transient; neither quotes the URL, which has the key.
+    another one by now. Raises Refused or Transient; neither quotes the URL, which has the key.
     """
 
-    def __init__(
-        self, config, request, limits, open_stream, on_bytes, budget=0, at=0, etag=None, first=0
-    ):
+    def __init__(self, config, request, limits, open_stream, on_bytes, budget=0, at=0, etag=None):
         self.config = config
         self.answer = Response
         self.request = request
@@ -44,24 +40,13 @@ class Download:
         self.response = None
         self.pull = None  # what gives its body
         self.length = None  # that the first answer has stated
-        # Where the answer ends that is being read, and where the last one is to end.
-        self.until = first or request.size
-        self.stop = request.size
-        self.ranges = at and first
-        if first >= 0:
-            self._fetch()
+        self._fetch()
 
     def readinto(self, buffer, n):
         """Read at most n bytes into buffer; 0 when all that was announced has come."""
-        n = min(n, self.stop - self.done)
+        n = min(n, self.request.size - self.done)
         if not n:
             return 0
-        if self.done == self.until:
-            self.until = self.stop
-            self._fetch()
-            if not self.done:  # marks.py tells the next wake
-                raise Transient(_REASON, "the server has another package by now, or no Range")
-        n = min(n, self.until - self.done)
         if self.budget:
             n = self.left(n)
         while True:
@@ -78,25 +63,6 @@ class Download:
         self.fetched += got
         self.on_bytes(self.done)
         return got
-
-    def seek(self, at, stop):
-        """Go on with the bytes from at up to stop, which is behind at."""
-        self.stop = stop
-        response = self.response
-        if response and response.status_code == 200 and self.done <= at:
-            # The server has forgotten Range: what lies between would come once more.
-            scratch = bytearray(256)
-            while self.done < at:
-                self.readinto(scratch, min(256, at - self.done))
-            return
-        if self.done != self.until:
-            self.close()  # what comes still is not wanted
-        self.done = self.until = at
-
-    def limit(self, stop):
-        """End behind the first range, or at stop if that is behind it. Returns True."""
-        self.stop = min(max(stop, self.until), self.stop)
-        return True
 
     def left(self, n):
         """How many of n bytes this wake may still fetch. Raises Transient when there are none."""
@@ -133,13 +99,8 @@ class Download:
 
     def _fetch(self, error=None):
         wire = None
-        response = self.response
         try:
-            if not error and response and response.stays and response.left == 0:
-                wire = response.wire
-                wire.renew()
-            elif not (error or self.open_stream):
-                self.close()  # TLS twice would not fit
+            if not (error or self.open_stream):
                 from .trust import secured
 
                 wire = secured(self.config, self.limits)
@@ -173,8 +134,7 @@ class Response:
 
     status_code: int; length: bytes of the body, None when the server does not say; etag: bytes, a
     strong entity tag, b"" without one; content_range: bytes or None; raw: an object with
-    `readinto(buffer, n)`, 0 at the end of the body. wire: the Wire it comes on, which takes
-    another request if `stays` and its `left` is 0.
+    `readinto(buffer, n)`, 0 at the end of the body. wire: the Wire it comes on.
     """
 
     def __init__(self, wire):
@@ -182,7 +142,6 @@ class Response:
         self.length = None
         self.etag = b""
         self.content_range = None
-        self.stays = False  # the connection, behind the body
         self.raw = self
         self.wire = wire
         self.left = None  # bytes of the body, or of a chunk; None: until the server closes

@@ -15,7 +15,6 @@ _REASON = const("can not download")
 # How often a new connection may bring nothing before this wake gives up.
 _MOST_FRUITLESS = const(3)
 _PAUSE_MS = const(500)
-_NO_RANGE = const("ota: the server does not know Range, all that has come is sent once more")
 
 
 def fetch(download, error, wire=None):
@@ -25,13 +24,7 @@ def fetch(download, error, wire=None):
     raised where there is nothing to go on by. wire: for https.get().
     """
     if not error:
-        first = not download.fetched
-        try:
-            return _fetch(download, wire)
-        except Transient as caught:
-            if first:
-                raise
-            error = caught  # a server may close a connection at any time
+        return _fetch(download, wire)
     limits = download.limits
     # Without a strong entity tag nobody can tell whether the rest belongs to what has come.
     while download.etag and download.fruitless < _MOST_FRUITLESS and limits.left_ms():
@@ -53,37 +46,22 @@ def _fetch(download, wire=None):
     size = download.request.size
     first = download.etag is None
     status = response.status_code
-    if first and status == 206 and download.until < size:
-        # Asked for its beginning only: it knows Range.
-        if not response.etag:
-            # Without a strong entity tag nobody can tell whether two ranges belong together.
-            download.until = size
-            download.close()
-            return _fetch(download)
-        has = (response.content_range or b"").rpartition(b"/")[2]
-        if has.isdigit() and len(has) < 10:
-            _check_size(size, int(has))
-        first, download.ranges = False, True
-        download.length, download.etag = size, response.etag
     if download.resumed:
         download.resumed = False
         if status in (200, 206, 416) and not _goes_on(download, response):
             download.close()
             download.done = 0
             return
-    if status == 200:
-        download.until = size
     if first or status != 200:
         # A server in trouble sends no entity tag: that says nothing about the package.
         _check_status(status, 200 if first else 206)
     length = getattr(response, "length", None)
-    rest = download.until - download.done
-    if getattr(response, "packed", False) and length not in (size, rest):
+    if getattr(response, "packed", False) and length not in (size, size - download.done):
         # Packed on its way: nobody knows how, and the bytes that are stored are counted.
         raise Transient(_REASON, "Content-Encoding, and not the announced length")
     if first:
-        if length is not None:
-            _check_size(size, length)
+        if length is not None and length != size:
+            raise Refused(_REASON, "%d bytes announced, the server has %d" % (size, length))
         download.length = length
         download.etag = getattr(response, "etag", b"")
         return
@@ -93,7 +71,7 @@ def _fetch(download, wire=None):
     if status == 200 and length in (None, size):
         # The same bytes from the beginning: it does not know Range, or nothing has come yet.
         if download.done:
-            print(_NO_RANGE)
+            print("ota: the server does not know Range, all that has come is sent once more")
             _skip(download)
         return
     _check_status(status, 206)
@@ -119,9 +97,8 @@ def _ask(download, wire):
         limits = download.limits
         least = config["min_rate"] * limits.wait_ms // 1000
         try:
-            ca, start, stop, etag = config["ca"], download.done, download.until, download.etag
-            stop = stop if stop < download.request.size else 0
-            return get(download.answer, url, ca, limits, least, start, stop, etag, wire)
+            ca, start, etag = config["ca"], download.done, download.etag
+            return get(download.answer, url, ca, limits, least, start, etag, wire)
         finally:
             del get
             drop("https", "dial", "trust")  # the body needs neither
@@ -136,17 +113,13 @@ def _goes_on(download, response):
     if download.etag and response.etag != download.etag:
         return False
     if response.status_code == 200:
-        # By its index a package comes in ranges only: each would be all of it.
-        if download.ranges:
-            print(_NO_RANGE)
-        same = response.length in (None, download.request.size)
-        return not download.ranges and download.etag and same
+        return download.etag and response.length in (None, download.request.size)
     return response.status_code == 206 and _is_rest(download, response)
 
 
 def _is_rest(download, response):
     size = download.request.size
-    return response.content_range == b"bytes %d-%d/%d" % (download.done, download.until - 1, size)
+    return response.content_range == b"bytes %d-%d/%d" % (download.done, size - 1, size)
 
 
 def _pull(download):
@@ -174,11 +147,6 @@ def _pull(download):
     if not download.open_stream:
         return raw.readinto
     return pull if hasattr(raw, "readinto") else read
-
-
-def _check_size(size, has):
-    if has != size:
-        raise Refused(_REASON, "%d bytes announced, the server has %d" % (size, has))
 
 
 def _check_status(status, expected):

@@ -28,7 +28,6 @@ class Source:
     """
 
     length = 0  # anything but None: what is not an archive is no server's page
-    ranges = 0  # nor has it any
 
     def __init__(self, agent, stream, size):
         self._agent = agent

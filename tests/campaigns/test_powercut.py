@@ -50,7 +50,6 @@ SCENARIOS = (
     "long",
     "parts",
     "points",
-    "patches",
 )
 
 

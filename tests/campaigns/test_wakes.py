@@ -19,7 +19,6 @@ from host_sim.campaigns.wakes.bench import Bench, Outcome, Tally
 from host_sim.campaigns.wakes.schedule import (
     ENDS,
     KINDS,
-    PATCHES,
     TROUBLES,
     Package,
     Schedule,
@@ -66,10 +65,7 @@ def test_schedules_have_everything_in_them():
     assert {wake.torn for wake in wakes if wake.end == "power"} == set(TORN_KINDS)
     assert {t.what for schedule in schedules for t in schedule.troubles} == set(TROUBLES)
     packages = {(s.package.kind, s.package.signed) for s in schedules}
-    # Somebody else's are few.
-    assert packages >= {(kind, signed) for kind in KINDS for signed in (False, True)} - {
-        (KINDS[2], True)
-    }
+    assert packages == {(kind, signed) for kind in KINDS for signed in (False, True)}
     sizes = [len(s.package.archive) for s in schedules]
     assert min(sizes) < 20_000 and max(sizes) > 80_000
     parts = [wake.at for wake in wakes if wake.end in ("link", "budget")]
@@ -77,10 +73,6 @@ def test_schedules_have_everything_in_them():
 
 
 # -- one at a time -------------------------------------------------------------------------------
-
-
-#: Of patched(): the first ends inside the large file, the second behind it.
-THREE = (Wake("budget", 22_000), Wake("budget", 27_950), Wake())
 
 
 def schedule(
@@ -95,32 +87,6 @@ def schedule(
     old = DRAWN.old | {"d/part1.bin": b"old"}
     found = Schedule(0, DRAWN.config, old, package, DRAWN.next, tuple(wakes))
     return dataclasses.replace(found, **more)
-
-
-def patched(*wakes: Wake, **more) -> Schedule:
-    """A node of a release, and a package with patches for it.
-
-    So they come: a patch, a file of 40 KB that is whole, a patch, an unchanged one, two patches.
-    """
-    chance = random.Random(5)
-    text = {f"d/text{n}.py": sample._source(chance, f"text{n}", 4000) for n in range(4)}
-    same = {"d/same.py": sample._source(chance, "same", 3000)}
-    newer = [(name, text[name][:700] + b"newer" + text[name][720:]) for name in text]
-    large = {"d/large.bin": chance.randbytes(40_000)}
-    files = [newer[0], *large.items(), newer[1], *same.items(), *newer[2:]]
-    old = DRAWN.old | text | same
-    package = Package(1, "good", PATCHES, dict(files) | {"main.py": main_py(2)}, release=old)
-    found = Schedule(0, DRAWN.config, old, package, DRAWN.next, tuple(wakes))
-    return dataclasses.replace(found, **more)
-
-
-def listed(*wakes: Wake) -> Schedule:
-    """A manifest so long that a restart point is in front of the index; nearly all is there."""
-    chance = random.Random(6)
-    same = {f"d/same{n}.bin": chance.randbytes(400) for n in range(100)}
-    old = DRAWN.old | same
-    package = Package(1, "good", PATCHES, same | {"main.py": main_py(2)}, release=old)
-    return Schedule(0, DRAWN.config, old, package, DRAWN.next, tuple(wakes), blocks=352)
 
 
 def play(bench: Bench, schedule: Schedule) -> Outcome:
@@ -198,7 +164,7 @@ def test_a_wake_goes_on_in_the_first_gzip_member_only(bench: Bench):
     package = TwoMembers(1, "good", "tar.gz", good.tree)
     cuts = *(Wake("link", at) for at in (12_000, 8000, 9000)), Wake("budget", 12_000)
     outcome = bench.play(schedule(*cuts, package=package))
-    assert outcome.story.count("bytes=0-4095: 206") == 1, outcome.story
+    assert outcome.story.count("all: 200") == 1, outcome.story
     assert [w for w in outcome.wrong if not w.startswith("fetched too much")] == [], outcome.story
 
 
@@ -211,61 +177,6 @@ def test_each_trouble(bench: Bench, what: str):
         troubles = (Trouble("withdrawn", 3), Trouble(what, 4))
     wakes = (Wake("budget", 8000), Wake("link", 9000), Wake("budget", 8000))
     play(bench, schedule(*wakes, troubles=troubles))
-
-
-@pytest.mark.few(2)
-@pytest.mark.parametrize("what", TROUBLES)
-def test_each_trouble_of_a_package_with_patches(bench: Bench, what: str):
-    """The first wake ends inside the large file, the second behind it."""
-    troubles = (Trouble(what, 3),)
-    if what == "asked again":
-        troubles = (Trouble("withdrawn", 3), Trouble(what, 4))
-    play(bench, patched(*THREE, troubles=troubles))
-
-
-def test_a_package_with_patches_goes_on(bench: Bench):
-    """Inside a file, between two, and nothing of what has come comes twice."""
-    outcome = play(bench, patched(*THREE))
-    assert outcome.resumed == 2
-    assert outcome.story.count("bytes=0-4095: 206") == 1
-    assert len(patched().package.archive) > 1.2 * outcome.size - 8000
-
-
-NO_MEMORY = """\
-class Wanted:
-    def choose(*args):
-        raise MemoryError
-
-def progress(step, value):
-    if step == "download":
-        sys.modules["ota.package.wanted"] = Wanted
-
-agent = __import__("ota").Agent(config, progress)
-"""
-
-
-def test_where_memory_ends_at_an_index_all_comes(bench: Bench):
-    """In the next wake. One that ends early says nothing of memory."""
-    old = patched().old
-    plain = 'agent = __import__("ota").Agent(config)\n'
-    main = old["main.py"].decode().replace(plain, NO_MEMORY)
-    wakes = Wake("budget", 500), Wake(), Wake()
-    outcome = play(bench, patched(*wakes, old=old | {"main.py": main.encode()}))
-    assert re.findall(r"(all|bytes=\S+): 20", outcome.story) == ["bytes=0-4095"] * 2 + ["all"]
-    assert outcome.ends["applied"]
-
-
-@pytest.mark.few(1)
-@pytest.mark.parametrize(
-    "act", ["f.write('other')", "f.seek(0); f.write('X')"], ids=["another size", "the same"]
-)
-@pytest.mark.parametrize("name", ["text1", "text2", "same", "text0"])
-def test_the_plan_is_made_again(bench: Bench, name: str, act: str):
-    """An application changes a file before its patch has come, or has been seen to be right."""
-    mode = "w" if act.startswith("f.write") else "r+"
-    code = f"with open('/d/{name}.py', '{mode}') as f:\n {act}\n"
-    for before in 2, 3:
-        play(bench, patched(*THREE, troubles=(Trouble("application", before, code=code),)))
 
 
 def test_nothing_is_written_once_it_is_withdrawn(bench: Bench):
@@ -288,13 +199,6 @@ def test_the_table_of_the_page_is_what_a_campaign_writes():
 
 PARTS = (Wake("budget", 8000), Wake("budget", 8000), Wake())
 RESUME, FETCH, MARKS = "ota/install/resume.py", "ota/fetch.py", "ota/install/marks.py"
-ARRIVAL, WANTED = "ota/arrival.py", "ota/package/wanted.py"
-
-
-def changed(name: str, before: int) -> Schedule:
-    """An application changes a byte of this file before that wake."""
-    code = f"with open('/d/{name}.py', 'r+') as f:\n f.write('X')\n"
-    return patched(*THREE, troubles=(Trouble("application", before, code=code),))
 
 
 def troubled(what: str, seeds: Sequence[int] = (0,), **more) -> list[Schedule]:
@@ -404,85 +308,6 @@ CATCHES = [
             ),
         ),
         troubled("withdrawn"),
-    ),
-    (
-        mutant(
-            "the index is not kept over a wake",
-            (RESUME, '"journal", "manifest", "mark", "index"', '"journal", "manifest", "mark"'),
-        ),
-        [patched(*THREE)],
-    ),
-    (
-        mutant(
-            "nor is it waited for before the first mark",
-            (ARRIVAL, "if marks and not indexed:", "if marks:"),
-        ),
-        [listed(Wake("budget", at)) for at in (4400, 4420, 4440)],
-    ),
-    (
-        mutant(
-            "what is staged is planned once more",
-            (WANTED, "            if number < begun or ", "            if "),
-        ),
-        [patched(*THREE)],
-    ),
-    (
-        mutant(
-            "files are counted from the first one again",
-            (WANTED, "        self._number = begun\n", "        self._number = 0\n"),
-        ),
-        [patched(*THREE)],
-    ),
-    (
-        mutant(
-            "what a patch begins with is not hashed",
-            (
-                WANTED,
-                "        found = sha_of(",
-                "        if len(places) > 1:\n            return places[0][0]\n"
-                "        found = sha_of(",
-            ),
-        ),
-        [changed("text2", 3)],
-    ),
-    (
-        mutant(
-            "what is unchanged is not hashed",
-            (
-                WANTED,
-                "        found = sha_of(",
-                "        if len(places) == 1:\n            return b''\n        found = sha_of(",
-            ),
-        ),
-        [changed("same", 2)],
-    ),
-    (
-        mutant(
-            "a patch reads the wrong place of the old file",
-            (WANTED, "            self._at += self._step\n", ""),
-        ),
-        [patched(*THREE)],
-    ),
-    (
-        mutant(
-            "another package is met in each wake",
-            (MARKS, "        if not self._download.done:\n", "        if False:\n"),
-        ),
-        [patched(*THREE, troubles=(Trouble("another tag", 3),))],
-    ),
-    (
-        mutant(
-            "each range without Range is all of it",
-            (FETCH, "return not download.ranges and download.etag", "return download.etag"),
-        ),
-        [patched(*THREE, troubles=(Trouble("no range", 3),))],
-    ),
-    (
-        mutant(
-            "a file is begun behind what was staged of it",
-            (ARRIVAL, "                marks.archive = walk\n", "                pass\n"),
-        ),
-        [patched(*THREE)],
     ),
 ]
 

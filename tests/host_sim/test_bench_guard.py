@@ -74,7 +74,7 @@ def test_a_member_costs_the_same_among_many(laboratory: Laboratory):
 
 def test_code_sizes(laboratory: Laboratory):
     sizes = code.sizes(laboratory)
-    assert sum(sizes.values()) <= 86 * KB
+    assert sum(sizes.values()) <= 80 * KB
     assert sum(sizes[name] for name in code.BOOT_PATH) <= 4 * KB
     assert max(sizes.values()) <= 4 * KB
 

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from tools.package import index, paths
+from tools.package import paths
 from tools.package.errors import PackageError
 from tools.package.manifest import Manifest, parse
 
@@ -19,10 +19,6 @@ WINDOWS = range(9, 16)
 #: endian), then one byte with the log2; with restart points a byte of flags behind it.
 _FIELD, _FIELD_WITH_FLAGS = b"\5\0OW\1\0", b"\6\0OW\2\0"
 _HAS_RESTARTS = 1
-#: Where the stream begins behind a header with flags.
-BEGIN = 18
-#: Bytes behind the stream: check sum and length.
-TRAILER = 8
 
 
 @dataclass
@@ -40,25 +36,9 @@ def tar(manifest: Manifest, files: dict[str, bytes]) -> bytes:
 
     ustar, which firmware of any age reads; a PAX header only before a name that does not fit.
     """
-    return lay(manifest, files, {})[0]
-
-
-def lay(
-    manifest: Manifest, files: dict[str, bytes], before: dict[str, list[bytes]]
-) -> tuple[bytes, dict[str, list[int]]]:
-    """The same, with headers of any other kind in front of the members of these names.
-
-    And where these begin, and behind them what the member itself needs, by its name.
-    """
     out = io.BytesIO()
     made: set[PurePosixPath] = set()
-    places: dict[str, list[int]] = {}
     for name, content in [(paths.MANIFEST, manifest.encode()), *files.items()]:
-        places[name] = []
-        for extra in before.get(name, ()):
-            places[name].append(out.tell())
-            out.write(extra)
-        places[name].append(out.tell())
         for folder in reversed(PurePosixPath(name).parents[:-1]):
             if folder not in made:
                 made.add(folder)
@@ -66,7 +46,7 @@ def lay(
         out.write(header(name, content))
         out.write(content + bytes(-len(content) % tarfile.BLOCKSIZE))
     out.write(bytes(2 * tarfile.BLOCKSIZE))
-    return out.getvalue(), places
+    return out.getvalue()
 
 
 def header(name: str, content: bytes | None) -> bytes:
@@ -89,32 +69,16 @@ def compress(content: bytes, window: int) -> bytes:
     return wrap(deflate.compress(content) + deflate.flush(), content, window)
 
 
-def wrap(
-    stream: bytes, content: bytes, window: int, *, restarts: bool = False, front: int = 0
-) -> bytes:
-    """gzip's header and end around a deflate stream.
-
-    front: where the index has ended, in bytes of the package; 0 without one.
-    """
+def wrap(stream: bytes, content: bytes, window: int, *, restarts: bool = False) -> bytes:
+    """gzip's header and end around a deflate stream."""
     # Flag 4: an extra field. 2: compressed best. 255: by nobody knows what system.
     header = b"\x1f\x8b\x08\4" + bytes(4) + b"\2\xff"
     if restarts:
-        units = -(-front // index.FRONT)
-        if units > index.MOST_FRONT:
-            raise PackageError(
-                f"manifest and index take {front} bytes, and a node looks at "
-                f"{index.MOST_FRONT * index.FRONT} at most: use no --since"
-            )
-        header += _FIELD_WITH_FLAGS + bytes([window, _HAS_RESTARTS | units << 1])
+        header += _FIELD_WITH_FLAGS + bytes([window, _HAS_RESTARTS])
     else:
         header += _FIELD + bytes([window])
     sums = zlib.crc32(content).to_bytes(4, "little") + len(content).to_bytes(4, "little")
     return header + stream + sums
-
-
-def front(raw: bytes) -> int:
-    """How many bytes of a package a node has to have for its index; 0 where it has none."""
-    return (raw[17] >> 1) * index.FRONT if promises(raw)[1] else 0
 
 
 def promises(raw: bytes) -> tuple[int | None, int]:
@@ -126,7 +90,7 @@ def promises(raw: bytes) -> tuple[int | None, int]:
         if raw[10:16] == _FIELD:
             return raw[16], 0
         if raw[10:16] == _FIELD_WITH_FLAGS:
-            return raw[16], BEGIN if raw[17] & _HAS_RESTARTS else 0
+            return raw[16], 18 if raw[17] & _HAS_RESTARTS else 0
     return None, 0
 
 

@@ -41,7 +41,7 @@ class Repository:
             )
         except FileNotFoundError as error:
             raise PackageError(
-                "git is not installed: --git needs it, and so do submodules, and tags"
+                "git is not installed: --git needs it, and so do submodules"
             ) from error
 
     def ask(self, *arguments: str, stdin: bytes = b"") -> bytes:
@@ -62,30 +62,6 @@ class Repository:
         if done.returncode:
             raise PackageError(f"{name} is no commit of a git project in {self.folder}{why(done)}")
         return done.stdout.decode().strip()
-
-    def tags(self, first: str, last: str) -> list[tuple[str, str]]:
-        """(name, commit) of the releases from `first` on up to `last`: tags, the newest first.
-
-        `first` itself is one of them. Of several tags of one commit one is taken.
-        """
-        begin, end = self.commit(first), self.commit(last)
-        if self.run("merge-base", "--is-ancestor", begin, end).returncode:
-            raise PackageError(f"{first} is not before {last}: no release between them")
-        names = self.ask(
-            "for-each-ref",
-            "--merged=" + end,
-            "--contains=" + begin,
-            "--sort=-version:refname",
-            "--format=%(refname:strip=2)",
-            "refs/tags",
-        )
-        found: dict[str, str] = {}
-        for name in os.fsdecode(names).splitlines():
-            found.setdefault(self.commit("refs/tags/" + name), name)
-        found[begin] = first
-        dates = {each: int(self.ask("log", "-1", "--format=%ct", each)) for each in found}
-        newest = sorted(found, key=lambda each: -dates[each])
-        return [(found[each], each) for each in newest]
 
     def has(self, commit: str) -> bool:
         """True when this commit, with its list of files, is here."""

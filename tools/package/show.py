@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from tools.package.archive import Package
 from tools.package.attempt import Cost
-from tools.package.delta import Layout, Release
 from tools.package.manifest import Manifest
 from tools.package.restarts import Point, distances, price
-
-#: What flash takes, in ms: an erase of a block, and a page that is programmed.
-_BLOCK, _ERASE, _PAGE, _PROGRAM = 4096, 45, 256, 0.7
 
 
 def package(
@@ -59,8 +52,8 @@ def cost(terminal: Console, found: Cost) -> None:
     if not found.changed:
         terminal.print("the node has all of it already: nothing would change")
     terminal.print(
-        f"tried on a virtual node: {found.fetched} bytes fetched, confirmed after "
-        f"{found.prog_bytes} bytes programmed and {found.erases} blocks erased"
+        f"tried on a virtual node: confirmed after {found.prog_bytes} bytes programmed and "
+        f"{found.erases} blocks erased"
     )
     terminal.print(
         f"free blocks of 4096 bytes: {found.blocks_before} before, {found.blocks_after} after; "
@@ -72,46 +65,3 @@ def cost(terminal: Console, found: Cost) -> None:
             f"the node took sequence {found.floor_before} or higher before, {found.floor_after} "
             "or higher after"
         )
-
-
-def index(terminal: Console, layout: Layout) -> None:
-    """What it says."""
-    found = layout.patches()
-    size = sum(map(len, found))
-    patches = f"{len(found)} patches of {size} bytes" if found else "no patches"
-    terminal.print(
-        f"index: {len(layout.files)} files, {patches}; a node asks for the first {layout.front} "
-        "bytes, then for what it lacks"
-    )
-
-
-def releases(
-    terminal: Console, layout: Layout, new: dict[str, bytes], size: int, found: Sequence[Release]
-) -> None:
-    """What a node of each release would fetch, beside the whole package of `size` bytes."""
-    table = [("a node of", "files that differ", "bytes to fetch", "flash works about")]
-    for each in found:
-        differ = [content for path, content in new.items() if each.files.get(path) != content]
-        asked = sum(map(len, layout.wanted(new, each.files)))
-        table.append((_plain(each.name), str(len(differ)), str(asked), _flash(differ)))
-    table.append(("the whole package", str(len(new)), str(size), _flash(new.values())))
-    # Names may be paths, which a table of rich would fold.
-    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
-    for name, *cells in table:
-        line = name + " " * (widths[0] - cell_len(name))
-        for cell, width in zip(cells, widths[1:], strict=True):
-            line += f"   {cell:>{width}}"
-        terminal.print(escape(line))
-
-
-def _flash(files: Iterable[bytes]) -> str:
-    """How long an install of these takes, by the model above."""
-    took = sum(
-        -(-len(content) // _BLOCK) * _ERASE + -(-len(content) // _PAGE) * _PROGRAM
-        for content in files
-    )
-    return f"{took / 1000:.1f} s"
-
-
-def _plain(text: str) -> str:
-    return text.encode(errors="backslashreplace").decode()

@@ -31,7 +31,7 @@ class Marks:
 
     def __init__(self, download, archive, stop, fetched, last=None, begun=None):
         self._download = download
-        self.archive = archive
+        self._archive = archive
         self._stop = stop
         self._fetched = fetched
         self._last = last or (0,) * 7
@@ -46,7 +46,7 @@ class Marks:
         file: the open one that they are in; full: whether littlefs has filled a block with them;
         back: not from here, but so many bytes before, in a plain tar.
         """
-        archive, download = self.archive, self._download
+        archive, download = self._archive, self._download
         if not archive or self._stop or (archive.window and not full):
             return
         ahead = archive.ahead()
@@ -72,9 +72,6 @@ class Marks:
 
     def save(self):
         """Write the last mark to flash. All that it tells of is there."""
-        if not self._download.done:
-            # The server has not what the index is of: the next wake begins anew.
-            self._last, self._begun = (0,) * 7, _NONE
         self._saved = self._last[0]
         waits, size, path, seed = self._begun
         fetched = self._fetched + self._download.fetched

@@ -13,7 +13,6 @@ from ..tarfile_lite import bad, check_sum
 from .ahead import ReadAhead
 
 _GZIP_HEADER_LIMIT = const(1024)
-_FRONT = const(256)
 
 
 def open_archive(source, restart=None):
@@ -73,8 +72,7 @@ def _is_zlib(first, second):
 def read_gzip_header(ahead):
     """Read past the header of a gzip member (RFC 1952).
 
-    Returns (bits of its window, whether it has restart points, how many bytes of a package go up
-    to the end of its index, 0 without one). Raises Refused.
+    Returns (bits of its window, whether it has restart points). Raises Refused.
     """
     crc = 0
 
@@ -89,7 +87,7 @@ def read_gzip_header(ahead):
     flags = head[3]
     if head[0] != 0x1F or head[1] != 0x8B or head[2] != 8 or flags & 0xE0:
         raise bad("unknown gzip method or flags")
-    bits, restarts, front = 15, 0, 0
+    bits, restarts = 15, 0
     if flags & 4:  # FEXTRA
         size = take(2)
         size = size[0] | size[1] << 8
@@ -100,9 +98,7 @@ def read_gzip_header(ahead):
             said = field[:2] == b"OW" and field[2] == size - 4 and not field[3]
             if said and 9 <= field[4] <= 15:
                 bits = field[4]
-                if size > 5:
-                    restarts = field[5] & 1
-                    front = (field[5] >> 1) * _FRONT
+                restarts = size > 5 and field[5] & 1
             size = 0
         for _ in range(size):
             take(1)
@@ -116,4 +112,4 @@ def read_gzip_header(ahead):
     stated = crc & 0xFFFF
     if flags & 2 and int.from_bytes(take(2), "little") != stated:  # FHCRC
         raise bad("CRC of the gzip header differs")
-    return bits, restarts, front
+    return bits, restarts

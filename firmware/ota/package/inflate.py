@@ -52,10 +52,6 @@ class Inflated:
             self.finish()
         return 0
 
-    def forget(self):
-        """Give nothing more."""
-        self._deflate = self._read = None
-
     def ahead(self):
         """As open_archive() says: nowhere."""
         return -1
@@ -104,10 +100,7 @@ class Gzip(Inflated):
     """gzip members one after the other, CRC-32 and length of each verified.
 
     restart: for one that begins behind a full flush, (window in bits, `sum`, `length` so far).
-    `front`: as read_gzip_header() has it.
     """
-
-    front = 0
 
     def __init__(self, ahead, restart=None):
         self._restarts = restart
@@ -119,7 +112,7 @@ class Gzip(Inflated):
         else:
             from .archive import read_gzip_header
 
-            self._window_bits, self._restarts, self.front = read_gzip_header(self.source)
+            self._window_bits, self._restarts = read_gzip_header(self.source)
             del read_gzip_header
             self.sum = self.length = 0
         super()._begin()

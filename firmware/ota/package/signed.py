@@ -54,13 +54,13 @@ class SignedReader:
         self._keys = [clean_path(key) for key in keys] if self.signed else ()
         ca = config["ca"]
         self._anchors = [clean_path(path) for path in ([ca] if type(ca) is str else ca)]
-        self.lines = Lines(_MANIFEST)
+        self._lines = Lines(_MANIFEST)
         for _ in range(begun or 0):
-            self.lines.next_file()
+            self._lines.next_file()
 
     def next(self):
         """Go to the next member; False behind the last one, when all that was listed has come."""
-        listed = self.lines.next_file()
+        listed = self._lines.next_file()
         while self._reader.next():
             if not self._reader.is_folder:
                 break
@@ -68,22 +68,20 @@ class SignedReader:
             if listed:
                 raise Refused("manifest", listed[0] + " is missing")
             return False
-        self.begin(listed, self._reader)
+        self._begin(listed)
         return True
 
     def go_on(self):
         """Be inside the member that the reader is in; again() gets what was there before."""
-        self.begin(self.lines.next_file(), self._reader)
+        self._begin(self._lines.next_file())
 
     def again(self, buffer, n):
         """Take n bytes of the member that an earlier wake has staged, in their order."""
         self._hash.update(memoryview(buffer)[:n])
         self._left -= n
 
-    def begin(self, listed, reader):
-        """Take a member, which another reader may bring, for what a line of the manifest lists."""
-        self._reader = reader
-        self.name = reader.name
+    def _begin(self, listed):
+        self.name = self._reader.name
         if not listed or clean_path(self.name) != listed[0] or self._reader.size != listed[1]:
             raise Refused("manifest", self.name + " is not what comes next")
         self.size = self._left = listed[1]
@@ -111,7 +109,7 @@ class SignedReader:
 
     def deletions(self):
         """Iterate over the paths to delete; not before next() has returned False."""
-        for path in self.lines.deletions():
+        for path in self._lines.deletions():
             if path in self._keys:
                 raise Refused("manifest", path + " is a key: bring another in its place")
             if path in self._anchors:  # another may take its place as well
@@ -120,7 +118,7 @@ class SignedReader:
 
     def close(self):
         """Close the manifest."""
-        self.lines.close()
+        self._lines.close()
 
     def _no_key(self):
         # With the last key the node loses whoever could repair it, and does not notice on trial.
