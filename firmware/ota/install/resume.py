@@ -22,6 +22,7 @@ from .transaction import KEPT, discard, read_mark
 
 _DIR = const("/.ota/")
 _JOURNAL = const("/.ota/journal")
+# As many beside it as journal.py keeps there.
 _PARTS = const(("journal", "j0", "j1", "j2", "j3", "j4", "j5"))
 _FOLDER = const(0x4000)
 _FILE = const(0x8000)
