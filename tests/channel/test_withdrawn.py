@@ -6,6 +6,7 @@ Random scripts of it: tests/campaigns/test_orders.py.
 from __future__ import annotations
 
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -219,7 +220,8 @@ def test_a_broker_that_is_away_before_the_commit(make_site: MakeSite, steps: Ste
         assert "step commit" not in run.output
         left = set(site.flash_files()) - set(site.files)
         if filler is FILLER:
-            assert left == STAGED
+            # Lines of the journal that a mark has kept may lie aside of it.
+            assert {name for name in left if not re.fullmatch("/.ota/j[0-5]", name)} == STAGED
         else:
             assert left == {"/.ota/attempts"}
         link.profile = ""

@@ -13,7 +13,8 @@ from binascii import crc32
 
 from micropython import const
 
-# In bytes of the archive. The next place for a mark on flash may be some KB further on.
+# In bytes of the archive, and as many as the least that tar makes: an archive of that size has no
+# mark. The next place for a mark on flash may be some KB further on.
 _STEP_ON_FLASH = const(10 * 1024)
 _TWO_BLOCKS = const(1024)
 _NONE = const(("", 0, "", 0))
@@ -58,7 +59,7 @@ class Marks:
         self._last = at, journal.size, journal.sum, done, sum_, archive.sum, archive.length
         # What lies ahead in RAM would be fetched again as well. Only at the end of a block: from
         # within one, littlefs would copy it for what comes next, with an erase.
-        if full and download.done - self._saved >= _STEP_ON_FLASH:
+        if full and download.done - self._saved > _STEP_ON_FLASH:
             # What it tells of comes first: a cut in between leaves the mark before.
             if file:
                 file.flush()
