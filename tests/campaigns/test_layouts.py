@@ -91,7 +91,7 @@ def test_sampled_cuts(examiner: Examiner, name: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_more_cuts(examiner: Examiner, name: str):
-    for depth, count in ((1, 40), (2, 20), (3, 5)):
+    for depth, count in ((1, 20), (2, 8), (3, 3)):
         assert examiner.sample(name, depth, count, seed=2).failures == []
     assert examiner.sweep_messages(name).failures == []
 
