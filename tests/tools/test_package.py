@@ -792,7 +792,7 @@ def test_images_that_are_no_node(desk: Desk, image: Path):
         "holds no agent:": {n: c for n, c in tree.items() if n != "boot.py"},
         "in the middle of an update": tree | {".ota/state": b"1 trial"},
         "has no /ota.json with device_id": {n: c for n, c in tree.items() if n != "ota.json"},
-        "has no /ota.json with": tree | {"ota.json": b"[]"},
+        "`make provision` writes one": tree | {"ota.json": b"[]"},
     }
     for number, (reason, changed) in enumerate(wrong.items()):
         root = desk.tree(changed, f"root{number}")

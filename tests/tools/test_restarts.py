@@ -420,7 +420,7 @@ def test_what_looks_like_one_would_have_been_seen(kind: str):
     """As it comes without a second thought."""
     plain, least = look_alike(kind)
     all_good = dict.fromkeys(restarts._places(plain), True)
-    stream = restarts._flushed(plain, 13, all_good, least, set())
+    stream, _ = restarts._flushed(plain, 13, all_good, least, set())
     raw = archive.wrap(stream, plain, 13, restarts=True)
     with pytest.raises(PackageError, match="is none"):
         restarts.find(raw)

@@ -15,11 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from host_sim.errors import SimError
-from tools.package import archive, insighio, keys, migrate, sources, transform
+from tools.package import archive, insighio, keys, migrate, since, sources, transform
 from tools.package.build import build
+from tools.package.delta import Release
 from tools.package.errors import PackageError
 
-_WINDOW = 13
+#: log2. A node that fetches parts has more code in RAM, and begins a window for each: 4 KB.
+_WINDOW, _WINDOW_SINCE = 13, 12
 
 
 def _named(text: str) -> Path:
@@ -40,16 +42,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", type=_named, required=True, metavar="FILE", help="*.tar or *.tar.gz"
     )
     make.add_argument(
-        "--git", metavar="A..B", help="what changed between two commits; REV: all of one"
+        "--git",
+        metavar="A..B",
+        help="what changed between two commits; REV: all of one (default: the folder as it is)",
     )
-    for name, what in (
-        ("exclude", "leave these out"),
-        ("minify", "shorten these sources"),
-        ("compile", "bring these sources as .mpy"),
-    ):
-        make.add_argument(
-            f"--{name}", action="append", default=[], metavar="PATTERN", help=what + "; repeatable"
-        )
+    _add_steps(make)
+    make.add_argument(
+        "--since",
+        action="append",
+        metavar="A..",
+        help="let nodes of these releases fetch only what they lack: A (a tag or any commit) and "
+        "the tags after it (A..B: up to B), a folder, an older package with all files; repeatable",
+    )
+    make.add_argument(
+        "--no-patches", action="store_true", help="with --since: whole files only, no patches"
+    )
     make.add_argument(
         "--delete", action="append", default=[], metavar="PATH", help="remove it; repeatable"
     )
@@ -64,9 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     make.add_argument(
         "--window",
         type=int,
-        default=_WINDOW,
         choices=archive.WINDOWS,
-        help="log2 of the bytes that a node needs to unpack a .tar.gz (default %(default)s)",
+        help="log2 of the bytes that a node needs to unpack a .tar.gz "
+        f"(default {_WINDOW}, with --since {_WINDOW_SINCE})",
     )
     make.add_argument(
         "--no-restarts", action="store_true", help="leave restart points out of a .tar.gz"
@@ -80,16 +87,29 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     make.add_argument(
-        "--no-protect",
-        action="store_true",
-        help="a release of the insighioNode firmware as it is, with its own updater",
-    )
-    make.add_argument(
         "--adapter", action="store_true", help="bring the adapter for that firmware up to date"
     )
 
     show = commands.add_parser("inspect", help="what is in a package")
     show.add_argument("package", type=Path, metavar="FILE")
+    show.add_argument(
+        "--since",
+        action="append",
+        default=[],
+        metavar="A..",
+        help="tell what nodes of these releases fetch, as in build; give the same options",
+    )
+    show.add_argument(
+        "--source",
+        type=_named,
+        default=Path(),
+        metavar="FOLDER",
+        help="the node's root in the git project of these releases (default: this folder)",
+    )
+    show.add_argument(
+        "--git", metavar="REV", help="the commit that is packaged (default: what is checked out)"
+    )
+    _add_steps(show)
 
     verify = commands.add_parser("verify", help="check signature, files and their order")
     verify.add_argument("package", type=Path, metavar="FILE")
@@ -103,6 +123,52 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_steps(parser: argparse.ArgumentParser) -> None:
+    """What is done to files on their way into a package, and to those of earlier releases."""
+    for name, what in (
+        ("exclude", "leave these out"),
+        ("minify", "shorten these sources"),
+        ("compile", "bring these sources as .mpy"),
+    ):
+        parser.add_argument(
+            f"--{name}", action="append", default=[], metavar="PATTERN", help=what + "; repeatable"
+        )
+    parser.add_argument(
+        "--no-protect",
+        action="store_true",
+        help="a release of the insighioNode firmware as it is, with its own updater",
+    )
+
+
+def _past(arguments: argparse.Namespace, folder: Path) -> since.Past:
+    return since.Past(
+        folder,
+        arguments.git,
+        arguments.exclude,
+        arguments.minify,
+        arguments.compile,
+        protect=not arguments.no_protect,
+    )
+
+
+def _check_since(arguments: argparse.Namespace) -> None:
+    """Raise PackageError for what does not go together with --since, or not without it."""
+    if not arguments.since:
+        if arguments.no_patches:
+            raise PackageError("--no-patches is for --since A..: give both, or none")
+        return
+    if arguments.out.suffix == ".tar":
+        raise PackageError("--since needs restart points, and a .tar has none: name it *.tar.gz")
+    if arguments.no_restarts:
+        raise PackageError("--since needs restart points: drop --no-restarts")
+    _, dots, last = (arguments.git or "").rpartition("..")
+    if dots:
+        raise PackageError(
+            f"--git {arguments.git} and --since: one package for all releases has all files, so "
+            f"write --git {last or 'HEAD'}"
+        )
+
+
 def _build(arguments: argparse.Namespace, terminal: Console) -> None:
     signer = _signer(arguments)
     out = arguments.out
@@ -110,6 +176,7 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         raise PackageError(f"--out {out}: name it *.tar or *.tar.gz")
     if not out.parent.is_dir():
         raise PackageError(f"--out {out}: {out.parent} is no folder")
+    _check_since(arguments)
     if arguments.git:
         selection = sources.from_git(arguments.source, arguments.git, arguments.exclude)
     else:
@@ -120,6 +187,13 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         insighio.add_adapter(selection)
     selection = transform.apply(selection, arguments.minify, arguments.compile)
     selection.deleted.update(arguments.delete)
+    releases = None
+    if arguments.since:
+        past = _past(arguments, arguments.source)
+        releases = past.releases(arguments.since)
+        selection.taken += past.told
+        selection.deleted |= since.gone(releases, selection.files, protect=past.protect)
+    window = arguments.window or (_WINDOW_SINCE if releases else _WINDOW)
     content = build(
         selection,
         sequence=arguments.sequence or 0,
@@ -127,8 +201,10 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         mpy=arguments.mpy,
         requires=arguments.requires,
         signer=signer,
-        window=None if out.suffix == ".tar" else arguments.window,
+        window=None if out.suffix == ".tar" else window,
         restart=not arguments.no_restarts,
+        releases=releases,
+        patched=not arguments.no_patches,
     )
     if arguments.image:
         from tools.package import show
@@ -150,6 +226,29 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         f"{escape(str(out))}: {len(content)} bytes, {len(selection.files)} files, "
         f"{len(selection.deleted)} deletions, {whose}"
     )
+    if releases is not None:
+        _tell(terminal, content, releases, "the folder")
+
+
+def _tell(terminal: Console, raw: bytes, releases: list[Release], doubt: str) -> None:
+    """What nodes of these releases fetch of a package with an index.
+
+    doubt: what may be wrong where a release has nothing to do with the package.
+    """
+    from tools.package import delta, restarts, show
+
+    found = archive.read(raw)
+    manifest = archive.check(found)
+    layout = delta.check(raw, found.manifest)
+    if layout is None:
+        raise PackageError("it has no index: every node fetches all of it; build it with --since")
+    files = dict(found.files)
+    signed = manifest.signature is not None
+    without = restarts.compress(archive.tar(manifest, files), found.window, signed=signed)
+    show.index(terminal, layout)
+    terminal.print(f"as a plain package with the same --window it would have {len(without)} bytes")
+    show.releases(terminal, layout, files, len(raw), releases)
+    show.strangers(terminal, files, releases, doubt)
 
 
 def _signer(arguments: argparse.Namespace) -> keys.Signer | None:
@@ -173,7 +272,7 @@ def _read(path: Path) -> tuple[archive.Package, bytes]:
 
 
 def _inspect(arguments: argparse.Namespace, terminal: Console) -> None:
-    from tools.package import restarts, show
+    from tools.package import delta, restarts, show
     from tools.package.manifest import parse
 
     found, raw = _read(arguments.package)
@@ -182,11 +281,20 @@ def _inspect(arguments: argparse.Namespace, terminal: Console) -> None:
     show.package(terminal, found, manifest, raw, points)
     if manifest:
         archive.check(found)
+    if arguments.since:
+        releases = _past(arguments, arguments.source).releases(arguments.since)
+        _tell(terminal, raw, releases, "--source")
+    elif manifest:
+        layout = delta.check(raw, found.manifest)
+        if layout:
+            show.index(terminal, layout)
 
 
 def _verify(arguments: argparse.Namespace, terminal: Console) -> None:
+    from tools.package import delta, show
+
     moduli = {keys.key_id(modulus): modulus for modulus in map(keys.public, arguments.key)}
-    found, _ = _read(arguments.package)
+    found, raw = _read(arguments.package)
     manifest = archive.check(found)
     if manifest.signature is None:
         raise PackageError("it is not signed")
@@ -194,6 +302,9 @@ def _verify(arguments: argparse.Namespace, terminal: Console) -> None:
         raise PackageError(f"signed with key {manifest.key}, not with {', '.join(moduli)}")
     if not keys.verifies(moduli[manifest.key], manifest.signed_part(), manifest.signature):
         raise PackageError("the signature is not that key's for this manifest")
+    layout = delta.check(raw, found.manifest)
+    if layout:
+        show.index(terminal, layout)
     terminal.print(
         f"good: {len(manifest.files)} files, {len(manifest.deleted)} deletions, sequence "
         f"{manifest.sequence}, key {manifest.key}"

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from tools.package import paths
+from tools.package import index, paths
 from tools.package.errors import PackageError
 from tools.package.manifest import Manifest, parse
 
@@ -19,6 +19,10 @@ WINDOWS = range(9, 16)
 #: endian), then one byte with the log2; with restart points a byte of flags behind it.
 _FIELD, _FIELD_WITH_FLAGS = b"\5\0OW\1\0", b"\6\0OW\2\0"
 _HAS_RESTARTS = 1
+#: Where the stream begins behind a header with flags.
+BEGIN = 18
+#: Bytes behind the stream: check sum and length.
+TRAILER = 8
 
 
 @dataclass
@@ -36,17 +40,39 @@ def tar(manifest: Manifest, files: dict[str, bytes]) -> bytes:
 
     ustar, which firmware of any age reads; a PAX header only before a name that does not fit.
     """
+    return lay(manifest, files, {})[0]
+
+
+def lay(
+    manifest: Manifest, files: dict[str, bytes], before: dict[str, list[bytes]], index: bytes = b""
+) -> tuple[bytes, dict[str, list[int]]]:
+    """The same, with headers of any other kind in front of the members of these names.
+
+    And where these begin, and behind them the member's own, by its name; of a folder with a slash
+    behind it, of the index "". index: such a header behind the manifest. Folders come first:
+    firmware that takes any header for a file's makes it.
+    """
     out = io.BytesIO()
     made: set[PurePosixPath] = set()
+    places: dict[str, list[int]] = {}
     for name, content in [(paths.MANIFEST, manifest.encode()), *files.items()]:
         for folder in reversed(PurePosixPath(name).parents[:-1]):
             if folder not in made:
                 made.add(folder)
+                places[f"{folder}/"] = [out.tell()]
                 out.write(header(folder.as_posix(), None))
+        places[name] = []
+        for extra in before.get(name, ()):
+            places[name].append(out.tell())
+            out.write(extra)
+        places[name].append(out.tell())
         out.write(header(name, content))
         out.write(content + bytes(-len(content) % tarfile.BLOCKSIZE))
+        if name == paths.MANIFEST:
+            places[""] = [out.tell()]
+            out.write(index)
     out.write(bytes(2 * tarfile.BLOCKSIZE))
-    return out.getvalue()
+    return out.getvalue(), places
 
 
 def header(name: str, content: bytes | None) -> bytes:
@@ -69,16 +95,33 @@ def compress(content: bytes, window: int) -> bytes:
     return wrap(deflate.compress(content) + deflate.flush(), content, window)
 
 
-def wrap(stream: bytes, content: bytes, window: int, *, restarts: bool = False) -> bytes:
-    """gzip's header and end around a deflate stream."""
+def wrap(
+    stream: bytes, content: bytes, window: int, *, restarts: bool = False, front: int = 0
+) -> bytes:
+    """gzip's header and end around a deflate stream.
+
+    front: where the index has ended, in bytes of the package; 0 without one.
+    """
     # Flag 4: an extra field. 2: compressed best. 255: by nobody knows what system.
     header = b"\x1f\x8b\x08\4" + bytes(4) + b"\2\xff"
     if restarts:
-        header += _FIELD_WITH_FLAGS + bytes([window, _HAS_RESTARTS])
+        units = -(-front // index.FRONT)
+        if units > index.MOST_FRONT:
+            raise PackageError(
+                f"manifest and index take {front} bytes, and a node looks at "
+                f"{index.MOST_FRONT * index.FRONT} at most: use no --since, or fewer files "
+                "(--exclude)"
+            )
+        header += _FIELD_WITH_FLAGS + bytes([window, _HAS_RESTARTS | units << 1])
     else:
         header += _FIELD + bytes([window])
     sums = zlib.crc32(content).to_bytes(4, "little") + len(content).to_bytes(4, "little")
     return header + stream + sums
+
+
+def front(raw: bytes) -> int:
+    """How many bytes of a package a node has to have for its index; 0 where it has none."""
+    return (raw[17] >> 1) * index.FRONT if promises(raw)[1] else 0
 
 
 def promises(raw: bytes) -> tuple[int | None, int]:
@@ -90,7 +133,7 @@ def promises(raw: bytes) -> tuple[int | None, int]:
         if raw[10:16] == _FIELD:
             return raw[16], 0
         if raw[10:16] == _FIELD_WITH_FLAGS:
-            return raw[16], 18 if raw[17] & _HAS_RESTARTS else 0
+            return raw[16], BEGIN if raw[17] & _HAS_RESTARTS else 0
     return None, 0
 
 

@@ -51,11 +51,12 @@ _IDS = ("device_id", "device_key", "control_channel")
 class Cost:
     """What the whole update took, from the request to the confirm.
 
-    `heap` is in bytes, beyond what was in use before; `seconds` are this machine's;
-    `blocks_before` and `blocks_after` are free blocks of 4096 bytes, `floor_before` and
-    `floor_after` the sequence numbers below which the node takes nothing.
+    `fetched` is in bytes of the package, `heap` in bytes beyond what was in use before; `seconds`
+    are this machine's; `blocks_before` and `blocks_after` are free blocks of 4096 bytes,
+    `floor_before` and `floor_after` the sequence numbers below which the node takes nothing.
     """
 
+    fetched: int
     prog_bytes: int
     erases: int
     heap: int
@@ -101,7 +102,8 @@ def attempt(package: bytes, image: Path) -> Cost:
         seconds = time.monotonic() - begin
         reports = [report.as_json() for report in console.reports(ids[0])]
         _judge(run, reports)
-        return _cost(run, seconds, Node(copy), tree.get(_FLOOR, b"0"))
+        fetched = sum(download.bytes_sent for download in console.downloads)
+        return _cost(run, seconds, fetched, Node(copy), tree.get(_FLOOR, b"0"))
 
 
 def _config(tree: dict[str, bytes], image: Path) -> dict:
@@ -117,7 +119,10 @@ def _config(tree: dict[str, bytes], image: Path) -> dict:
             return config
     except (KeyError, TypeError, ValueError):
         pass
-    raise PackageError(f"{image} has no /ota.json with {', '.join(_IDS)}")
+    raise PackageError(
+        f"{image} has no /ota.json with {', '.join(_IDS)}: put an ota.json into the folder of "
+        "`flash build --root` (`make provision` writes one, as provision.json)"
+    )
 
 
 def _judge(run: Run, reports: list[dict]) -> None:
@@ -132,11 +137,12 @@ def _judge(run: Run, reports: list[dict]) -> None:
     raise PackageError(f"the virtual node did not take it: {reason or 'no end'}{error}")
 
 
-def _cost(run: Run, seconds: float, node: Node, floor: bytes) -> Cost:
+def _cost(run: Run, seconds: float, fetched: int, node: Node, floor: bytes) -> Cost:
     free = [int(number) for number in re.findall(r"^@ space (\d+)$", run.output, re.MULTILINE)]
     heap = max(int(number) for number in re.findall(r"^@ heap (\d+)$", run.output, re.MULTILINE))
     after = node.exec("import os\nprint('@ free', os.statvfs('/')[3])")
     return Cost(
+        fetched=fetched,
         prog_bytes=run.prog_bytes,
         erases=run.erases,
         heap=heap,

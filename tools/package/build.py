@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools.package import archive, paths, restarts
+from tools.package import archive, delta, paths, restarts
 from tools.package.errors import PackageError
 from tools.package.keys import Signer, key_id
 from tools.package.manifest import Manifest
@@ -20,10 +20,13 @@ def build(
     signer: Signer | None = None,
     window: int | None = None,
     restart: bool = True,
+    releases: list[delta.Release] | None = None,
+    patched: bool = True,
 ) -> bytes:
     """The package's bytes; with a window gzip, with restart points if they cost little enough.
 
-    mpy: None means what the .mpy files need; restart: False for none of these points.
+    mpy: None means what the .mpy files need; restart: False for none of these points; releases:
+    of before, for an index, and with `patched` for patches from what they have.
 
     Raises PackageError for what a node would refuse.
     """
@@ -52,6 +55,11 @@ def build(
     manifest.check()
     if signer:
         manifest.signature = signer.signature(manifest.signed_part())
+    if releases is not None and window is not None:
+        if not files:
+            raise PackageError("--since: there is no file to find by an index, only deletions")
+        found = delta.patches_for(files, releases) if patched else {}
+        return delta.build(manifest, files, window, found, releases)[0]
     content = archive.tar(manifest, files)
     if window is None:
         return content

@@ -41,7 +41,7 @@ class Repository:
             )
         except FileNotFoundError as error:
             raise PackageError(
-                "git is not installed: --git needs it, and so do submodules"
+                "git is not installed: --git needs it, and so do submodules, and tags"
             ) from error
 
     def ask(self, *arguments: str, stdin: bytes = b"") -> bytes:
@@ -60,8 +60,39 @@ class Repository:
         """The commit that a name stands for. PackageError when there is none."""
         done = self.run("rev-parse", "--verify", "--end-of-options", name + "^{commit}")
         if done.returncode:
-            raise PackageError(f"{name} is no commit of a git project in {self.folder}{why(done)}")
+            raise PackageError(
+                f"{name} is no commit of a git project in {self.folder}{why(done)}: name a folder "
+                "of the project (inspect: with --source), or fetch its tags: git fetch --tags"
+            )
         return done.stdout.decode().strip()
+
+    def tags(self, first: str, last: str) -> list[tuple[str, str]]:
+        """(name, commit) of the releases from `first` on up to `last`: tags, the newest first.
+
+        `first` itself is one of them. Tags that are on no path between the two do not count, and
+        a commit with several tags comes once.
+        """
+        begin, end = self.commit(first), self.commit(last)
+        if self.run("merge-base", "--is-ancestor", begin, end).returncode:
+            raise PackageError(
+                f"{first} is not before {last}: no release between them; for one release of "
+                f"another branch write {first}..{first}"
+            )
+        names = self.ask(
+            "for-each-ref",
+            "--merged=" + end,
+            "--contains=" + begin,
+            "--sort=-version:refname",
+            "--format=%(refname:strip=2)",
+            "refs/tags",
+        )
+        found: dict[str, str] = {}
+        for name in os.fsdecode(names).splitlines():
+            found.setdefault(self.commit("refs/tags/" + name), name)
+        found[begin] = first
+        dates = {each: int(self.ask("log", "-1", "--format=%ct", each)) for each in found}
+        newest = sorted(found, key=lambda each: -dates[each])
+        return [(found[each], each) for each in newest]
 
     def has(self, commit: str) -> bool:
         """True when this commit, with its list of files, is here."""

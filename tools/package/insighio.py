@@ -37,6 +37,12 @@ def is_shim(content: bytes) -> bool:
     return _PACKAGE.encode() in content
 
 
+def is_adapters(path: str) -> bool:
+    """True for what a migrated node has of the adapter, and for the updater that it has kept."""
+    kept = FIELD_OTA, _mpy(FIELD_OTA), OTA, _mpy(OTA), APPLY, _mpy(APPLY)
+    return path in kept or path.startswith(_PACKAGE + "/")
+
+
 def adapter(folder: Path | None = None) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """The adapter's modules, and its two shims, by path: of this checkout, or of `folder`.
 

@@ -29,7 +29,8 @@ _MOST = 1.05  # times the size without points
 #: costs no copy of the block. Not where so little or less is left of the file: in front of the
 #: next member is the better place.
 _BLOCK, _SHORT = 4096, 2048
-_MARK = re.compile(b"\0\0\xff\xff")
+_POINT = b"\0\0\xff\xff"
+_MARK = re.compile(_POINT)
 #: How many bytes further on a mark is still seen from a place. Between the two of a flush are the
 #: end of a block (at most 15 bits), the head of the empty one (3), and what fills up the byte.
 _SIGHT = 4
@@ -64,6 +65,28 @@ def compress(content: bytes, window: int, *, signed: bool = False) -> bytes:
     return without
 
 
+def compress_with_index(
+    content: bytes, window: int, must: set[int], stored: range
+) -> tuple[bytes, list[Point]]:
+    """As compress(), with points at `must`, and its points. `stored` takes as many bytes in it.
+
+    Raises PackageError where the content looks like a point that is none, and nothing helps.
+    """
+    places = dict(sorted((_places(content) | dict.fromkeys(must, False)).items()))
+    best = _with_points(content, window, places, len(content), must, stored)
+    if best is None:
+        raise PackageError("the content looks like restart points: use no --since")
+    most = len(best) * _MOST
+    for least in (size << doubled for doubled in count() for size in _LEAST):
+        if least >= len(best):
+            break
+        made = _with_points(content, window, places, least, must, stored)
+        if made and len(made) <= most:
+            best = made
+            break
+    return best, _look(best, places)[0]
+
+
 def find(raw: bytes) -> list[Point]:
     """The restart points of a .tar.gz whose header promises them; each has been tried.
 
@@ -80,6 +103,22 @@ def find(raw: bytes) -> list[Point]:
     return points
 
 
+def points(raw: bytes, more: set[int]) -> list[Point]:
+    """The points of a package, those at more places of the tar archive than usual included."""
+    places = _places(gzip.decompress(raw)) | dict.fromkeys(more, False)
+    return _look(raw, dict(sorted(places.items())))[0]
+
+
+def members(content: bytes) -> Iterator[tuple[tarfile.TarInfo, list[int]]]:
+    """Each member of a tar archive, and where each of its headers begins."""
+    border = 0
+    for member in _members(content):
+        yield member, list(headers(content, border, member.offset_data))
+        border = member.offset_data
+        if member.isreg():
+            border += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
 def distances(points: list[Point], raw: bytes) -> list[int]:
     """How far it is from one to the next in bytes of the package, beginning and end included."""
     return [b - a for a, b in pairwise([0, *(point.at for point in points), len(raw)])]
@@ -92,14 +131,19 @@ def price(raw: bytes) -> float:
 
 
 def _with_points(
-    content: bytes, window: int, places: Places, least: int, must: set[int]
+    content: bytes,
+    window: int,
+    places: Places,
+    least: int,
+    must: set[int],
+    stored: range = range(-1, -1),
 ) -> bytes | None:
     """The package with points so far apart, and at `must`; None where there are none."""
     for _ in range(_TRIES):
-        stream = _flushed(content, window, places, least, must)
+        stream, front = _flushed(content, window, places, least, must, stored)
         if stream is None:
             break
-        made = archive.wrap(stream, content, window, restarts=True)
+        made = archive.wrap(stream, content, window, restarts=True, front=front)
         _, strays = _look(made, places)
         if not strays:
             return made
@@ -109,13 +153,29 @@ def _with_points(
 
 
 def _flushed(
-    content: bytes, window: int, places: Places, least: int, must: set[int]
-) -> bytes | None:
-    """A deflate stream with points so far apart, and at `must`; None where there are none."""
+    content: bytes,
+    window: int,
+    places: Places,
+    least: int,
+    must: set[int],
+    stored: range = range(-1, -1),
+) -> tuple[bytes | None, int]:
+    """A deflate stream with points so far apart, and at `must`; None where there are none.
+
+    And where the package has come to behind `stored`.
+    """
     deflate = zlib.compressobj(9, zlib.DEFLATED, -window, 9)
     stream = bytearray()
-    last = fed = earliest = 0
+    last = fed = earliest = front = 0
     for offset, good in places.items():
+        if fed <= stored.start < offset:
+            # A block as it is: what it says of places must not move them.
+            stream += deflate.compress(content[fed : stored.start])
+            stream += deflate.flush(zlib.Z_FULL_FLUSH)
+            size = len(stored).to_bytes(2, "little")
+            stream += b"\0" + size + bytes(255 - byte for byte in size)
+            stream += content[stored.start : stored.stop]
+            fed, front = stored.stop, archive.BEGIN + len(stream)
         if offset not in must and (not good or offset < earliest):
             continue
         stream += deflate.compress(content[fed:offset])
@@ -128,7 +188,7 @@ def _flushed(
         stream += deflate.flush(zlib.Z_FULL_FLUSH)
         last, earliest = len(stream), offset + least
     stream += deflate.compress(content[fed:]) + deflate.flush()
-    return bytes(stream) if last else None
+    return (bytes(stream) if last else None), front
 
 
 def _members(content: bytes) -> list[tarfile.TarInfo]:
@@ -145,12 +205,25 @@ def _places(content: bytes) -> Places:
     border = 0
     for member in _members(content):
         found[border] = border > 0
+        for at in headers(content, border, member.offset_data):
+            found.setdefault(at, False)
         border = member.offset_data
         if member.isreg():
             for at in _block_ends(member.size):
                 found[border + at] = at > 0 and member.size - at > _SHORT
             border += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     return found
+
+
+def headers(content: bytes, at: int, end: int) -> Iterator[int]:
+    """Where the headers of a member begin, and those that come before."""
+    while at < end:
+        yield at
+        header = tarfile.TarInfo.frombuf(content[at : at + tarfile.BLOCKSIZE], "utf-8", "replace")
+        extended = header.type in (tarfile.XHDTYPE, tarfile.XGLTYPE)
+        at += tarfile.BLOCKSIZE
+        if extended or header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+            at += -(-header.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _block_ends(size: int) -> Iterator[int]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tools.package.archive import Package
+from tools.package.archive import TRAILER, Package
 from tools.package.attempt import Cost
+from tools.package.delta import MOST, WHOLE, Layout, Release, differing
 from tools.package.manifest import Manifest
 from tools.package.restarts import Point, distances, price
+
+#: What flash takes, in ms: an erase of a block, and a page that is programmed.
+_BLOCK, _ERASE, _PAGE, _PROGRAM = 4096, 45, 256, 0.7
 
 
 def package(
@@ -52,8 +59,8 @@ def cost(terminal: Console, found: Cost) -> None:
     if not found.changed:
         terminal.print("the node has all of it already: nothing would change")
     terminal.print(
-        f"tried on a virtual node: confirmed after {found.prog_bytes} bytes programmed and "
-        f"{found.erases} blocks erased"
+        f"tried on a virtual node: {found.fetched} bytes fetched, confirmed after "
+        f"{found.prog_bytes} bytes programmed and {found.erases} blocks erased"
     )
     terminal.print(
         f"free blocks of 4096 bytes: {found.blocks_before} before, {found.blocks_after} after; "
@@ -65,3 +72,63 @@ def cost(terminal: Console, found: Cost) -> None:
             f"the node took sequence {found.floor_before} or higher before, {found.floor_after} "
             "or higher after"
         )
+
+
+def index(terminal: Console, layout: Layout) -> None:
+    """What it says."""
+    found = layout.patches()
+    size = sum(map(len, found))
+    patches = f"{len(found)} patches, {size} bytes together" if found else "no patches"
+    if layout.end + TRAILER <= WHOLE:
+        how = f"at most {WHOLE >> 10} KB: every node fetches all of it; --since helps larger "
+        how += "packages"
+    else:
+        how = f"manifest and index end within the first {layout.front} bytes"
+    terminal.print(f"index: {len(layout.files)} files, {patches}; {how}")
+
+
+def releases(
+    terminal: Console, layout: Layout, new: dict[str, bytes], size: int, found: Sequence[Release]
+) -> None:
+    """What a node of each release would fetch, beside the whole package of `size` bytes."""
+    table = [("a node of", "files that differ", "bytes to fetch", "flash works at least")]
+    many = []
+    for each in found:
+        differ = [new[path] for path in differing(new, each.files)]
+        if len(differ) > MOST:
+            many.append(_plain(each.name))
+        asked = sum(map(len, layout.wanted(new, each.files)))
+        table.append((_plain(each.name), str(len(differ)), str(asked), _flash(differ)))
+    table.append(("the whole package", str(len(new)), str(size), _flash(new.values())))
+    # Names may be paths, which a table of rich would fold.
+    widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
+    for name, *cells in table:
+        line = name + " " * (widths[0] - cell_len(name))
+        for cell, width in zip(cells, widths[1:], strict=True):
+            line += f"   {cell:>{width}}"
+        terminal.print(escape(line))
+    for name in many:
+        terminal.print(escape(f"{name}: more than {MOST} files differ: such a node fetches all"))
+
+
+def strangers(
+    terminal: Console, new: dict[str, bytes], found: Sequence[Release], doubt: str
+) -> None:
+    """Which releases have none of the package's paths; doubt: what to look at then."""
+    for each in found:
+        if not new.keys() & each.files.keys():
+            name = escape(_plain(each.name))
+            terminal.print(f"{name} shares no file with this package: check {doubt}")
+
+
+def _flash(files: Iterable[bytes]) -> str:
+    """How long these alone take, by the model above: the journal and the trial come on top."""
+    took = sum(
+        -(-len(content) // _BLOCK) * _ERASE + -(-len(content) // _PAGE) * _PROGRAM
+        for content in files
+    )
+    return f"{took / 1000:.1f} s"
+
+
+def _plain(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()

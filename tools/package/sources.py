@@ -84,6 +84,31 @@ def from_git(folder: Path, span: str, exclude: list[str]) -> Selection:
     return selection
 
 
+def from_release(folder: Path, name: str, exclude: list[str]) -> Selection:
+    """All files below a folder at an earlier commit; nothing where there was no such folder.
+
+    A link that leads nowhere is taken as not there, as for the A of A..B.
+    """
+    top, work, place = _project(folder, name)
+    tree = CommitTree(top, work, name)
+    found = find(tree, place)
+    if found is None:
+        return Selection()
+    harvest = walk(tree, found, exclude, passing=True)
+    lost = [f"taken as not there: {line}" for line in harvest.lost]
+    return Selection(_contents(_entries(tree, harvest.files)), taken=lost)
+
+
+def tags(folder: Path, first: str, last: str) -> list[tuple[str, str]]:
+    """(name, commit) of the releases of the folder's project from one on; see Repository.tags."""
+    return _project(folder, first)[0].tags(first, last)
+
+
+def commit(folder: Path, name: str) -> str:
+    """The commit of the folder's project that a name stands for."""
+    return _project(folder, name)[0].commit(name)
+
+
 def _project(folder: Path, name: str) -> tuple[Repository, Path | None, str]:
     """The repository that a folder belongs to, its work tree if any, and the folder's place.
 

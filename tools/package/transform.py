@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from host_sim.errors import SimError
@@ -78,6 +79,7 @@ def _is_compiled(path: str, patterns: list[str]) -> bool:
     return paths.matches(path, patterns)
 
 
+@cache  # releases share most of their files
 def _compile(path: str, source: bytes) -> bytes:
     with tempfile.TemporaryDirectory(prefix="package-") as scratch:
         given, made = Path(scratch) / "in.py", Path(scratch) / "out.mpy"
@@ -95,6 +97,7 @@ def _is_agents(path: str, source: bytes) -> bool:
     return ours.is_file() and ours.read_bytes() == source
 
 
+@cache
 def _minify(path: str, source: bytes) -> bytes:
     import python_minifier
 
