@@ -41,6 +41,7 @@ class Agent:
     _echo = None  # the last report, as an application's client hears it
     allowed = 0  # bytes that policy lets this wake fetch, 0: as `budget` says
     fetched = 0  # bytes of the package on its way, in earlier wakes
+    whole = False  # whether its index is not looked at
     resumed = False  # whether this attempt goes on with what they have staged
 
     def __init__(

@@ -45,19 +45,19 @@ def stage(agent, request, rehearsal=None, local=None):
     # (inflate.py takes it at once), and code.
     gc.collect()
     before = gc.mem_alloc()
-    download, left = local, None
+    download, left, indexed = local, None, 0
     if not local:
         from .begin import connect
 
         heard = on_bytes if agent.hook or agent.client else agent.feed
-        download, left = connect(agent, request, rehearsal, progress, heard)
+        download, left, indexed = connect(agent, request, rehearsal, progress, heard)
         del connect
         drop("begin")
-    signed = journal = marks = begun = None
+    signed = journal = marks = begun = wanted = None
     try:
         from .package.archive import open_archive
 
-        archive = open_archive(download, left and left[2])
+        archive = open_archive(download, () if left and left[-2] == 2 else left and left[2])
         del open_archive
         drop("package.archive")
         from .install.start import begin
@@ -67,6 +67,13 @@ def stage(agent, request, rehearsal=None, local=None):
         )
         del begin
         drop("install.start")
+        if indexed:
+            # Before staging's code is there: to look at what this node has takes memory as well.
+            from .package.plan import choose
+
+            wanted = choose(download, archive, tar, signed, agent.feed, left)
+            del choose
+            drop("package.plan")
         from .install.journal import Journal
         from .install.staging import Staging
 
@@ -89,7 +96,7 @@ def stage(agent, request, rehearsal=None, local=None):
         if marks:
             marks.journal = journal
             tar.tick = marks.tick
-        reader = signed or tar
+        walk = reader = signed or tar
         more = not (left or signed)
         if left:
             from .install.again import go_on
@@ -98,25 +105,32 @@ def stage(agent, request, rehearsal=None, local=None):
             del go_on
             drop("install.again")
             more = begun
-        if not more:
+        # Not between a manifest and an index: the next wake would go on without that.
+        if not (more or indexed):
             tar.skip()  # a manifest's padding
             if marks:
                 marks.note()
-            more = reader.next()
+        if wanted:
+            wanted.staging = staging
+            walk = tar = marks.archive = wanted
+            archive = None  # a window that nothing needs any more
+        if not more:
+            more = walk.next()
         while more:
             if more is not begun:
                 staging.add(reader)
             tar.skip()
             if marks:
                 marks.note()
-            more = reader.next()
+            more = walk.next()
         from .install.finish import delete, finish
 
         if signed:
             for path in signed.deletions():
                 agent.feed()  # the journal may be read for each
                 delete(staging, path)
-        download.end()
+        if not wanted:
+            download.end()
         if not rehearsal:
             finish(staging)
         return staging.staged, signed and signed.sequence
@@ -134,6 +148,8 @@ def stage(agent, request, rehearsal=None, local=None):
             journal = None
         raise
     finally:
+        if wanted:
+            wanted.skip()  # closes
         if signed:
             signed.close()
         if journal:

@@ -5,13 +5,21 @@ Only loaded for that.
 
 import os
 
+from micropython import const
+
 from . import drop
+
+# So many bytes tell whether a package has an index; a smaller one is fetched whole.
+_HEAD = const(18)
+_WHOLE = const(16 * 1024)
+_FRONT = const(256)
 
 
 def connect(agent, request, rehearsal, progress, on_bytes):
     """Ask for the package, or for the rest of what an earlier wake has staged.
 
-    on_bytes: as Download has it. Returns (a Download, what resume.look() says). Raises as these.
+    on_bytes: as Download has it. Returns (a Download, what resume.look() says, whether the package
+    has an index by which the rest is chosen). Raises as these.
     """
     left = None
     agent.resumed = False
@@ -26,13 +34,17 @@ def connect(agent, request, rehearsal, progress, on_bytes):
     while True:
         from .download import Download
 
-        at, etag = (left[0][0], left[1]) if left else (0, None)
+        at, etag, stop = (left[0][0], left[1], 0) if left else (0, None, 0)
+        if left:
+            stop = (0, request.size, -1)[left[-2]]
+        elif not (rehearsal or open_stream or agent.whole) and request.size > _WHOLE:
+            stop = _HEAD if request.kind == ".tar.gz" else 0
         progress("download", request.size)
         if at:
             progress("staged", at)
         budget = 0 if rehearsal else agent.allowed or agent.budget or agent.config["budget"]
         arguments = agent.config, request, agent.limits, open_stream, on_bytes, budget, at, etag
-        download = Download(*arguments)
+        download = Download(*arguments, stop)
         if not at or download.done:
             break
         progress("notice", "the server has another package by now: from its beginning")
@@ -43,7 +55,32 @@ def connect(agent, request, rehearsal, progress, on_bytes):
         del discard
         drop("install", "recovery")
     agent.resumed = bool(left)
-    return download, left
+    return download, left, left[-2] if left else download.ranges and _front(download)
+
+
+def _front(download):
+    """Ask for the part of a package up to the end of its index, and return where that is.
+
+    Where there is none 0, and all of it is asked for. Nothing large is in RAM yet: what asks once
+    more would not fit beside a window.
+    """
+    head = b""
+    piece = bytearray(_HEAD)
+    size = download.request.size
+    try:
+        while len(head) < _HEAD:
+            head += piece[: download.readinto(piece, _HEAD - len(head))]
+        front = 0
+        # docs/signing.md, "The gzip header"
+        if head.startswith(b"\x1f\x8b\x08\x04") and head[10:16] == b"\6\0OW\2\0" and head[17] & 1:
+            front = (head[17] >> 1) * _FRONT
+        download.done = 0
+        download.stop = min(front or size, size)
+        download.fetch()
+        return front
+    except BaseException:
+        download.close()
+        raise
 
 
 def _is_marked():

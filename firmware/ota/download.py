@@ -21,10 +21,14 @@ class Download:
     the built-in verified HTTPS, or None; on_bytes: called with the number of bytes so far; budget:
     how many may be `fetched` in this wake, 0: no limit; at: where an earlier wake has ended, in a
     package of the entity tag etag (bytes; b"": any). `done` is 0 after that where the server has
-    another one by now. Raises Refused or Transient; neither quotes the URL, which has the key.
+    another one by now. stop: where the first answer is to end; less than 0: ask for nothing yet
+    (package/wanted.py). `ranges` is true behind a first answer that ended at `stop`. Raises
+    Refused or Transient; neither quotes the URL, which has the key.
     """
 
-    def __init__(self, config, request, limits, open_stream, on_bytes, budget=0, at=0, etag=None):
+    def __init__(
+        self, config, request, limits, open_stream, on_bytes, budget=0, at=0, etag=None, stop=0
+    ):
         self.config = config
         self.answer = Response
         self.request = request
@@ -40,11 +44,14 @@ class Download:
         self.response = None
         self.pull = None  # what gives its body
         self.length = None  # that the first answer has stated
-        self._fetch()
+        self.stop = stop or request.size
+        self.ranges = False
+        if stop >= 0:
+            self.fetch()
 
     def readinto(self, buffer, n):
-        """Read at most n bytes into buffer; 0 when all that was announced has come."""
-        n = min(n, self.request.size - self.done)
+        """Read at most n bytes into buffer; 0 when all up to `stop` has come."""
+        n = min(n, self.stop - self.done)
         if not n:
             return 0
         if self.budget:
@@ -57,7 +64,7 @@ class Download:
                 error = Transient(_REASON, "the body ended early")
             except Exception as caught:
                 error = _verdict(caught)
-            self._fetch(error)
+            self.fetch(error)
         self.fruitless = 0
         self.done += got
         self.fetched += got
@@ -97,10 +104,16 @@ class Download:
         self.fetched += got
         return got
 
-    def _fetch(self, error=None):
+    def fetch(self, error=None):
+        """Ask for the bytes from `done` up to `stop`; error: why the last answer ended early."""
         wire = None
+        response = self.response
         try:
-            if not (error or self.open_stream):
+            if not error and response and response.stays and response.left == 0:
+                wire = response.wire
+                wire.renew()
+            elif not (error or self.open_stream):
+                self.close()  # TLS twice would not fit
                 from .trust import secured
 
                 wire = secured(self.config, self.limits)
@@ -134,7 +147,8 @@ class Response:
 
     status_code: int; length: bytes of the body, None when the server does not say; etag: bytes, a
     strong entity tag, b"" without one; content_range: bytes or None; raw: an object with
-    `readinto(buffer, n)`, 0 at the end of the body. wire: the Wire it comes on.
+    `readinto(buffer, n)`, 0 at the end of the body. wire: the Wire it comes on, which takes
+    another request if `stays` and its `left` is 0.
     """
 
     def __init__(self, wire):
@@ -142,6 +156,7 @@ class Response:
         self.length = None
         self.etag = b""
         self.content_range = None
+        self.stays = False  # the connection, behind the body
         self.raw = self
         self.wire = wire
         self.left = None  # bytes of the body, or of a chunk; None: until the server closes

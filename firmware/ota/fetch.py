@@ -24,7 +24,13 @@ def fetch(download, error, wire=None):
     raised where there is nothing to go on by. wire: for https.get().
     """
     if not error:
-        return _fetch(download, wire)
+        first = not download.fetched
+        try:
+            return _fetch(download, wire)
+        except Transient as caught:
+            if first:
+                raise
+            error = caught  # a server may close a connection at any time
     limits = download.limits
     # Without a strong entity tag nobody can tell whether the rest belongs to what has come.
     while download.etag and download.fruitless < _MOST_FRUITLESS and limits.left_ms():
@@ -46,17 +52,29 @@ def _fetch(download, wire=None):
     size = download.request.size
     first = download.etag is None
     status = response.status_code
+    if first and status == 206 and download.stop < size:
+        # Asked for its beginning only: it knows Range.
+        if not response.etag or not _is_rest(download, response):
+            # Without a strong entity tag nobody can tell whether two ranges belong together.
+            download.stop = size
+            download.close()
+            return _fetch(download)
+        first, download.ranges = False, True
+        download.length, download.etag = size, response.etag
     if download.resumed:
         download.resumed = False
         if status in (200, 206, 416) and not _goes_on(download, response):
             download.close()
             download.done = 0
             return
+    if first and status == 200:
+        download.stop = size
     if first or status != 200:
         # A server in trouble sends no entity tag: that says nothing about the package.
         _check_status(status, 200 if first else 206)
     length = getattr(response, "length", None)
-    if getattr(response, "packed", False) and length not in (size, size - download.done):
+    rest = download.stop - download.done
+    if getattr(response, "packed", False) and length not in (size, rest):
         # Packed on its way: nobody knows how, and the bytes that are stored are counted.
         raise Transient(_REASON, "Content-Encoding, and not the announced length")
     if first:
@@ -66,8 +84,10 @@ def _fetch(download, wire=None):
         download.etag = getattr(response, "etag", b"")
         return
     if response.etag != download.etag and download.etag:
-        download.etag = b""
-        raise Transient(_REASON, "the server has changed the package meanwhile")
+        if download.done or status != 200:
+            download.etag = b""
+            raise Transient(_REASON, "the server has changed the package meanwhile")
+        download.etag = response.etag  # of all of it, and nothing is kept of what came
     if status == 200 and length in (None, size):
         # The same bytes from the beginning: it does not know Range, or nothing has come yet.
         if download.done:
@@ -97,8 +117,9 @@ def _ask(download, wire):
         limits = download.limits
         least = config["min_rate"] * limits.wait_ms // 1000
         try:
-            ca, start, etag = config["ca"], download.done, download.etag
-            return get(download.answer, url, ca, limits, least, start, etag, wire)
+            ca, start, stop, etag = config["ca"], download.done, download.stop, download.etag
+            stop = stop if stop < download.request.size else 0
+            return get(download.answer, url, ca, limits, least, start, stop, etag, wire)
         finally:
             del get
             drop("https", "dial", "trust")  # the body needs neither
@@ -119,7 +140,7 @@ def _goes_on(download, response):
 
 def _is_rest(download, response):
     size = download.request.size
-    return response.content_range == b"bytes %d-%d/%d" % (download.done, size - 1, size)
+    return response.content_range == b"bytes %d-%d/%d" % (download.done, download.stop - 1, size)
 
 
 def _pull(download):

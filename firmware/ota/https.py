@@ -20,14 +20,15 @@ _MOST_INTERIM = const(4)
 _REASON = const("can not download")
 
 
-def get(answer, url, ca, limits, least=0, start=0, etag=b"", wire=None):
+def get(answer, url, ca, limits, least=0, start=0, stop=0, etag=b"", wire=None):
     """GET url and return its answer, after up to three redirects, each of them HTTPS as well.
 
     answer: makes what is returned from a Wire, as download.Response does;
     url: str, `https://host[:port]/…`; ca: path of the trust anchor; limits: Limits; least: bytes
-    that have to come in each limits.wait_ms; start, etag: where not 0, ask for the bytes from
-    start on, if the entity tag (bytes) still is this one (RFC 9110, Range and If-Range); wire: one
-    to the URL's host, as trust.secured() makes it, or None. Chain and host name are verified
+    that have to come in each limits.wait_ms; start, stop: where one is not 0, ask for the bytes
+    from start on, up to stop if that is not 0, if the entity tag etag (bytes) still is this one
+    (RFC 9110, Range and If-Range); wire: one to the URL's host, as trust.secured() makes it, or
+    the one that an answer has come on whole, or None. Chain and host name are verified
     before a byte of the URL leaves the node. Raises Transient when the server can not be reached,
     trusted or understood; Refused when it sends the node to plain HTTP or round in circles.
     """
@@ -41,7 +42,7 @@ def get(answer, url, ca, limits, least=0, start=0, etag=b"", wire=None):
     end = len(url)
     buffer[:end] = url.encode()
     host, port, path, query = _target(buffer, 0, end, "", 0, b"/")
-    for _ in range(_MOST_REDIRECTS + 1):
+    for hop in range(_MOST_REDIRECTS + 1):
         if not wire:
             from .dial import dial
             from .trust import trust
@@ -50,7 +51,7 @@ def get(answer, url, ca, limits, least=0, start=0, etag=b"", wire=None):
             wire = Wire(limits, least)
             dial(wire, _REASON, host, port, context)
         try:
-            head = _head(host, port, start, etag)
+            head = _head(host, port, start, stop, etag)
             if len(query) < _LONGEST_LINE:
                 head = bytes(query) + head  # one segment
                 query = b""
@@ -65,6 +66,8 @@ def get(answer, url, ca, limits, least=0, start=0, etag=b"", wire=None):
             wire.close()
             raise
         if response.status_code not in _REDIRECTS:
+            # The next request begins at the first host again.
+            response.stays = response.stays and not hop
             return response
         response.close()
         wire = None
@@ -72,15 +75,17 @@ def get(answer, url, ca, limits, least=0, start=0, etag=b"", wire=None):
     raise Refused(_REASON, "redirected more than %d times" % _MOST_REDIRECTS)
 
 
-def _head(host, port, start, etag):
+def _head(host, port, start, stop, etag):
     """What stands behind the path of a request."""
     place = "[%s]" % host if ":" in host else host
     if port != 443:
         place += ":%d" % port
     head = " HTTP/1.1\r\nHost: %s\r\nUser-Agent: insigh-ota\r\nAccept-Encoding: identity\r\n"
-    head = (head % place).encode() + b"Connection: close\r\n"
-    if start:
-        head += b"Range: bytes=%d-\r\n" % start
+    head = (head % place).encode()
+    if not stop:
+        head += b"Connection: close\r\n"
+    if start or stop:
+        head += b"Range: bytes=%d-%s\r\n" % (start, b"%d" % (stop - 1) if stop else b"")
         if etag:
             head += b"If-Range: %s\r\n" % etag
     return head + b"\r\n"
@@ -100,6 +105,7 @@ def _read_head(response, buffer):
 
         response.length = None
         response.raw = Chunks(response)
+        response.stays = False  # whoever has all that was asked for has not read its end
     response.left = response.length
     return place
 
@@ -129,6 +135,7 @@ def _read_status(response, buffer):
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():
         raise Transient(_REASON, "the server does not speak HTTP")
     response.status_code = int(words[1])
+    response.stays = words[0] != b"HTTP/1.0"
 
 
 def _read_headers(response, buffer):
@@ -168,6 +175,8 @@ def _read_headers(response, buffer):
             response.etag = value if strong else b""
         elif name == b"content-range":
             response.content_range = value
+        elif name == b"connection":
+            response.stays = value.lower() != b"close"
     raise Transient(_REASON, "more than %d headers" % _MOST_HEADERS)
 
 

@@ -64,12 +64,12 @@ class TarReader:
     def _next(self):
         override = dict(self.globals)
         extended = ""  # the kinds of extended headers that this member has
-        while self._next_header():
+        while self.next_header():
             header = self.header
             kind = chr(header[156])
             size = override.get("size")
             if size is None or kind in "xgLK":
-                size = _number(header, 124, 136)
+                size = number(header, 124, 136)
             self.left = size
             self.padding = -size % _BLOCK
             if kind in "xLK":
@@ -148,7 +148,8 @@ class TarReader:
         if name.endswith("/") and size:
             raise bad("a folder has content")
 
-    def _next_header(self):
+    def next_header(self):
+        """Go to the next header, past what is unread; False behind the last one."""
         self.skip()
         zero_blocks = 0
         while self._block():
@@ -207,7 +208,7 @@ class TarReader:
 
 def check_sum(header):
     """Raise Refused where the check sum of these 512 bytes is not that of a header."""
-    stated = _number(header, 148, 156)
+    stated = number(header, 148, 156)
     if not stated:  # compressed bytes may well sum up to nothing
         raise bad("header check sum differs")
     # The sum is taken with its own field as eight spaces; some old programs summed signed bytes.
@@ -230,7 +231,7 @@ def _sum(header):
     return total
 
 
-def _number(header, start, end):
+def number(header, start, end):
     """A header's number: octal text, or base-256 when the top bit is set (GNU)."""
     first = header[start]
     if first & 0x80:

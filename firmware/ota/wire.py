@@ -50,10 +50,14 @@ class Wire(io.IOBase):
     def __init__(self, limits, least=0):
         self.limits = limits
         self._least = least
-        self._moved = 0
-        self._since = time.ticks_ms()
         self.patient = False
         self.sock = self.stream = None
+        self.renew()
+
+    def renew(self):
+        """Begin again, with all the time for the next bytes."""
+        self._moved = 0
+        self._since = time.ticks_ms()
 
     def adopt(self, sock):
         """Work on a socket that is connected already."""

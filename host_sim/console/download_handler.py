@@ -191,8 +191,12 @@ class DownloadHandler(BaseHTTPRequestHandler):
     def _send_head(self, status: int, headers: dict[str, str], faults: Faults) -> None:
         phrase = self.responses.get(status, ("",))[0]
         headers = {"Server": self.server_version, "Date": self.date_time_string()} | headers
+        if faults.close:
+            headers["Connection"] = "close"
+        if faults.close or faults.hang_up or faults.protocol == "HTTP/1.0":
+            self.close_connection = True
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = f"{self.protocol_version} {status} {phrase}\r\n".encode()
+        head = f"{faults.protocol or self.protocol_version} {status} {phrase}\r\n".encode()
         head += faults.extra_head + lines.encode("latin-1") + b"\r\n"
         if not faults.head_drip_ms:
             self.wfile.write(head)

@@ -60,6 +60,12 @@ class Faults:
     """Send this ETag; empty: none. If-Range is still compared with the right one."""
     if_range_ignored: bool = False
     """Serve the range even when If-Range names another package."""
+    close: bool = False
+    """Say `Connection: close`, and do so behind each answer."""
+    hang_up: bool = False
+    """Close the connection behind each answer, and do not say so."""
+    protocol: str | None = None
+    """Answer in this version, such as HTTP/1.0, which closes behind each answer."""
     times: int | None = None
     """Counts down with each download; at 0 the server does as `then` says. None: every one."""
     then: Faults | None = None

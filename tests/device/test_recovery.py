@@ -538,6 +538,19 @@ def test_a_card_below_a_folder_that_is_missing():
             vfs.umount("/data/sd")
 
 
+def test_what_lies_on_a_card_already():
+    """A twin beside it could not be removed at boot."""
+    card = ramflash._Ram(16)
+    vfs.VfsLfs2.mkfs(card)
+    old_tree()
+    vfs.mount(vfs.VfsLfs2(card), "/sd")
+    try:
+        ramflash.write("/sd/x.mpy", b"x")
+        check.raises(Refused, "another filesystem", new_staging().has, "/sd/x.mpy", 0)
+    finally:
+        vfs.umount("/sd")
+
+
 def test_what_waits_in_a_new_folder_is_checked_before_it_moves():
     _, before = old_tree()
     for wrong in False, True:

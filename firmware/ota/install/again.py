@@ -17,7 +17,7 @@ def go_on(staging, left, tar, signed):
     left: what resume.look() returns; tar: a TarReader of the rest; signed: a SignedReader or None.
     The member is staged then. Raises as Staging.add() does.
     """
-    mark, _, _, _, _, staging.staged, staging.returns, begun = left
+    mark, _, _, _, _, staging.staged, staging.returns, _, begun = left
     _remember(staging.journal, staging.places, staging.space)
     if begun:
         waits, size, path, staging.seed = begun
@@ -28,6 +28,7 @@ def go_on(staging, left, tar, signed):
             signed.go_on()
         staging.place, staging.left, staging.sum = waits[len(_DIR) :], mark[3], mark[4]
         staging.add(signed or tar)
+        tar.skip()
     return begun
 
 

@@ -2,7 +2,7 @@
 
 /.ota/attempts holds `<file id> <count> <told> <best> <fetched> <end> <since>`:
     count    attempts that have brought nothing new, this one with them
-    told     CRC-32 of the reason for which one has ended, or -
+    told     CRC-32 of the reason for which one has ended, or -; of none: memory has ended it
     best     bytes of the package: how far it is staged; where nothing of it can stay, less than
              0: the most that one wake has brought
     fetched  bytes in all, over all wakes
@@ -120,6 +120,9 @@ def count_attempt(agent, request):
     if now > end:
         raise Refused("can not download", "not whole after %d days" % config["max_days"])
     agent.fetched = fetched
+    # What looks at an index takes memory of its own: the way without it may be open still. Not
+    # at once: a link that breaks early says nothing of memory.
+    agent.whole = told == "00000000" or count == most > 1
     save("attempts", " ".join([str(x) for x in (file_id, count, told, best, fetched, end, now)]))
     return count == most
 

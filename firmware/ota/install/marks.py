@@ -13,8 +13,8 @@ from binascii import crc32
 
 from micropython import const
 
-# In bytes of the archive, and as many as the least that tar makes: an archive of that size has no
-# mark. The next place for a mark on flash may be some KB further on.
+# In bytes that are fetched, and as many as the least that tar makes: such an archive has no mark.
+# The next place for a mark on flash may be some KB further on.
 _STEP_ON_FLASH = const(10 * 1024)
 _TWO_BLOCKS = const(1024)
 _NONE = const(("", 0, "", 0))
@@ -32,12 +32,12 @@ class Marks:
 
     def __init__(self, download, archive, stop, fetched, last=None, begun=None):
         self._download = download
-        self._archive = archive
+        self.archive = archive
         self._stop = stop
         self._fetched = fetched
         self._last = last or (0,) * 7
         self._begun = begun or _NONE
-        self._saved = self._last[0]
+        self._saved = 0
         self.journal = self.member = None
 
     def note(self, done=0, sum_=0, file=None, full=True, back=0):
@@ -47,7 +47,7 @@ class Marks:
         file: the open one that they are in; full: whether littlefs has filled a block with them;
         back: not from here, but so many bytes before, in a plain tar.
         """
-        archive, download = self._archive, self._download
+        archive, download = self.archive, self._download
         if not archive or self._stop or (archive.window and not full):
             return
         ahead = archive.ahead()
@@ -59,7 +59,7 @@ class Marks:
         self._last = at, journal.size, journal.sum, done, sum_, archive.sum, archive.length
         # What lies ahead in RAM would be fetched again as well. Only at the end of a block: from
         # within one, littlefs would copy it for what comes next, with an erase.
-        if full and download.done - self._saved > _STEP_ON_FLASH:
+        if full and download.fetched - self._saved > _STEP_ON_FLASH:
             # What it tells of comes first: a cut in between leaves the mark before.
             if file:
                 file.flush()
@@ -73,7 +73,10 @@ class Marks:
 
     def save(self):
         """Write the last mark to flash. All that it tells of is there."""
-        self._saved = self._last[0]
+        if not self._download.done:
+            # The server has not what the index is of: the next wake begins anew.
+            self._last, self._begun = (0,) * 7, _NONE
+        self._saved = self._download.fetched
         waits, size, path, seed = self._begun
         fetched = self._fetched + self._download.fetched
         same = 0

@@ -38,8 +38,9 @@ def look(agent, request):
 
     A tuple: the mark's first seven numbers; the entity tag (bytes); where the archive begins, as
     open_archive() has it; how many files are staged; whether there is a manifest; how many lines
-    change something; the bytes of folders that a roll back brings back; (where it waits, size,
-    path, what its CRC-32 begins with) of the member that was begun, or None. Raises OSError.
+    change something; the bytes of folders that a roll back brings back; 0 where the package has
+    no index, 2 where that says what is fetched next, 1 where a member is begun; (where it waits,
+    size, path, what its CRC-32 begins with) of that member, or None. Raises OSError.
     """
     mark = read_mark()
     found = None
@@ -126,7 +127,8 @@ def _check(agent, request, mark):
     while head[8][0] >> bits > 1:
         bits += 1
     restart = (bits, mark[5], mark[6]) if bits else ()
-    return tuple(mark[:7]), etag, restart, files, signed, staged, returns, begun
+    indexed = exists(_DIR + "index") == _FILE and 2 - bool(begun)
+    return tuple(mark[:7]), etag, restart, files, signed, staged, returns, indexed, begun
 
 
 def _as_it_was(kind, waits, sum_, path, there, feed):
@@ -156,7 +158,7 @@ def _sweep(number, begun, feed):
     for entry in os.ilistdir(_DIR):
         name = entry[0]
         path = _DIR + name
-        if name in KEPT or name in ("journal", "manifest", "mark"):
+        if name in KEPT or name in ("journal", "manifest", "mark", "index"):
             continue
         if entry[1] == _FOLDER and name.isdigit() and int(name) >= _GROUP:
             for inside in os.ilistdir(path):

@@ -78,14 +78,17 @@ class Staging:
             if member.is_folder:
                 return
             raise Refused("can not apply", "a file without a name")
-        if path in ("/boot.mpy", "/main.mpy", "/boot_user.mpy"):
-            # It would replace the source that MicroPython starts.
-            raise Refused("can not apply", "nothing runs " + path)
-        check_path(path, self.protected, member.is_folder)
+        self._check(path, member.is_folder)
         if member.is_folder:
             self._add_folder(path)
         else:
             self._add_file(path, member)
+
+    def _check(self, path, is_folder=False):
+        if path in ("/boot.mpy", "/main.mpy", "/boot_user.mpy"):
+            # It would replace the source that MicroPython starts.
+            raise Refused("can not apply", "nothing runs " + path)
+        check_path(path, self.protected, is_folder)
 
     def _add_folder(self, path):
         depth = self.places.missing(path)
@@ -143,6 +146,15 @@ class Staging:
             self.copy_aside(path, new + "~")
         self._note(kind, place, 0, path)
         self._retire_twin(name)
+
+    def has(self, path, sum_):
+        """Take a file that is there already for the next member. sum_: its CRC-32."""
+        self._check(path)
+        self.places.missing(path[: path.rfind("/")])  # raises for another filesystem
+        self.journal.meet(path)
+        self.sum, self.seed = sum_, 0
+        self.unchanged(path)
+        self._retire_twin(path)
 
     def unchanged(self, path):
         """Note that the file there is the last member already."""

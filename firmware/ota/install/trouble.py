@@ -133,6 +133,14 @@ def end_attempt(agent, request, error, counted, last):
         if error.args and type(error.args[0]) is int:  # inflate.py's
             reason = "can not apply: no memory for a window of %d bytes" % error.args[0]
         last = last if counted else _count(agent, request)
+        if not last:
+            from .attempt import was_told
+
+            was_told("")  # the next one has no look at an index, and begins anew where one was
+            from ..recovery import done, exists
+
+            if exists("/.ota/index"):
+                done(os.remove, "/.ota/mark")
     elif isinstance(error, OSError):
         flash_works = False
         reason = "can not apply: flash failed, " + name_of(error)

@@ -34,13 +34,17 @@ class ReadAhead:
     failed = None
 
     def __init__(self, source):
-        self.source = source  # None at its end
         self.buffer = bytearray(_PART)
         self.piece, self.form = _PIECE, b"32s"
         self.stream = io.BytesIO(_PIECE * _ENOUGH + _PART)
-        self.until = 0
         self.window = 0  # bytes; plain tar needs none
-        self._end = 0
+        self.restart(source)
+
+    def restart(self, source):
+        """Forget what was taken, and go on with this source."""
+        self.source = source  # None at its end
+        self.stream.seek(0)
+        self.until = self._end = 0
 
     def readinto(self, buffer, n):
         """Read at most n bytes as they are; 0 at the end of the source."""

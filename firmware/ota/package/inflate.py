@@ -52,6 +52,10 @@ class Inflated:
             self.finish()
         return 0
 
+    def forget(self):
+        """Give nothing more."""
+        self._deflate = self._read = None
+
     def ahead(self):
         """As open_archive() says: nowhere."""
         return -1

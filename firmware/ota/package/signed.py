@@ -47,42 +47,44 @@ class SignedReader:
         self.name = self.digest = None
         self.size = 0
         self.is_folder = False
-        self._reader = reader
+        self.reader = reader
         self._left = 0
         self._hash = None
         # Other packages do not reach them at all.
         self._keys = [clean_path(key) for key in keys] if self.signed else ()
         ca = config["ca"]
         self._anchors = [clean_path(path) for path in ([ca] if type(ca) is str else ca)]
-        self._lines = Lines(_MANIFEST)
+        self.lines = Lines(_MANIFEST)
         for _ in range(begun or 0):
-            self._lines.next_file()
+            self.lines.next_file()
 
     def next(self):
         """Go to the next member; False behind the last one, when all that was listed has come."""
-        listed = self._lines.next_file()
-        while self._reader.next():
-            if not self._reader.is_folder:
+        listed = self.lines.next_file()
+        while self.reader.next():
+            if not self.reader.is_folder:
                 break
         else:
             if listed:
                 raise Refused("manifest", listed[0] + " is missing")
             return False
-        self._begin(listed)
+        self.begin(listed, self.reader)
         return True
 
     def go_on(self):
         """Be inside the member that the reader is in; again() gets what was there before."""
-        self._begin(self._lines.next_file())
+        self.begin(self.lines.next_file(), self.reader)
 
     def again(self, buffer, n):
         """Take n bytes of the member that an earlier wake has staged, in their order."""
         self._hash.update(memoryview(buffer)[:n])
         self._left -= n
 
-    def _begin(self, listed):
-        self.name = self._reader.name
-        if not listed or clean_path(self.name) != listed[0] or self._reader.size != listed[1]:
+    def begin(self, listed, reader):
+        """Take a member, which another reader may bring, for what a line of the manifest lists."""
+        self.reader = reader
+        self.name = reader.name
+        if not listed or clean_path(self.name) != listed[0] or self.reader.size != listed[1]:
             raise Refused("manifest", self.name + " is not what comes next")
         self.size = self._left = listed[1]
         self._is_key = listed[0] in self._keys
@@ -95,7 +97,7 @@ class SignedReader:
 
     def readinto(self, buffer, n):
         """Read at most n bytes of the member; its last ones only if all of it is right."""
-        n = self._reader.readinto(buffer, n)
+        n = self.reader.readinto(buffer, n)
         if n:
             # What signature.is_key() asks for.
             first, last = self._left == self.size, self._left == n
@@ -109,7 +111,7 @@ class SignedReader:
 
     def deletions(self):
         """Iterate over the paths to delete; not before next() has returned False."""
-        for path in self._lines.deletions():
+        for path in self.lines.deletions():
             if path in self._keys:
                 raise Refused("manifest", path + " is a key: bring another in its place")
             if path in self._anchors:  # another may take its place as well
@@ -118,7 +120,7 @@ class SignedReader:
 
     def close(self):
         """Close the manifest."""
-        self._lines.close()
+        self.lines.close()
 
     def _no_key(self):
         # With the last key the node loses whoever could repair it, and does not notice on trial.
