@@ -97,8 +97,8 @@ wakes: $(READY) ## 1,000 random schedules of wakes that each fetch a part (N=how
 brokers: $(READY) ## 200 requests on each broker, plain and with TLS (N=how many, C=nats or C=nats/tls for one) | minutes
 	@$(BIN)/python -m host_sim brokers $(if $(N),--requests $(N)) $(if $(C),--cell $(C))
 
-fleet: $(READY) ## 200 nodes at one console: asked at once, then without their broker (N=how many) | minutes
-	@$(BIN)/python -m host_sim fleet $(if $(N),--nodes $(N))
+fleet: $(READY) ## 200 nodes at one console: asked at once, then without their broker (N=how many); MIXED=1: 100 of several releases | minutes
+	@$(BIN)/python -m host_sim fleet $(if $(N),--nodes $(N)) $(if $(MIXED),--mixed)
 
 bench: $(READY) ## measure flash, heap, code, wear and time, and write docs/benchmarks.md (P=part for one) | minutes
 	@$(BIN)/python -m host_sim bench --write $(P)

@@ -134,6 +134,56 @@ def next_version(old: Tree, seed: int = 2) -> tuple[Tree, Tree]:
     return old | package, package
 
 
+def releases(count: int = 6, seed: int = 3) -> list[Tree]:
+    """Version 1 and those after it, with small changes: what a fleet has had over the years.
+
+    Each changes some sources, a compiled module and `main.py`. The third one adds a module, the
+    fourth one has a new table, and the fifth one drops another table.
+    """
+    rng = random.Random(seed)
+    trees = [application()]
+    # Those that are long enough to lose a function in each release.
+    sources = [
+        name
+        for name, content in trees[0].items()
+        if name.startswith(("apps/", "lib/")) and name.endswith(".py") and len(content) > 4000
+    ]
+    for version in range(2, count + 1):
+        tree = dict(trees[-1])
+        for name in rng.sample(sources, rng.randrange(4, 9)):
+            tree[name] = _edited(rng, tree[name])
+        number = rng.randrange(16)
+        source = _source(random.Random(number), f"fast_{number}", 9_000)
+        tree |= _compiled({f"lib/fast_{number}.py": _edited(rng, source)})
+        if version == 3:
+            name = "apps/app_2/diagnostics.py"
+            tree[name] = _source(rng, name, 4_000)
+        elif version == 4:
+            tree["assets/table_3.bin"] = rng.randbytes(6_000)
+        elif version == 5:
+            del tree["assets/table_8.bin"]
+        tree["main.py"] = main_py(version)
+        trees.append(tree)
+    return trees
+
+
+def _edited(rng: random.Random, source: bytes) -> bytes:
+    """A source of `_source` after some work: functions are new, gone or give something else."""
+    mark = b"\n\ndef "
+    head, *functions = source.split(mark)
+    for _ in range(rng.randrange(1, 4)):
+        at = rng.randrange(len(functions))
+        kind = rng.randrange(3)
+        if kind == 0:
+            functions[at] = functions[at].replace(b" * ", b" * %d * " % rng.randrange(2, 99), 1)
+        elif kind == 1:
+            name = f"added_{rng.randrange(10**6)}"
+            functions.insert(at, f"{name}(value):\n    return value + 1\n".encode())
+        else:
+            del functions[at]
+    return head + mark + mark.join(functions)
+
+
 def write_tree(tree: Tree, folder: Path) -> Path:
     """Lay a tree down as files."""
     for name, content in tree.items():

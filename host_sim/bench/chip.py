@@ -47,10 +47,13 @@ KINDS = {
 
 @dataclass
 class Count:
-    """Instructions of each stretch between two marks, by kind; `ends` of the checks."""
+    """Instructions of each stretch between two marks, by kind; `ends` of the checks.
+
+    Behind these, where a server knew Range, how many bytes it has sent.
+    """
 
     stretches: dict[str, Counter[str]]
-    ends: list[str]
+    ends: list[str | int]
 
     def total(self) -> int:
         """All of them."""
@@ -80,6 +83,17 @@ def find_valgrind() -> str | None:
     return shutil.which("valgrind")
 
 
+def can_count(part: str) -> bool:
+    """Whether valgrind is there; says so if not. Raises SimError where it has to be there."""
+    if find_valgrind():
+        return True
+    message = f"{part}: not measured, valgrind is not installed (Debian's package valgrind)"
+    if os.environ.get("CI") == "true":
+        raise SimError(message)
+    print(message, file=sys.stderr)
+    return False
+
+
 def update(laboratory: Laboratory, package: bytes) -> Count:
     """A whole update with this package on a node that has only the agent."""
     head = (
@@ -90,6 +104,25 @@ def update(laboratory: Laboratory, package: bytes) -> Count:
     shutil.rmtree(root, ignore_errors=True)
     sample.write_tree(laboratory.agent_tree() | {"ca.der": b"anchor", "main.py": b"pass"}, root)
     return _run(laboratory, "update", head + package, root, len(package))
+
+
+def update_by_ranges(laboratory: Laboratory, package: bytes, live: sample.Tree) -> Count:
+    """The same on a node that has `live` as well, from a server that knows Range."""
+    root = laboratory.folder / "chip"
+    shutil.rmtree(root, ignore_errors=True)
+    sample.write_tree(live | laboratory.agent_tree() | {"ca.der": b"anchor"}, root)
+    return _run(laboratory, "update_by_ranges", package, root, len(package))
+
+
+def patched(laboratory: Laboratory, cases: list[tuple[bytes, bytes, bytes]]) -> int:
+    """Instructions that make files of (an old file, a patch, what it makes) beyond a copy."""
+    content, lengths = b"".join(map(b"".join, cases)), [[*map(len, case)] for case in cases]
+    found = _run(laboratory, "patched", content, laboratory.agent, lengths).stretches
+    made, copied = (
+        sum(kinds.total() for name, kinds in found.items() if name.startswith(what))
+        for what in ("patched", "copied")
+    )
+    return made - copied
 
 
 def floor(laboratory: Laboratory, package: bytes) -> Count:

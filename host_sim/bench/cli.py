@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console as Terminal
 
-from host_sim.bench import report, speed
+from host_sim.bench import patches, report, speed
 from host_sim.bench.laboratory import Laboratory
 from host_sim.errors import SimError
 
@@ -37,6 +37,7 @@ PARTS: dict[str, Callable[[Laboratory], tuple[dict[str, str], dict[str, str]]]] 
     "time": speed.time,
     "signed": report.signed,
     "chip": report.chip,
+    "patches": patches.patches,
 }
 
 

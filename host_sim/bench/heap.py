@@ -29,8 +29,11 @@ import %s
 machine.deepsleep(60_000)
 """
 
+#: Whether something completes in so many KB.
+Works = Callable[[int], bool]
 
-def least(works: Callable[[int], bool], low: int, high: int) -> int:
+
+def least(works: Works, low: int, high: int) -> int:
     """The least heap, in KB, that works; `low` is known not to, `high` has to."""
     if not works(high):
         raise SimError(f"bench: not even a heap of {high} KB is enough")
@@ -148,7 +151,7 @@ class Bench:
         )
         return [least(self.completes(site, fuid), 4, 200) for site in sites]
 
-    def completes(self, site: Site, fuid: str) -> Callable[[int], bool]:
+    def completes(self, site: Site, fuid: str) -> Works:
         """Whether a whole cycle does in a heap of so many KB beside the simulator's part."""
         image = site.image.read_bytes()
 

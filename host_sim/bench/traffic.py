@@ -52,16 +52,15 @@ def measure(
         floor=on_flash(package if floor is None else floor),
     )
     result = laboratory.measure("traffic", folder, blocks)
+    return counted(result, sum(map(len, package.values())))
+
+
+def counted(result: dict, payload: int) -> Traffic:
+    """The traffic that inside/measure.py prints, of so many bytes of files."""
     agent = result["agent"]
     steps = {k: v for k, v in agent.items() if k in ("staged", "installed", "cycle")}
-    return Traffic(
-        sum(map(len, package.values())),
-        steps,
-        result["floor"]["cycle"],
-        agent["journal"],
-        agent["us"],
-        agent["end"],
-    )
+    floor = result["floor"]["cycle"]
+    return Traffic(payload, steps, floor, agent["journal"], agent["us"], agent["end"])
 
 
 def all_new(laboratory: Laboratory) -> Traffic:

@@ -118,6 +118,20 @@ def line(cells: Iterable[object]) -> str:
     return "|" + "".join(f" {cell} |" if cell != "" else " |" for cell in cells)
 
 
+def place(name: str) -> re.Pattern[str]:
+    """Where a page has the table of this name."""
+    return re.compile(rf"(?<=<!-- {name} -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
+
+
+def write(page: str, name: str, text: str) -> None:
+    """Put a table into its place in a page of docs/."""
+    path = _DOCS / page
+    content, found = place(name).subn(lambda _: text, path.read_text(encoding="utf-8"))
+    if not found:
+        raise SimError(f"docs/{page} has no place for the table {name}")
+    path.write_text(content, encoding="utf-8")
+
+
 # -- a campaign of seeds -------------------------------------------------------------------------
 
 
@@ -256,8 +270,7 @@ class Campaign:
             screen.print(by_kind(tally.failures))
             return 1
         if self.page and arguments.write:
-            page = _DOCS / self.page
-            page.write_text(self.place().sub(lambda _: tally.table(), page.read_text()))
+            write(self.page, self.name, tally.table())
         return 0
 
     def open(self, arguments: argparse.Namespace) -> AbstractContextManager[Any]:
@@ -266,7 +279,7 @@ class Campaign:
 
     def place(self) -> re.Pattern[str]:
         """Where the page has the table."""
-        return re.compile(rf"(?<=<!-- {self.name} -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
+        return place(self.name)
 
 
 def tell(outcome: Outcome) -> int:

@@ -34,6 +34,9 @@ if machine.reset_cause() == machine.HARD_RESET:
 class Stream:
     def __init__(self, wire):
         self.wire = wire
+        self.begin()
+
+    def begin(self):
         self.head = b""
         self.line = 0
         self.body = None
@@ -65,6 +68,8 @@ class Stream:
                 self.line += 1
 
     def write(self, data):
+        if self.body is not None:
+            self.begin()  # another request on the same connection
         return self.wire.write(data)
 
     def close(self):

@@ -22,6 +22,7 @@ from tests.mutants import Mutant
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fuzzing.md"
 READER, INFLATE, HTTPS = "ota/tarfile_lite.py", "ota/package/inflate.py", "ota/https.py"
 PAX = "ota/package/pax.py"
+PLAN, PATCHED = "ota/package/plan.py", "ota/package/patched.py"
 VETTING, REQUEST = "ota/package/vetting.py", "ota/request.py"
 
 # Of each target, how many ways to end a run of some thousand cases has to meet: if the mutations
@@ -34,6 +35,9 @@ LEAST_OUTCOMES = {
     "requests": 9,
     "responses": 13,
     "names": 5,
+    "patches": 3,
+    "indexes": 3,
+    "records": 3,
 }
 
 
@@ -51,13 +55,25 @@ def test_a_short_run(form: str, cases: int):
     for tally in tallies:
         assert sum(tally.outcomes.values()) == tally.cases
         assert len(tally.outcomes) >= LEAST_OUTCOMES[tally.target], tally.outcomes
-        assert 0 < tally.outcomes["read"] < tally.cases / 2, tally.outcomes
+        assert 0 < tally.outcomes["read"] < tally.cases * 0.6, tally.outcomes
 
 
 @pytest.fixture(scope="module")
 def fuzzer():
     with Fuzzer() as shared:
         yield shared
+
+
+@pytest.mark.check
+def test_patches_indexes_and_records(fuzzer: Fuzzer):
+    """The agent and the packager make the same of them, or both refuse."""
+    cases = {"patches": 12_000, "indexes": 5_000, "records": 3_000}
+    tallies = fuzzer.run(cases, seed=2, jobs=1)
+    assert [str(failure) for tally in tallies for failure in tally.failures] == []
+    for tally in tallies:
+        assert tally.cases == sum(tally.outcomes.values()) == cases[tally.target]
+        assert tally.outcomes["read"] > tally.cases / 4
+        assert len(tally.outcomes) >= LEAST_OUTCOMES[tally.target], tally.outcomes
 
 
 @pytest.mark.slow
@@ -199,6 +215,42 @@ FAULTS = [
             ),
         ),
         "left open",
+    ),
+    (
+        Mutant(
+            "a patch that goes on",
+            "what a patch has behind its file is left out",
+            "patches",
+            (
+                (PATCHED, "            if self._patch:\n", "            if False:\n"),
+                (PATCHED, "if not self._left and self._patch:", "if False:"),
+            ),
+        ),
+        "the packager makes something else",
+    ),
+    (
+        Mutant(
+            "a place outside the package",
+            "places of an index are believed",
+            "indexes",
+            ((PLAN, "if self._at > self._most:", "if False:"),),
+        ),
+        "outside the package",
+    ),
+    (
+        Mutant(
+            "a record that is longer than its header",
+            "a record is waited for behind the end of its header",
+            "records",
+            (
+                (
+                    PLAN,
+                    "            if not n:\n                raise bad(",
+                    "            if False:\n                raise bad(",
+                ),
+            ),
+        ),
+        "writes nothing",
     ),
 ]  # fmt: skip
 

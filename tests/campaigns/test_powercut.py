@@ -50,6 +50,7 @@ SCENARIOS = (
     "long",
     "parts",
     "points",
+    "patches",
 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from host_sim import sample
-from host_sim.bench import chip, code, heap, heap32, traffic
+from host_sim.bench import chip, code, heap, heap32, patches, traffic
 from host_sim.bench.cli import DOCS, PARTS
 from host_sim.bench.laboratory import Laboratory
 from host_sim.console.download_handler import PATH
@@ -74,7 +74,7 @@ def test_a_member_costs_the_same_among_many(laboratory: Laboratory):
 
 def test_code_sizes(laboratory: Laboratory):
     sizes = code.sizes(laboratory)
-    assert sum(sizes.values()) <= 80 * KB
+    assert sum(sizes.values()) <= 87 * KB
     assert sum(sizes[name] for name in code.BOOT_PATH) <= 4 * KB
     assert max(sizes.values()) <= 4 * KB
 
@@ -132,6 +132,33 @@ def test_instructions_are_the_same_at_each_run(laboratory: Laboratory):
     package = sample.tar({f"d/{n}.txt": b"%01000d" % n for n in range(5)})
     once, again = (chip.update(laboratory, package).total() for _ in range(2))
     assert again == pytest.approx(once, rel=0.001)
+
+
+def test_flash_of_an_update_by_patches(laboratory: Laboratory):
+    one = patches.measure(laboratory, patches.next_version())
+    assert one.traffic.end == "confirmed"
+    assert one.package > 300_000
+    assert one.fetched <= 22_500
+    assert one.ratio <= 1.26
+    assert one.traffic.erases <= 1.28 * one.traffic.floor[1]
+    # Each file is written once: what is above the floor is the manifest, the journal and renames.
+    assert one.traffic.floor[0] < one.by["files"] <= 1.02 * one.traffic.floor[0]
+    assert sum(one.by.values()) <= one.traffic.programmed
+    some = patches.measure(laboratory, patches.edited(150 * KB))
+    assert some.fetched <= 7_100
+    assert some.ratio <= 1.31
+
+
+def test_instructions_of_patches(laboratory: Laboratory):
+    need("valgrind")
+    release = patches.next_version()
+    assert patches.apply(laboratory, release.cases()).instructions <= 20_000
+    assert patches.apply(laboratory, patches.compiled().cases()).instructions <= 1_150_000
+    package = release.package(indexed=True)
+    update = chip.update_by_ranges(laboratory, package, release.old)
+    assert update.ends[:2] == ["reset", "confirmed"]
+    assert update.ends[2] <= 22_500  # else it has come as a whole
+    assert update.total() <= 650e6
 
 
 #: Bytes in use on 32-bit words, in 1.28.0: what `make bench P=heap32` states, and a little. A

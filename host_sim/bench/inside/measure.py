@@ -34,6 +34,31 @@ def traffic(folder, blocks):
     print(json.dumps({"floor": floor, "agent": counts}))
 
 
+def fetched(folder, blocks):
+    """As traffic(), over the agent's own HTTPS; `fetched`: bytes of the package that came."""
+    import on_chip
+    import programs
+
+    bundles = _load(folder)
+    with open(folder + "/package", "rb") as file:  # behind the mount it can not be found
+        floor = one_node.floor(bundles["floor"], blocks, bundles["live"])
+        gc.collect()
+        server = on_chip.Ranges(file, len(bundles["package"][""]))
+        on_chip.install(server)
+        node = on_chip.RangesNode(bundles["agent"], bundles["live"], blocks)
+        programmed = programs.watch(node.flash)
+        counts = node.update(bundles["package"][""])
+    found = {"floor": floor, "agent": counts, "fetched": server.sent, "by": programmed.found}
+    print(json.dumps(found))
+
+
+def patched(files, cases, rounds):
+    """Microseconds of making files by patches, and of copying them: on_chip.patched_us()."""
+    import on_chip
+
+    on_chip.patched_us(files, cases, rounds)
+
+
 def wear(folder, blocks, updates):
     """Erases by block after so many updates, packages taking turns, and of as many idle wakes."""
     bundles = _load(folder)

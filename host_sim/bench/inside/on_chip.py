@@ -5,9 +5,11 @@ littlefs and waiting for flash. HTTPS runs without TLS: its answer lies in a fil
 """
 
 import gc
+import io
 import json
 import os
 import sys
+import time
 
 import bare_minimum
 import one_node
@@ -52,6 +54,15 @@ class Folder:
         return self
 
 
+class LiveFolder(Folder):
+    """One whose files are looked at: their mode is only what they are, as on littlefs."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        stat = self.stat
+        self.stat = lambda path: (stat(path)[0] & 0xF000,) + stat(path)[1:]
+
+
 class _Socket:
     """A socket from whose other end an answer comes, with or without the "TLS" below."""
 
@@ -75,7 +86,7 @@ class _Socket:
         pass
 
 
-class _Network:
+class Network:
     """The modules `socket`, `select` and `ssl`."""
 
     SOCK_STREAM = POLLIN = PROTOCOL_TLS_CLIENT = CERT_REQUIRED = POLLOUT = 1
@@ -104,6 +115,51 @@ class _Network:
         return sock
 
 
+class Ranges(Network):
+    """The same, of a server that knows Range: file has the package, of so many bytes.
+
+    `sent`: how many bytes of it have been asked for.
+    """
+
+    def __init__(self, file, size):
+        self.file = file
+        self.size = size
+        self.sent = 0
+
+    def socket(self, *_):
+        return _RangedSocket(self)
+
+
+class _RangedSocket(_Socket):
+    def __init__(self, server):
+        self._server = server
+        self._asked = b""
+
+    def write(self, data):
+        self._asked += data
+        if self._asked.endswith(b"\r\n\r\n"):
+            self._answer(self._asked.partition(b"Range: bytes=")[2])
+            self._asked = b""
+        return len(data)
+
+    def _answer(self, asked):
+        server = self._server
+        first, _, last = asked.partition(b"\r\n")[0].partition(b"-")
+        start = int(first or 0)
+        stop = min(int(last or server.size) + bool(last), server.size)
+        lines = [b"HTTP/1.1 206 So" if asked else b"HTTP/1.1 200 OK", b'ETag: "0123456789abcdef"']
+        lines.append(b"Content-Length: %d" % (stop - start))
+        if asked:
+            lines.append(b"Content-Range: bytes %d-%d/%d" % (start, stop - 1, server.size))
+        self._head = io.BytesIO(b"\r\n".join(lines) + b"\r\n\r\n")
+        server.file.seek(start)
+        server.sent += stop - start
+
+    def readinto(self, buffer):
+        # Nobody asks for more than the answer's length.
+        return self._head.readinto(buffer) or self._server.file.readinto(buffer)
+
+
 class _Package:
     """All that is asked of it: its size."""
 
@@ -114,7 +170,9 @@ class _Package:
         return self._size
 
 
-class _Node(one_node.Node):
+class Node(one_node.Node):
+    """A node that asks for the package over the agent's own HTTPS."""
+
     def agent(self, config, progress, package):
         """One as most applications have it: no transport of theirs, and no hook."""
         import ota
@@ -131,8 +189,14 @@ class _Node(one_node.Node):
         return agent
 
 
-def _install_network(answer):
-    network = _Network(answer)
+class RangesNode(Node):
+    """One that gets a .tar.gz, of which it may want parts."""
+
+    kind = ".tar.gz"
+
+
+def install(network):
+    """Put it in the place of the interpreter's modules."""
     for name in "socket", "select", "ssl":
         sys.modules[name] = network
 
@@ -143,6 +207,20 @@ def update(root, answer, size):
     root: a folder with the agent; answer: a file with what the server sends, size: of that the
     package. Then the names of the stretches which were counted, as JSON.
     """
+    with open(answer, "rb") as file:
+        _update(Network(file), Node, Folder(root), size)
+
+
+def update_by_ranges(root, package, size):
+    """The same with the package in a file, from a server that knows Range.
+
+    How it ended is followed by how many bytes were sent.
+    """
+    with open(package, "rb") as file:
+        _update(Ranges(file, size), RangesNode, LiveFolder(root), size)
+
+
+def _update(network, kind, folder, size):
     stretches = []
 
     def progress(step, value):
@@ -150,20 +228,21 @@ def update(root, answer, size):
             mark()
             stretches.append(_BEFORE[step])
 
-    with open(answer, "rb") as file:
-        _install_network(file)
-        node = _Node({}, {}, 0, Folder(root))
-        stretches.append("start")
-        mark()
-        ends = [node.check(_Package(size), progress)]
-        mark()
-        stretches.append("report and reset")
-        node.reboot()
-        mark()
-        stretches.append("boot on trial")
-        ends.append(node.check())
-        mark()
-        stretches.append("rehearsal and confirm")
+    install(network)
+    node = kind({}, {}, 0, folder)
+    stretches.append("start")
+    mark()
+    ends = [node.check(_Package(size), progress)]
+    mark()
+    stretches.append("report and reset")
+    node.reboot()
+    mark()
+    stretches.append("boot on trial")
+    ends.append(node.check())
+    mark()
+    stretches.append("rehearsal and confirm")
+    if kind is RangesNode:
+        ends.append(network.sent)
     print(json.dumps([ends, stretches]))
 
 
@@ -176,3 +255,63 @@ def floor(root, answer, head, window_bits):
         bare_minimum.unpack(file, window_bits)
         mark()
     print(json.dumps([["done"], ["start", "floor"]]))
+
+
+def patched(agent, files, cases):
+    """Make files by patches, and copy as many bytes; prints the stretches, as above.
+
+    agent: a folder with its modules; files: has (an old file, a patch, what comes out) one after
+    the other, cases: the lengths of each.
+    """
+    sys.path.append(agent)
+    stretches = ["start"]
+    with open(files, "rb") as file:
+        for number, lengths in enumerate(cases):
+            if number:
+                stretches.append("loading %d" % number)
+            make, copy = _both(*[file.read(length) for length in lengths])
+            gc.collect()
+            mark()
+            make()
+            mark()
+            copy()
+            mark()
+            stretches += ["patched %d" % number, "copied %d" % number]
+    print(json.dumps([["done"], stretches]))
+
+
+def patched_us(files, cases, rounds):
+    """The same by the clock: prints [µs with patches, µs of copying], the least of all rounds."""
+    sums = [0, 0]
+    with open(files, "rb") as file:
+        for lengths in cases:
+            parts = [file.read(length) for length in lengths]
+            best = [1 << 30, 1 << 30]
+            for _ in range(rounds):
+                gc.collect()
+                for number, call in enumerate(_both(*parts)):
+                    began = time.ticks_us()
+                    call()
+                    best[number] = min(best[number], time.ticks_diff(time.ticks_us(), began))
+            for number in range(2):
+                sums[number] += best[number]
+    print(json.dumps(sums))
+
+
+def _both(old, patch, new):
+    """What makes a file by a patch, and what copies it, in pieces as staging takes them."""
+    from ota.package.patched import Patched
+
+    made = Patched(io.BytesIO(patch), len(patch), io.BytesIO(old), "/x", len(new))
+    source = io.BytesIO(new)
+    buffer = bytearray(2048)
+
+    def make():
+        while made.readinto(buffer, 2048):
+            pass
+
+    def copy():
+        while source.readinto(buffer):
+            pass
+
+    return make, copy

@@ -119,8 +119,10 @@ class Node:
     """A node with the agent and `files` ({absolute path: bytes}) on `blocks` blocks of flash.
 
     storage: mounts another file system in place of that on the counted flash, which begins with
-    what is there.
+    what is there. kind: of the package that waits.
     """
+
+    kind = ".tar"
 
     def __init__(self, agent_files, files, blocks, storage=counted_flash):
         sys.modules["machine"] = self.machine = _Machine()
@@ -156,7 +158,7 @@ class Node:
         from ota.request import Request
         from ota.wire import Limits
 
-        request = Request("fa8884d2", ".tar", len(package)) if package is not None else None
+        request = Request("fa8884d2", self.kind, len(package)) if package is not None else None
         agent = self.agent(config, progress, package)
 
         def approach():

@@ -7,12 +7,16 @@ import time
 from pathlib import Path
 
 from host_sim.campaigns import campaign
-from host_sim.campaigns.fleet.campaign import Fleet, Plan, Result, raise_file_limit
+from host_sim.campaigns.fleet import mixed
+from host_sim.campaigns.fleet.campaign import Fleet, Plan, Result
+from host_sim.campaigns.fleet.crew import raise_file_limit
 from host_sim.campaigns.fleet.plot import expected_rate, histogram
 from host_sim.errors import SimError
 
 _SHOWN = 20
 _MB = 1_000_000
+_NODES, _MIXED_NODES = 200, 100
+_DAY = {"cut": 0.1, "retry": 20, "down": 8.0, "plot": None}
 
 
 def register(subparsers: argparse._SubParsersAction) -> None:
@@ -20,18 +24,30 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "fleet", help="many nodes at one Mosquitto and one console, asked at once"
     )
-    parser.add_argument("--nodes", type=int, default=200)
-    parser.add_argument("--cut", type=float, default=0.1, help="share of nodes on bad links")
-    parser.add_argument("--retry", type=int, default=20, metavar="S", help="the nodes' retry_s")
-    parser.add_argument("--down", type=float, default=8, metavar="S", help="broker away so long")
+    text = f"how many (default: {_NODES}, with --mixed {_MIXED_NODES})"
+    parser.add_argument("--nodes", type=int, metavar="N", help=text)
+    parser.add_argument("--cut", type=float, help="share of nodes on bad links")
+    parser.add_argument("--retry", type=int, metavar="S", help="the nodes' retry_s")
+    parser.add_argument("--down", type=float, metavar="S", help="broker away so long")
     parser.add_argument("--plot", type=Path, metavar="SVG", help="when they came back, as a plot")
-    parser.set_defaults(run=_command)
+    text = "nodes of several releases take one package, and its bytes are counted"
+    parser.add_argument("--mixed", action="store_true", help=text)
+    text = f"with --mixed: put the result into docs/{mixed.PAGE}"
+    parser.add_argument("--write", action="store_true", help=text)
+    parser.set_defaults(run=_command, **_DAY)
 
 
 def _command(arguments: argparse.Namespace) -> int:
-    plan = Plan(arguments.nodes, arguments.cut, arguments.retry, arguments.down)
+    nodes = arguments.nodes
+    if nodes is None:
+        nodes = _MIXED_NODES if arguments.mixed else _NODES
+    plan = Plan(nodes, arguments.cut, arguments.retry, arguments.down)
     if plan.nodes < 1 or not 0 <= plan.cut_share <= 1 or plan.retry_s < 1 or plan.down_s < 0:
         raise SimError("--nodes and --retry are at least 1, --cut is 0 to 1, --down at least 0")
+    if arguments.mixed and any(getattr(arguments, name) != value for name, value in _DAY.items()):
+        raise SimError("--mixed goes with --nodes and --write only")
+    if arguments.write and not arguments.mixed:
+        raise SimError("--write goes with --mixed only")
     terminal = campaign.terminal()
     raise_file_limit()
     began = time.monotonic()
@@ -39,15 +55,24 @@ def _command(arguments: argparse.Namespace) -> int:
     def tell(text: str) -> None:
         terminal.print(f"{time.monotonic() - began:6.1f} s  {text}")
 
-    with Fleet(plan, tell) as fleet:
-        result = fleet.run()
-    for line in summary(result):
-        terminal.print(line)
-    if arguments.plot:
-        arguments.plot.write_text(plot(result))
-    for wrong in result.wrong[:_SHOWN]:
-        terminal.print(f"WRONG {wrong}", style="red")
-    return 1 if result.wrong else 0
+    if arguments.mixed:
+        with mixed.Mixed(nodes, tell) as fleet:
+            found = fleet.run()
+        terminal.print(found.table())
+        wrong = found.wrong
+        if arguments.write and not wrong:
+            campaign.write(mixed.PAGE, mixed.PLACE, found.table())
+    else:
+        with Fleet(plan, tell) as fleet:
+            result = fleet.run()
+        for line in summary(result):
+            terminal.print(line)
+        if arguments.plot:
+            arguments.plot.write_text(plot(result))
+        wrong = result.wrong
+    for line in wrong[:_SHOWN]:
+        terminal.print(f"WRONG {line}", style="red")
+    return 1 if wrong else 0
 
 
 def summary(result: Result) -> list[str]:

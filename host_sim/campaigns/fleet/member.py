@@ -27,8 +27,8 @@ import os
 import ota
 
 class Told(ota.Agent):
-    def contact(self):
-        outcome = super().contact()
+    def act(self, *arguments):  # of contact(), and for what is heard while it listens
+        outcome = super().act(*arguments)
         print("@contact", outcome)
         return outcome
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import tempfile
@@ -18,6 +19,7 @@ from host_sim.errors import SimError
 from host_sim.node import flash
 from host_sim.node.agent_code import compile_all
 from host_sim.node.process import compile_mpy
+from tools.package import index, patches
 
 _INSIDE = Path(__file__).parent / "inside"
 _CASES_IN_A_PROCESS = 50_000
@@ -53,6 +55,7 @@ class Fuzzer:
             compile_mpy(source, folder / "inside" / f"{source.stem}.mpy", source.name)
         if compiled:
             compile_all(firmware, folder)
+        _make_reference(folder / "inside")
         self.corpus_crc = corpus.write(folder)
 
     def close(self) -> None:
@@ -157,6 +160,22 @@ class Fuzzer:
                 self._stop,
             )
         return device
+
+
+def _make_reference(folder: Path) -> None:
+    """The packager's reading of patches and indexes, as a module for MicroPython."""
+    text = (
+        "from binascii import crc32\n"
+        f"BASE = {index.BASE}\n_VERSION = {index._VERSION}\n"
+        "class PackageError(Exception):\n    pass\n"
+        "class Patched:\n    def __init__(self):\n        self.patches, self.at = [], 0\n"
+    )
+    text += inspect.getsource(patches._steps) + inspect.getsource(patches.apply)
+    text += inspect.getsource(index.decode).replace("zlib.", "")
+    source = folder / "reference.py"
+    source.write_text(text)
+    compile_mpy(source, folder / "reference.mpy", source.name)
+    source.unlink()
 
 
 def _ranges(count: int) -> list[tuple[int, int]]:

@@ -170,6 +170,16 @@ _TAR_PIECES: Corpus = {
 }
 
 
+# What patches begin with, take, and are put into: text, zeros, and what looks like numbers.
+_OLD = [
+    b"".join(b"line %d of a file\n" % n for n in range(40)),
+    bytes(600),
+    bytes(range(256)) * 3,
+    b"\x80\x81\xff\xff\xff\xff\x7f\1" * 80,
+    b"abcdef" * 100,
+]
+
+
 def build() -> dict[str, Corpus]:
     """The corpus of every target: {target: {kind: pieces}}."""
     headers: Corpus = {"item": _headers(), **_TAR_PIECES}
@@ -198,6 +208,9 @@ def build() -> dict[str, Corpus]:
             "behind": [bytes(range(256))],
         },
         "names": {"item": [], "name": pieces.NAMES},
+        "patches": {"item": _OLD},
+        "indexes": {"item": _OLD},
+        "records": {"item": _OLD, "extension": _TAR_PIECES["extension"]},
     }
 
 

@@ -28,13 +28,18 @@ class Target:
 
 
 TARGETS = {
-    "headers": Target("one mutated tar header, the sum mostly repaired", 0.41, "256K", 250),
+    "headers": Target("one mutated tar header, the sum mostly repaired", 0.31, "256K", 250),
     "sequences": Target("sequences of headers, made-up PAX and GNU ones too", 0.16, "320K", 250),
     "streams": Target("whole tar archives, read as the agent reads", 0.08, "384K", 100),
     "compressed": Target("gzip, zlib and microfreezer's format, likewise", 0.06, "320K", 50),
     "requests": Target("MQTT payloads", 0.1, "192K", 250),
     "responses": Target("HTTP answers, redirects included", 0.08, "192K", 100),
     "names": Target("names of members", 0.11, "192K", 250),
+    "patches": Target("patches of files, and what the packager makes of them", 0.06, "192K", 100),
+    "indexes": Target(
+        "indexes of packages, and what the packager wants by them", 0.03, "192K", 100
+    ),
+    "records": Target("records that hold an index", 0.01, "192K", 100),
 }
 
 

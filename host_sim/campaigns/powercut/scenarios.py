@@ -14,7 +14,8 @@ from host_sim.campaigns.plain import APPLICATION
 from host_sim.node import flash
 from host_sim.node.agent_code import compile_agent
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree
-from tools.package import restarts
+from tools.package import delta, restarts
+from tools.package.manifest import parse
 
 FUID = "fa8884d2"
 #: What the names of scenarios end with whose agent is frozen.
@@ -126,6 +127,8 @@ class Scenario:
     """Whether the node asks a server that knows ranges."""
     window: int = 0
     """With "tar.gz": that of a package as `package build` makes it, with restart points."""
+    release: Tree = field(default_factory=dict)
+    """Where there is one: the package, a signed one, has an index and patches from these files."""
     foreign_boot: bool = False
     """Whether the package's boot.py, though one of ours, is of another release."""
 
@@ -141,7 +144,12 @@ class Scenario:
     @functools.cached_property
     def archive(self) -> bytes:
         """The package as the platform stores it."""
-        if self.window:
+        if self.release:
+            files = dict(self.package)
+            manifest = parse(files.pop(signing.MANIFEST))
+            patches = delta.patches_for(files, [delta.Release("old", self.release)])
+            data, _ = delta.build(manifest, files, self.window, patches)
+        elif self.window:
             signed = signing.MANIFEST in self.package
             data = restarts.compress(sample.tar(self.package), self.window, signed=signed)
         elif self.kind == "tar.gz":
@@ -438,7 +446,42 @@ def _parts() -> list[Scenario]:
         floor=b"7",
         window=13,
     )
-    return [plain, packed]
+    return [plain, packed, _patches(plain, rng)]
+
+
+def _patches(plain: Scenario, rng: random.Random) -> Scenario:
+    """The first wake ends inside a file that comes whole, the second between two files."""
+    text = {f"d/text{n}.py": sample._source(rng, f"text{n}", 2500) for n in range(3)}
+    gone: Tree = {"d/gone.txt": b"gone"}
+    newer = {
+        name: content[:900] + b"\n# newer\n" + content[950:] for name, content in text.items()
+    }
+    first, second, third = newer
+    package: Tree = {
+        "d/same.bin": plain.old["d/same.bin"],
+        first: newer[first],
+        "d/large.bin": rng.randbytes(16_000),
+        second: newer[second],
+        "d/old.bin": rng.randbytes(12_000),
+        "n/m/new.txt": b"new",
+        third: newer[third],
+        "main.py": fetching_main_py(2),
+    }
+    old = plain.old | text | gone
+    return dataclasses.replace(
+        plain,
+        name="patches",
+        what="a package with an index, of which patches and whole files come by ranges",
+        old=old,
+        package=signing.sign(package, 1, 7, tuple(gone)),
+        kind="tar.gz",
+        config={"budget": 16_000, "keys": ["/ota.key1"], "require_signature": True},
+        blocks=180,
+        deleted=tuple(gone),
+        floor=b"7",
+        window=13,
+        release=old,
+    )
 
 
 def scenarios(

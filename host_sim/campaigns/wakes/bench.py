@@ -20,11 +20,22 @@ from host_sim.campaigns.lives import trees
 from host_sim.campaigns.lives.model import Act, code
 from host_sim.campaigns.plain import PlainPlatform
 from host_sim.campaigns.powercut.platform import State
-from host_sim.campaigns.wakes.schedule import Package, Schedule, Trouble, Wake, make, year
+from host_sim.campaigns.wakes.schedule import (
+    KINDS,
+    PATCHES,
+    Package,
+    Schedule,
+    Trouble,
+    Wake,
+    make,
+    year,
+)
 from host_sim.console.faults import Faults, in_turn
+from host_sim.console.journal import Download
 from host_sim.errors import SimError
 from host_sim.node import flash
 from host_sim.node.node import Node, Run
+from tools.package import index
 
 _TIMEOUT_S = 60
 #: What may be lost with each interruption.
@@ -90,6 +101,8 @@ class Account:
     """What was fetched for one request."""
 
     package: Package
+    wanted: int
+    """So much a node fetches that is not disturbed."""
     fetched: int = 0
     bodies: int = 0
     spoilt: int = 0
@@ -103,7 +116,7 @@ class Account:
     @property
     def most(self) -> int:
         """So many bytes, and no more."""
-        return self.spoilt + len(self.package.archive) + LOST * self.interruptions
+        return self.spoilt + self.wanted + LOST * self.interruptions
 
     def spoil(self) -> None:
         """What has come is worth nothing any more."""
@@ -154,6 +167,19 @@ class Bench:
             return performance.ended([f"can not be judged: {error}"])
 
 
+def _is_whole(download: Download, following: Download) -> bool:
+    """Whether all has come that was wanted of a range: another one is asked for next."""
+    first, last = (download.range or "bytes=0-").removeprefix("bytes=").split("-")
+    at, end = (following.range or "bytes=0-").removeprefix("bytes=").split("-")
+    if download.status != 206 or not (last or end):
+        return False
+    if last == str(index.FIRST - 1):  # the beginning, behind which more of it is asked for
+        return last != end
+    if end:
+        return last != end and int(at) > int(first)
+    return int(at) > int(last)  # else it goes on inside of that
+
+
 class Performance:
     """One schedule."""
 
@@ -196,7 +222,7 @@ class Performance:
                 self._judge()
         if not schedule.troubles and not self._began_anew:
             (account,) = self._accounts
-            outcome.size, outcome.fetched = len(account.package.archive), account.fetched
+            outcome.size, outcome.fetched = account.wanted, account.fetched
             outcome.interruptions = account.interruptions
         outcome.seconds = time.monotonic() - began
         return self.ended([])
@@ -214,13 +240,18 @@ class Performance:
 
     # -- the platform's side ---------------------------------------------------------------------
 
+    def _wanted(self, package: Package) -> int:
+        if self._began_anew:
+            return index.FIRST + len(package.archive)
+        return sum(map(len, package.wanted(self._old)))
+
     def _store(self, package: Package) -> None:
         self._package = package
         self._platform.store(package.fuid, package.extension, package.archive)
-        self._began_anew |= package.kind not in ("tar", "tar.gz")
+        self._began_anew |= package.kind == KINDS[2]
 
     def _ask(self, package: Package) -> None:
-        self._accounts.append(Account(package))
+        self._accounts.append(Account(package, self._wanted(package)))
         self._platform.retain(package.request)
 
     def _trouble(self, number: int) -> None:
@@ -267,6 +298,8 @@ class Performance:
             self._order(what)
             return
         account.spoil()
+        # Of more than was wanted before, perhaps: an application has changed what patches need.
+        account.wanted = self._wanted(account.package)
 
     def _order(self, what: str) -> None:
         """The platform has changed its mind."""
@@ -329,13 +362,22 @@ class Performance:
         self._story.append(f"== {name}: {wake}")
         platform, budget = self._platform, 0
         options: dict = {}
-        bodies = 1  # so many answers with a body are expected at most
+        bodies = 1  # so many answers are expected at most that end early
         link = self._faults
-        if wake.end == "link":
-            link = in_turn(dataclasses.replace(link, truncate_at=wake.at), _AWAY)
+        # Of a .tar.gz the first part is asked for by itself, and comes whole as a rule.
+        whole = self._package.extension == "tar.gz"
+        if self._package.kind == PATCHES:
+            whole += (wake.at or sum(wake.cuts)) % 7
+        if wake.end == "link" and self._package.kind == PATCHES:
+            cut = dataclasses.replace(link, truncate_at=wake.at % (1500 if whole % 2 else 9000))
+            link = in_turn(dataclasses.replace(link, times=whole), cut, _AWAY)
+        elif wake.end == "link":
+            bodies += whole
+            cut = dataclasses.replace(link, truncate_at=wake.at, times=bodies)
+            link = in_turn(cut, _AWAY)
         elif wake.end == "cuts":
-            bodies = len(wake.cuts)
-            cut = dataclasses.replace(link, cut_at=list(wake.cuts), times=bodies)
+            bodies = len(wake.cuts) + (self._package.extension == "tar.gz")
+            cut = dataclasses.replace(link, cut_at=list(wake.cuts), times=len(wake.cuts) + whole)
             link = in_turn(cut, _AWAY)
         elif wake.end == "budget":
             budget = wake.at
@@ -364,11 +406,19 @@ class Performance:
     def _count(self, run: Run, wake: Wake, expected: int) -> None:
         """Add up what was fetched, and tell the rest."""
         account = self._accounts[-1]
-        pieces = [int(n) for n in re.findall(r"^\+(\d+)$", run.output, re.MULTILINE)]
-        came, bodies = sum(pieces), len(re.findall(r"^\($", run.output, re.MULTILINE))
+        came_of: list[int] = []  # of each body, as the node has counted
+        for line in re.findall(r"^(?:\(|\+\d+)$", run.output, re.MULTILINE):
+            if line == "(":
+                came_of.append(0)
+            else:
+                came_of[-1] += int(line)
+        came = sum(came_of)
         account.fetched += came
         downloads = self._platform.journal.downloads()[self._downloads :]
         self._downloads += len(downloads)
+        # Not a range that has come, where another one follows.
+        answers = [d for d in downloads if d.status in (200, 206)]
+        bodies = len(came_of) - sum(map(_is_whole, answers, answers[1:]))
         account.bodies += bodies
         output = re.sub(r"^(\+\d+|\()\r?\n", "", run.output, flags=re.MULTILINE)
         names = run.names()
@@ -376,7 +426,8 @@ class Performance:
         self._story += [f"   | {line}" for line in output.strip().splitlines()]
         self._story += [f"   {d.range or 'all'}: {d.status}" for d in downloads]
         first = downloads[0] if downloads else None
-        self._outcome.resumed += bool(first and first.status == 206)
+        later = first and first.range and not first.range.startswith("bytes=0-")
+        self._outcome.resumed += bool(later and first.status == 206)
         wrong, troubled = self._wrong, bool(self._schedule.troubles)
         if bodies > expected + 2 * troubled:
             wrong.append(f"{bodies} answers with a body in a wake of {expected}")
@@ -389,7 +440,8 @@ class Performance:
                 f"fetched too much: {account.fetched} bytes, {account.most} at most after "
                 f"{account.interruptions} interruptions"
             )
-        ignored = first and first.range and first.status == 200 and bodies
+        # But for the first part of one: nothing comes twice.
+        ignored = later and first.status == 200 and bodies
         if ignored and self._faults.range_taken_as == "" and "Range" not in output:
             wrong.append("a server without Range, and no word of it")
         if run.nor_violations:

@@ -14,7 +14,8 @@ from host_sim.campaigns.lives import package
 from host_sim.campaigns.plain import APPLICATION
 from host_sim.node.flash_rules import TORN_KINDS
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree
-from tools.package import restarts
+from tools.package import delta, index, restarts
+from tools.package.manifest import Manifest, parse
 
 #: How a wake ends. "cuts": the link breaks, and comes back in the same wake.
 ENDS = ("link", "cuts", "budget", "reset", "power", "nothing")
@@ -34,8 +35,11 @@ TROUBLES = (
     "flip",
     "application",
 )
-KINDS = ("tar", "tar.gz", "tar.gz, of somebody else")
+KINDS = ("tar", "tar.gz", "tar.gz, of somebody else", "tar.gz, with patches")
+PATCHES = KINDS[3]
 LEAST = 2048
+#: Of so many bytes a node fetches all.
+ALL = 16 * 1024
 _WINDOW = 13
 _YEARS = (1990, 2000, 2001, 2026, 2027, 2037, 2060)
 
@@ -65,6 +69,11 @@ def main_py(version: int) -> bytes:
 class Package(package.Package):
     """A good one; `kind` is one of KINDS."""
 
+    release: Tree = field(default_factory=dict, repr=False)
+    """Of one with patches: what they are made from."""
+    size: int = 0
+    """So many bytes are stored, zeros behind it, where it would be shorter."""
+
     @property
     def fuid(self) -> str:
         """Its file id, as the server wants it."""
@@ -78,6 +87,9 @@ class Package(package.Package):
     @functools.cached_property
     def archive(self) -> bytes:
         """Its bytes."""
+        if self.kind == PATCHES:
+            raw = self._built[0]
+            return raw + bytes(max(0, self.size - len(raw)))
         tree = self.tree
         if self.signed:
             tree = signing.sign(tree, 1, self.number, self.deleted)
@@ -89,6 +101,26 @@ class Package(package.Package):
             if self.kind == "tar.gz"
             else sample.tar_gz(tree)
         )
+
+    @functools.cached_property
+    def _built(self) -> tuple[bytes, delta.Layout]:
+        manifest = Manifest(sequence=self.number)
+        for name, content in self.tree.items():
+            manifest.add(name, content)
+        manifest.deleted += self.deleted
+        if self.signed:
+            made = signing.sign(self.tree, 1, self.number, self.deleted)
+            manifest = parse(made[signing.MANIFEST])
+        patches = delta.patches_for(self.tree, [delta.Release("old", self.release)])
+        return delta.build(manifest, self.tree, _WINDOW, patches)
+
+    def wanted(self, there: dict[str, bytes | None]) -> list[range]:
+        """What a node fetches that has these files (absolute paths): all of most packages."""
+        if self.kind != PATCHES or len(self.archive) <= ALL:
+            first = range(index.FIRST if self.extension == "tar.gz" else 0)
+            return [first, range(len(self.archive))]
+        old = {path[1:]: content for path, content in there.items() if content is not None}
+        return self._built[1].wanted(self.tree, old)
 
     @property
     def request(self) -> bytes:
@@ -105,10 +137,16 @@ class Package(package.Package):
         """Another one under the same file id, of the same length or not."""
         chance = random.Random(f"{self.number} {longer}")
         tree = {name: chance.randbytes(len(content)) for name, content in self.tree.items()}
+        if self.kind == PATCHES:
+            # Most of it is as before, that patches are patches still; and it has to be shorter.
+            tree = dict(self.tree)
+            large = max(tree, key=lambda name: len(tree[name]))
+            tree[large] = chance.randbytes(len(tree[large]) // 2)
         tree["main.py"] = self.tree["main.py"].replace(b"version", b"VERSION")
         if longer:
             tree["longer.bin"] = chance.randbytes(20_000)
-        return dataclasses.replace(self, tree=tree)
+        size = 0 if longer else len(self.archive)
+        return dataclasses.replace(self, tree=tree, size=size)
 
 
 @dataclass(frozen=True)
@@ -179,20 +217,25 @@ def make(seed: int) -> Schedule:
     """The schedule of a seed."""
     chance = random.Random(seed)
     trouble = chance.choice(TROUBLES) if chance.random() < 0.5 else ""
-    kind = chance.choices(KINDS, (5, 5, 1))[0]
-    if trouble in ("another package", "lies"):
+    kind = chance.choices(KINDS, (5, 5, 1, 5))[0]
+    if trouble in ("another package", "lies") and kind != PATCHES:
         kind = "tar"  # the length of a compressed one would tell
     signed = chance.random() < 0.4
-    old, first = _trees(chance, chance.choice((16, 24, 32, 48, 72, 96)) * 1024)
+    trees = _versions if kind == PATCHES else _trees
+    old, first = trees(chance, chance.choice((16, 24, 32, 48, 72, 96)) * 1024)
     first["main.py"] = main_py(2)
     second = dict(list(first.items())[: len(first) // 2 + 1]) | {"main.py": main_py(3)}
     second["next.bin"] = chance.randbytes(9000)
     gone = tuple(name for name in old if name.startswith("gone")) if signed else ()
     with_folders = chance.random() < 0.5
+    release = old | {"main.py": main_py(1)} if kind == PATCHES else {}
     one, two = (
-        Package(n, "good", kind, tree, (), gone, signed, with_folders)
+        Package(n, "good", kind, tree, (), gone, signed, with_folders, release)
         for n, tree in ((1, first), (2, second))
     )
+    if kind == PATCHES and chance.random() < 0.3:
+        # Somebody has been there since: no patch begins with that.
+        old[chance.choice(sorted(old))] = b"not of any release"
     config = {
         "device_id": DEVICE_ID,
         "device_key": DEVICE_KEY,
@@ -206,7 +249,10 @@ def make(seed: int) -> Schedule:
     old |= {"main.py": main_py(1), "ota.json": json.dumps(config).encode()}
     old |= {"ca.der": b"anchor", "ota.key1": signing.modulus(1)}
     wakes = _wakes(chance, len(one.archive), bool(trouble))
-    return Schedule(seed, config, old, one, two, wakes, _troubles(chance, trouble, wakes))
+    troubles = _troubles(chance, trouble, wakes)
+    # Text is as large as it is on flash.
+    blocks = 352 if kind == PATCHES else 224
+    return Schedule(seed, config, old, one, two, wakes, troubles, blocks=blocks)
 
 
 def _trees(chance: random.Random, size: int) -> tuple[Tree, Tree]:
@@ -236,6 +282,41 @@ def _trees(chance: random.Random, size: int) -> tuple[Tree, Tree]:
         left -= most + 1536
         n += 1
     # Where the version says so is not always where the archive begins.
+    at = chance.randint(0, len(new))
+    items = list(new.items())
+    return old, dict([*items[:at], ("main.py", b""), *items[at:]])
+
+
+def _versions(chance: random.Random, size: int) -> tuple[Tree, Tree]:
+    """The same for a package with patches: most files are new versions of the old ones.
+
+    A large one comes whole. Others are unchanged, or new, or quite another content.
+    """
+    old: Tree = {f"gone{n}.txt": b"gone %d" % n for n in range(2)}
+    new: Tree = {}
+    left = size
+    n = large = 0
+    while left > 0 or not large:
+        folder = chance.choice(("", "lib/", "data/", "data/deep/", "new/"))
+        name = f"{folder}f{n}.bin"
+        content = sample._source(chance, f"f{n}", chance.randint(200, 6000))
+        most = chance.random()
+        if n and not large:
+            large = chance.randint(30_000, 60_000)
+            content = chance.randbytes(large)
+            if most < 0.5:
+                old[name] = chance.randbytes(chance.choice((large, large // 2)))
+        elif most < 0.5 and folder != "new/":
+            at = chance.randrange(len(content))
+            old[name] = content
+            content = content[:at] + chance.randbytes(chance.randint(1, 90)) + content[at + 40 :]
+        elif most < 0.8 and folder != "new/":
+            old[name] = content  # unchanged
+        elif most < 0.9 and folder != "new/":
+            old[name] = chance.randbytes(len(content) // 3)
+        new[name] = content
+        left -= len(content) // 3
+        n += 1
     at = chance.randint(0, len(new))
     items = list(new.items())
     return old, dict([*items[:at], ("main.py", b""), *items[at:]])

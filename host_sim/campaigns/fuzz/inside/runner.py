@@ -10,6 +10,7 @@ import sys
 import answers
 import archives
 import messages
+import patching
 import reading
 from chance import Chance
 from ota.errors import OtaError
@@ -30,6 +31,12 @@ def _target(name, corpus):
         return archives.stream_case, reading.read_archive
     if name == "compressed":
         return archives.compressed_case, reading.read_archive
+    if name == "patches":
+        return patching.patch_case, patching.read_patch
+    if name == "indexes":
+        return patching.index_case, patching.read_index
+    if name == "records":
+        return patching.record_case, patching.read_record
     if name == "requests":
         return messages.message_case, messages.read_request
     if name == "responses":
