@@ -53,14 +53,10 @@ def _fetch(download, wire=None):
     first = download.etag is None
     status = response.status_code
     if first and status == 206 and download.stop < size:
-        # Asked for its beginning only: it knows Range.
-        if not response.etag or not _is_rest(download, response):
-            # Without a strong entity tag nobody can tell whether two ranges belong together.
-            download.stop = size
-            download.close()
-            return _fetch(download)
-        first, download.ranges = False, True
-        download.length, download.etag = size, response.etag
+        # Asked for its beginning only (begin.py): it knows Range.
+        download.ranges, download.length = True, size
+        download.etag = response.etag if _is_rest(download, response) else b""
+        return
     if download.resumed:
         download.resumed = False
         if status in (200, 206, 416) and not _goes_on(download, response):

@@ -105,7 +105,8 @@ def test_cut_off_and_resumed_by_its_own_entity_tag(behind):
         location /store/ {{ limit_rate_after 9000; limit_rate 10; }}"""
     site, nginx = behind(rules, sample.tar_gz(PACKAGE), config={"timeout_s": 1})
     check_updated(site)
-    (status, *_), *others = nginx.log()
+    head, (status, *_), *others = nginx.log()
+    assert (head[0], head[2]) == ("206", "bytes=0-17")
     assert status == "200"
     assert len(others) >= 2
     assert all(line[0] == "206" and line[2].startswith("bytes=") for line in others), nginx.log()
