@@ -12,7 +12,6 @@ from . import drop
 # So many bytes tell whether a package has an index; a smaller one is fetched whole.
 _HEAD = const(18)
 _WHOLE = const(16 * 1024)
-_FRONT = const(256)
 
 
 def connect(agent, request, rehearsal, progress, on_bytes):
@@ -55,39 +54,14 @@ def connect(agent, request, rehearsal, progress, on_bytes):
         del discard
         drop("install", "recovery")
     agent.resumed = bool(left)
-    return download, left, left[-2] if left else download.ranges and _front(download)
+    indexed = left and left[-2]
+    if stop and download.stop == stop and not left:
+        from .fetch import front
 
-
-def _front(download):
-    """Ask for the part of a package up to the end of its index, and return where that is.
-
-    Where there is none 0, and all of it is asked for. Nothing large is in RAM yet: what asks once
-    more would not fit beside a window.
-    """
-    head = b""
-    piece = bytearray(_HEAD)
-    size = download.request.size
-    try:
-        while len(head) < _HEAD:
-            head += piece[: download.readinto(piece, _HEAD - len(head))]
-        front = 0
-        # Without a strong entity tag nobody can tell whether two ranges belong together.
-        download.etag = download.etag or None
-        # docs/signing.md, "The gzip header"
-        if (
-            download.etag
-            and head.startswith(b"\x1f\x8b\x08\x04")
-            and head[10:16] == b"\6\0OW\2\0"
-            and head[17] & 1
-        ):
-            front = (head[17] >> 1) * _FRONT
-        download.done = 0
-        download.stop = min(front or size, size)
-        download.fetch()
-        return front
-    except BaseException:
-        download.close()
-        raise
+        indexed = front(download)
+        del front
+        drop("fetch")
+    return download, left, indexed
 
 
 def _is_marked():

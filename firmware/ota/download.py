@@ -22,8 +22,8 @@ class Download:
     how many may be `fetched` in this wake, 0: no limit; at: where an earlier wake has ended, in a
     package of the entity tag etag (bytes; b"": any). `done` is 0 after that where the server has
     another one by now. stop: where the first answer is to end; less than 0: ask for nothing yet
-    (package/wanted.py). `ranges` is true behind a first answer that ended at `stop`. Raises
-    Refused or Transient; neither quotes the URL, which has the key.
+    (package/wanted.py). Where a server does not know Range, `stop` is the end
+    then. Raises Refused or Transient; neither quotes the URL, which has the key.
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class Download:
         self.pull = None  # what gives its body
         self.length = None  # that the first answer has stated
         self.stop = stop or request.size
-        self.ranges = False
         if stop >= 0:
             self.fetch()
 
@@ -111,7 +110,6 @@ class Download:
         try:
             if not error and response and response.stays and response.left == 0:
                 wire = response.wire
-                wire.renew()
             elif not (error or self.open_stream):
                 self.close()  # TLS twice would not fit
                 from .trust import secured

@@ -50,14 +50,10 @@ class Wire(io.IOBase):
     def __init__(self, limits, least=0):
         self.limits = limits
         self._least = least
-        self.patient = False
-        self.sock = self.stream = None
-        self.renew()
-
-    def renew(self):
-        """Begin again, with all the time for the next bytes."""
         self._moved = 0
         self._since = time.ticks_ms()
+        self.patient = False
+        self.sock = self.stream = None
 
     def adopt(self, sock):
         """Work on a socket that is connected already."""
@@ -85,6 +81,9 @@ class Wire(io.IOBase):
 
     def send(self, data):
         """Send all of data, a memoryview. Raises OSError."""
+        # Between two requests on one connection nothing moves.
+        self._moved = 0
+        self._since = time.ticks_ms()
         while data:
             n = self.stream.write(data)
             if n is None:

@@ -35,7 +35,7 @@ def ram(laboratory: Laboratory) -> dict[str, int]:
     order += "package.widen package.zlib package.pax package.utf8 package.vetting "
     order += "package.source install.journal install.staging install.marks install.start "
     order += "install.resume install.again install.finish install.boot_file install.ready "
-    order += "package.signature package.manifest package.signed package.patched package.wanted "
+    order += "package.signature package.manifest package.signed package.wanted "
     order += "package.plan install.anchors install.trial install.proof install.parts "
     order += "install.rehearsal serve halves borrowed local"
     heaps = laboratory.measure("ram", order.split())

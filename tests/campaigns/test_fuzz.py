@@ -22,7 +22,7 @@ from tests.mutants import Mutant
 DOCUMENT = Path(__file__).parents[2] / "docs" / "fuzzing.md"
 READER, INFLATE, HTTPS = "ota/tarfile_lite.py", "ota/package/inflate.py", "ota/https.py"
 PAX = "ota/package/pax.py"
-PLAN, PATCHED = "ota/package/plan.py", "ota/package/patched.py"
+PLAN, WANTED = "ota/package/plan.py", "ota/package/wanted.py"
 VETTING, REQUEST = "ota/package/vetting.py", "ota/request.py"
 
 # Of each target, how many ways to end a run of some thousand cases has to meet: if the mutations
@@ -222,8 +222,8 @@ FAULTS = [
             "what a patch has behind its file is left out",
             "patches",
             (
-                (PATCHED, "            if self._patch:\n", "            if False:\n"),
-                (PATCHED, "if not self._left and self._patch:", "if False:"),
+                (WANTED, "            if self._patch:\n", "            if False:\n"),
+                (WANTED, "if not self._left and self._patch:", "if False:"),
             ),
         ),
         "the packager makes something else",

@@ -299,7 +299,7 @@ def test_the_table_of_the_page_is_what_a_campaign_writes():
 PARTS = (Wake("budget", 8000), Wake("budget", 8000), Wake())
 RESUME, FETCH, MARKS = "ota/install/resume.py", "ota/fetch.py", "ota/install/marks.py"
 ARRIVAL, WANTED = "ota/arrival.py", "ota/package/wanted.py"
-PLAN, PATCHED = "ota/package/plan.py", "ota/package/patched.py"
+PLAN = "ota/package/plan.py"
 
 
 def changed(name: str, before: int) -> Schedule:
@@ -426,7 +426,7 @@ CATCHES = [
     (
         mutant(
             "what is staged is planned once more",
-            (PLAN, "            if number < begun or ", "            if "),
+            (PLAN, "            if n < begun or ", "            if "),
         ),
         [patched(*THREE)],
     ),
@@ -442,9 +442,9 @@ CATCHES = [
             "what a patch begins with is not hashed",
             (
                 PLAN,
-                "        found = sums_of(",
+                "        found = digest(",
                 "        if len(places) > 1:\n            return places[0][0]\n"
-                "        found = sums_of(",
+                "        found = digest(",
             ),
         ),
         [changed("text2", 3)],
@@ -454,8 +454,8 @@ CATCHES = [
             "what is unchanged is not hashed",
             (
                 PLAN,
-                "        found = sums_of(",
-                "        if len(places) == 1:\n            return b''\n        found = sums_of(",
+                "        found = digest(",
+                "        if len(places) == 1:\n            return b''\n        found = digest(",
             ),
         ),
         [changed("same", 2)],
@@ -463,7 +463,7 @@ CATCHES = [
     (
         mutant(
             "a patch reads the wrong place of the old file",
-            (PATCHED, "            self._at += self._step\n", ""),
+            (WANTED, "            self._at += self._step\n", ""),
         ),
         [patched(*THREE)],
     ),

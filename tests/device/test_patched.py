@@ -5,7 +5,7 @@ import io
 import check
 from ota.errors import Refused
 from ota.package import plan
-from ota.package.patched import Patched, varint
+from ota.package.wanted import Patched, varint
 
 OLD = b"0123456789"
 

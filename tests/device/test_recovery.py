@@ -18,6 +18,7 @@ from ota.install.ready import write_copies
 from ota.install.staging import Staging
 from ota.install.trial import status
 from ota.package.vetting import clean_path
+from ota.package.wanted import Wanted
 
 
 class Member:
@@ -546,7 +547,9 @@ def test_what_lies_on_a_card_already():
     vfs.mount(vfs.VfsLfs2(card), "/sd")
     try:
         ramflash.write("/sd/x.mpy", b"x")
-        check.raises(Refused, "another filesystem", new_staging().has, "/sd/x.mpy", 0)
+        walk = Wanted(None, 9, None, None, None, (), 0)
+        walk.staging = new_staging()
+        check.raises(Refused, "another filesystem", walk.take, "/sd/x.mpy", 0)
     finally:
         vfs.umount("/sd")
 

@@ -158,7 +158,7 @@ def test_instructions_of_patches(laboratory: Laboratory):
     update = chip.update_by_ranges(laboratory, package, release.old)
     assert update.ends[:2] == ["reset", "confirmed"]
     assert update.ends[2] <= 22_500  # else it has come as a whole
-    assert update.total() <= 650e6
+    assert update.total() <= 690e6
 
 
 #: Bytes in use on 32-bit words, in 1.28.0: what `make bench P=heap32` states, and a little. A
@@ -169,14 +169,14 @@ IN_USE = {
     "after an idle check": 8_800,
     ".tar: request": 25_000,
     ".tar: space": 28_600,
-    ".tar: download": 20_000,
+    ".tar: download": 20_300,
     ".tar: while members arrive": 49_600,
-    ".tar: commit": 41_600,
-    ".tar: install": 41_600,
-    ".tar: report": 41_600,
-    ".tar: confirm, in the next boot": 36_400,
-    ".tar.gz, window of 8 KB: while members arrive": 67_200,
-    ".tar.gz, window of 32 KB: while members arrive": 91_800,
+    ".tar: commit": 41_900,
+    ".tar: install": 41_900,
+    ".tar: report": 41_900,
+    ".tar: confirm, in the next boot": 36_900,
+    ".tar.gz, window of 8 KB: while members arrive": 68_000,
+    ".tar.gz, window of 32 KB: while members arrive": 92_500,
 }
 
 

@@ -23,8 +23,7 @@ _PHASES = const(
         # A node that last took a .tar has not seen this one.
         "package.archive read_gzip_header,package.inflate Gzip,package.zlib Zlib"
         ",package.widen widen",
-        "package.signed SignedReader,package.plan choose"
-        ",package.wanted Wanted,package.patched Patched",
+        "package.signed SignedReader,package.plan choose,package.wanted Wanted",
         "request ask_policy read note skip,serve step listen,local install",
         "halves begin handle finish,borrowed Borrowed,config complete,chunks Chunks",
         "backoff remember note seen,dial linked,enter lose,trust secured address verdict",

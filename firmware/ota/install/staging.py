@@ -78,13 +78,13 @@ class Staging:
             if member.is_folder:
                 return
             raise Refused("can not apply", "a file without a name")
-        self._check(path, member.is_folder)
+        self.check(path, member.is_folder)
         if member.is_folder:
             self._add_folder(path)
         else:
             self._add_file(path, member)
 
-    def _check(self, path, is_folder=False):
+    def check(self, path, is_folder=False):
         if path in ("/boot.mpy", "/main.mpy", "/boot_user.mpy"):
             # It would replace the source that MicroPython starts.
             raise Refused("can not apply", "nothing runs " + path)
@@ -122,7 +122,7 @@ class Staging:
         same = old and os.stat(path)[6] == member.size
         if self._copy(member, path, new, same):
             self.unchanged(path)
-            self._retire_twin(path)
+            self.retire(path)
             return
         check_content(path, new)
         if path == "/boot.py":
@@ -145,16 +145,7 @@ class Staging:
             # entry there until something is written, and that could be boot.py or .ota.
             self.copy_aside(path, new + "~")
         self._note(kind, place, 0, path)
-        self._retire_twin(name)
-
-    def has(self, path, sum_):
-        """Take a file that is there already for the next member. sum_: its CRC-32."""
-        self._check(path)
-        self.places.missing(path[: path.rfind("/")])  # raises for another filesystem
-        self.journal.meet(path)
-        self.sum, self.seed = sum_, 0
-        self.unchanged(path)
-        self._retire_twin(path)
+        self.retire(name)
 
     def unchanged(self, path):
         """Note that the file there is the last member already."""
@@ -172,7 +163,7 @@ class Staging:
             return "-%08x%08x" % (self.seed, self.sum)
         return ("%08x" if self._signed else "-%08x") % self.sum
 
-    def _retire_twin(self, path):
+    def retire(self, path):
         """A stale x.py would be imported instead of a new x.mpy, and lie useless the other way."""
         twin = self._check_twin(path)
         if twin and found(twin) == "f":

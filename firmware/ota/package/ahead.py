@@ -38,9 +38,9 @@ class ReadAhead:
         self.piece, self.form = _PIECE, b"32s"
         self.stream = io.BytesIO(_PIECE * _ENOUGH + _PART)
         self.window = 0  # bytes; plain tar needs none
-        self.restart(source)
+        self.begin(source)
 
-    def restart(self, source):
+    def begin(self, source):
         """Forget what was taken, and go on with this source."""
         self.source = source  # None at its end
         self.stream.seek(0)

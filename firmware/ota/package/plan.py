@@ -11,13 +11,11 @@ from binascii import crc32
 from micropython import const
 
 from ..recovery import exists
-from ..tarfile_lite import bad
-from ..tarfile_lite import number as number_of
+from ..tarfile_lite import bad, number
 from .manifest import Lines
-from .patched import record, varint
-from .wanted import Wanted, sums_of
+from .wanted import Wanted, digest, record, varint
 
-INDEX = "/.ota/index"
+_INDEX = const("/.ota/index")
 _MANIFEST = const("/.ota/manifest")
 _FILE = const(0x8000)
 _VERSION = const(1)
@@ -57,7 +55,7 @@ def choose(download, archive, tar, signed, feed, left):
         # Each would need a connection of its own.
         jobs = jobs if len(jobs) // _OF_A_JOB * _CONNECTION < size else None
     if jobs is None:
-        os.remove(INDEX)  # or the next wake would go on by it
+        os.remove(_INDEX)  # or the next wake would go on by it
         download.stop = size
         ahead.source, ahead.until = download, 0
         ahead.fill()
@@ -77,13 +75,13 @@ def receive(tar):
     if not tar.next_header() or tar.header[156] != 103:  # "g"
         raise bad("its index is missing")
     # Where all is fetched in the end, its next() goes on behind this header.
-    tar.left = number_of(tar.header, 124, 136)
+    tar.left = number(tar.header, 124, 136)
     tar.padding = -tar.left % _BLOCK
     size = record(tar)
     if size > _LONGEST:
         raise bad("its index is too long")
     buffer = tar.header
-    with open(INDEX, "wb") as file:
+    with open(_INDEX, "wb") as file:
         while size:
             n = tar.readinto(buffer, min(size, len(buffer)))
             if not n:
@@ -112,8 +110,8 @@ class Plan:
         """
         lines = Lines(_MANIFEST)
         try:
-            with open(INDEX, "rb") as file:
-                sum_ = sums_of(_MANIFEST, self._buffer, self._feed)[1]
+            with open(_INDEX, "rb") as file:
+                sum_ = digest(_MANIFEST, self._buffer, self._feed)[1]
                 index = _Index(file, sum_, size)
                 self._walk(lines, index, begun)
         finally:
@@ -123,13 +121,13 @@ class Plan:
     def _walk(self, lines, index, begun):
         jobs = self.jobs
         open_ = 0  # the first of those whose end is not known: it is the next higher place
-        for number in range(index.count):
+        for n in range(index.count):
             listed = lines.next_file()
             if not listed:
                 raise bad("its index is another package's")
             places = index.next()
             open_ = self._end(open_, places[0][1])
-            if number < begun or len(jobs) > self._most:
+            if n < begun or len(jobs) > self._most:
                 continue
             base = self._base(listed, places)
             self._feed()
@@ -139,7 +137,7 @@ class Plan:
             while places[i][0] not in (base, b""):
                 i += 1
             name, at = places[i]
-            jobs.append(number << 1 | bool(name))
+            jobs.append(n << 1 | bool(name))
             jobs.append(at)
             jobs.append(0)
             jobs.append(int.from_bytes(name[:4], "little"))
@@ -161,13 +159,13 @@ class Plan:
 
     def _base(self, listed, places):
         """What a patch may begin with; b"" where the file is there already."""
-        path, size, digest = listed
+        path, size, stated = listed
         if exists(path) != _FILE:
             return None
         if len(places) == 1 and os.stat(path)[6] != size:
             return None
-        found = sums_of(path, self._buffer, self._feed)[0]
-        return b"" if found == digest else found[:_BASE] or None
+        found = digest(path, self._buffer, self._feed)[0]
+        return b"" if found == stated else found[:_BASE] or None
 
 
 class _Index:
@@ -178,12 +176,12 @@ class _Index:
         self._at = 0
         if self._take(1)[0] != _VERSION or int.from_bytes(self._take(4), "little") != manifest:
             raise bad("its index is another package's")
-        self.count = self._varint()
+        self.count = self._number()
 
     def next(self):
         """(what it begins with, where) of each patch of the next file, and (b"", where) of it."""
         found = []
-        for _ in range(self._varint()):
+        for _ in range(self._number()):
             name = self._take(_BASE)
             found.append((name, self.number()))
         found.append((b"", self.number()))
@@ -191,7 +189,7 @@ class _Index:
 
     def number(self):
         """The next place."""
-        self._at += self._varint()
+        self._at += self._number()
         if self._at > self._most:
             raise bad("its index is damaged")
         return self._at
@@ -202,7 +200,7 @@ class _Index:
         if int.from_bytes(self._take(4), "little") != stated or self._file.read(1):
             raise bad("its index is damaged")
 
-    def _varint(self):
+    def _number(self):
         return varint(self._take)
 
     def _take(self, n):

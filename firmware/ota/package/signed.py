@@ -47,7 +47,7 @@ class SignedReader:
         self.name = self.digest = None
         self.size = 0
         self.is_folder = False
-        self.reader = reader
+        self.source = reader
         self._left = 0
         self._hash = None
         # Other packages do not reach them at all.
@@ -61,19 +61,19 @@ class SignedReader:
     def next(self):
         """Go to the next member; False behind the last one, when all that was listed has come."""
         listed = self.lines.next_file()
-        while self.reader.next():
-            if not self.reader.is_folder:
+        while self.source.next():
+            if not self.source.is_folder:
                 break
         else:
             if listed:
                 raise Refused("manifest", listed[0] + " is missing")
             return False
-        self.begin(listed, self.reader)
+        self.begin(listed, self.source)
         return True
 
     def go_on(self):
         """Be inside the member that the reader is in; again() gets what was there before."""
-        self.begin(self.lines.next_file(), self.reader)
+        self.begin(self.lines.next_file(), self.source)
 
     def again(self, buffer, n):
         """Take n bytes of the member that an earlier wake has staged, in their order."""
@@ -82,9 +82,9 @@ class SignedReader:
 
     def begin(self, listed, reader):
         """Take a member, which another reader may bring, for what a line of the manifest lists."""
-        self.reader = reader
+        self.source = reader
         self.name = reader.name
-        if not listed or clean_path(self.name) != listed[0] or self.reader.size != listed[1]:
+        if not listed or clean_path(self.name) != listed[0] or self.source.size != listed[1]:
             raise Refused("manifest", self.name + " is not what comes next")
         self.size = self._left = listed[1]
         self._is_key = listed[0] in self._keys
@@ -97,7 +97,7 @@ class SignedReader:
 
     def readinto(self, buffer, n):
         """Read at most n bytes of the member; its last ones only if all of it is right."""
-        n = self.reader.readinto(buffer, n)
+        n = self.source.readinto(buffer, n)
         if n:
             # What signature.is_key() asks for.
             first, last = self._left == self.size, self._left == n

@@ -1,4 +1,4 @@
-"""Only what this node lacks of a package with an index (docs/patches.md), as plan.py says."""
+"""Only what a node lacks of a package with an index (docs/patches.md), as plan.py says."""
 
 import gc
 import hashlib
@@ -7,10 +7,9 @@ from binascii import crc32
 from micropython import const
 
 from ..errors import Refused, Transient
-from ..tarfile_lite import TarReader
+from ..tarfile_lite import TarReader, bad
 from .ahead import ReadAhead
 from .inflate import Gzip
-from .patched import Patched, record
 
 # Ranges of files that lie no farther apart are asked for as one: a request costs about as much.
 _NEAR = const(512)
@@ -48,21 +47,14 @@ class Wanted:
 
     # -- as an archive
 
-    @property
-    def sum(self):
-        """Of what gzip has given since the last seek."""
-        return self._gzip.sum if self._gzip else 0
-
-    @property
-    def length(self):
-        """The same."""
-        return self._gzip.length if self._gzip else 0
-
     def ahead(self):
         """Between two files the place does not matter."""
         if self._file:
             return -1
-        return self._gzip.ahead() if self._tar and self._tar.left else 0
+        inside = self._tar and self._tar.left
+        # Of what gzip has given since the last seek.
+        self.sum, self.length = (self._gzip.sum, self._gzip.length) if inside else (0, 0)
+        return self._gzip.ahead() if inside else 0
 
     # -- as a TarReader
 
@@ -82,9 +74,19 @@ class Wanted:
                 make = self._patch if jobs[at] & 1 else self._whole
                 signed.begin(listed, make(listed[0], listed[1], jobs[at + 3]))
                 return True
-            digest, sum_ = sums_of(listed[0], self._buffer, self._feed)
-            _check(digest == listed[2], listed[0])
-            self.staging.has(listed[0], sum_)
+            found, sum_ = digest(listed[0], self._buffer, self._feed)
+            _check(found == listed[2], listed[0])
+            self.take(listed[0], sum_)
+
+    def take(self, path, sum_):
+        """Take a file that is there already for the next member. sum_: its CRC-32."""
+        staging = self.staging
+        staging.check(path)
+        staging.places.missing(path[: path.rfind("/")])  # raises for another filesystem
+        staging.journal.meet(path)
+        staging.sum, staging.seed = sum_, 0
+        staging.unchanged(path)
+        staging.retire(path)
 
     def skip(self):
         """Be behind the file: the next wake may go on from here. Closes a patch's old file."""
@@ -111,12 +113,12 @@ class Wanted:
                     break
                 stop = max(stop, jobs[near + 2])
         # The old window has to go before the new one: two may not fit.
-        self._tar = self._gzip = self._signed.reader = None
+        self._tar = self._gzip = self._signed.source = None
         gc.collect()
         self._stop = stop
         self._ask(at, stop)
         self._at = at
-        self._ahead.restart(self._download)
+        self._ahead.begin(self._download)
         bits = min(self._bits, _PATCH_BITS) if jobs[i] & 1 else self._bits
         self._gzip = Gzip(self._ahead, (bits, 0, 0))
 
@@ -143,7 +145,7 @@ class Wanted:
         raise Refused("manifest", path + " is missing")
 
     def _patch(self, path, size, base):
-        found = sums_of(path, self._buffer, self._feed)[0]
+        found = digest(path, self._buffer, self._feed)[0]
         _check(int.from_bytes(found[:4], "little") == base, path)
         length = record(self._gzip)
         self._file = open(path, "rb")
@@ -156,9 +158,9 @@ def _check(same, path):
         raise Transient("can not apply", path + " has changed meanwhile")
 
 
-def sums_of(path, buffer, feed):
+def digest(path, buffer, feed):
     """(SHA-256, CRC-32) of a file; (b"", 0) where there is none any more."""
-    digest = hashlib.sha256()
+    sha = hashlib.sha256()
     sum_ = 0
     view = memoryview(buffer)
     try:
@@ -166,11 +168,103 @@ def sums_of(path, buffer, feed):
             while True:
                 n = file.readinto(view)
                 if not n:
-                    return digest.digest(), sum_
-                digest.update(view[:n])
+                    return sha.digest(), sum_
+                sha.update(view[:n])
                 sum_ = crc32(view[:n], sum_)
                 feed()
     except OSError as error:
         if error.args[0] not in _GONE:
             raise
         return b"", 0
+
+
+def record(source):
+    """Be at the content of a record `<length> comment=…`, and return how long that is."""
+    byte = bytearray(1)
+    head = b""
+    while not head.endswith(b"="):
+        if len(head) > 16 or not source.readinto(byte, 1):
+            raise bad("damaged PAX header")
+        head += byte
+    digits = head[:-9]
+    if head[-9:] != b" comment=" or not digits.isdigit() or int(digits) <= len(head):
+        raise bad("damaged PAX header")
+    return int(digits) - len(head) - 1
+
+
+def varint(take):
+    """A number of seven bits to a byte, lowest first. take: called with 1, gives a byte."""
+    value = shift = 0
+    while shift < 29:
+        byte = take(1)[0]
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value
+        shift += 7
+    raise bad("a number that is too large")
+
+
+class Patched:
+    """A file made of the old one by a patch, as TarReader has a member (tools/package/patches.py).
+
+    source: what gives the patch, of `length` bytes; old: the open file; path, size: of the new
+    one. Raises Refused for a patch that does not fit.
+    """
+
+    is_folder = False
+
+    def __init__(self, source, length, old, path, size):
+        self.name = path[1:]
+        self.size = self._left = size
+        self._source = source
+        self._patch = length
+        self._old = old
+        old.seek(0, 2)
+        self._most = old.tell()
+        self._at = self._step = 0
+        self._fresh = False
+
+    def readinto(self, buffer, n):
+        """Read at most n bytes of the new file; 0 at its end."""
+        n = min(n, self._left)
+        if not n:
+            if self._patch:
+                raise bad("a patch goes on behind its file")
+            return 0
+        if not self._step:
+            self._begin()
+        n = min(n, self._step)
+        got = self._take(buffer, n) if self._fresh else self._old.readinto(memoryview(buffer)[:n])
+        if not got:
+            raise bad("a patch ends early")
+        self._step -= got
+        self._left -= got
+        if not self._left and self._patch:
+            raise bad("a patch goes on behind its file")
+        return got
+
+    def _begin(self):
+        step = varint(self._byte)
+        self._fresh = step & 1
+        self._step = step >> 1
+        if not 0 < self._step <= self._left:
+            raise bad("a patch makes more than its file")
+        if not self._fresh:
+            far = varint(self._byte)
+            self._at += -((far + 1) >> 1) if far & 1 else far >> 1
+            if not 0 <= self._at <= self._most - self._step:
+                raise bad("a patch takes what is not there")
+            self._old.seek(self._at)
+            self._at += self._step
+
+    def _byte(self, n):
+        byte = bytearray(n)
+        if not self._take(byte, n):
+            raise bad("a patch ends early")
+        return byte
+
+    def _take(self, buffer, n):
+        n = min(n, self._patch)
+        got = n and self._source.readinto(buffer, n)
+        self._patch -= got
+        return got

@@ -300,7 +300,7 @@ def patched_us(files, cases, rounds):
 
 def _both(old, patch, new):
     """What makes a file by a patch, and what copies it, in pieces as staging takes them."""
-    from ota.package.patched import Patched
+    from ota.package.wanted import Patched
 
     made = Patched(io.BytesIO(patch), len(patch), io.BytesIO(old), "/x", len(new))
     source = io.BytesIO(new)

@@ -12,8 +12,8 @@ import reference
 from archives import put, repair
 from chance import overwrite, resize
 from ota.errors import Refused
-from ota.package.patched import Patched
 from ota.package.plan import Plan
+from ota.package.wanted import Patched
 from ota.tarfile_lite import TarReader
 from rules import Source, Violation
 
@@ -181,12 +181,12 @@ def read_index(data, chance):
     kinds = [(has >> n % 16 * 2) & 3 for n in range(listed)]
     plan.exists = lambda path: 0x8000 if kinds[int(path)] else 0
 
-    def sums_of(path, buffer, feed):
+    def digest(path, buffer, feed):
         if path[0] == "/":  # the manifest
             return b"", _MANIFEST
         return b"" if kinds[int(path)] == 1 else _HAS + bytes(26), 0
 
-    plan.sums_of = sums_of
+    plan.digest = digest
     jobs = list(Plan(_buffer, _ignore, 256).made(_SIZE, 0))
     try:
         files, end, of = reference.decode(raw)
