@@ -759,7 +759,8 @@ def test_a_package_is_tried_first(desk: Desk, image: Path):
     source = desk.tree({"lib/data.bin": random.Random(1).randbytes(20_000)})
     out = desk.folder / "p.tar.gz"
     told = desk.type("build", source, "--out", out, "--try", image)
-    programmed, erased = [int(word) for word in told.split() if word.isdigit()][:2]
+    fetched, programmed, erased = [int(word) for word in told.split() if word.isdigit()][:3]
+    assert fetched == 18 + out.stat().st_size
     assert 20_000 < programmed < 40_000
     assert 5 <= erased < 20
     assert "KB at most" in told
