@@ -14,7 +14,7 @@ from host_sim.bench import chip, code, heap, heap32, patches, traffic
 from host_sim.bench.cli import DOCS, PARTS
 from host_sim.bench.laboratory import Laboratory
 from host_sim.console.download_handler import PATH
-from host_sim.console.faults import Faults
+from host_sim.console.faults import Faults, in_turn
 from tests.brokers import need
 
 KB = 1024
@@ -105,9 +105,10 @@ def test_heaps(laboratory: Laboratory):
             # An address of four kilobytes, which is not held twice, takes little more.
             there = f"https://localhost:{bench.console.ports.https}{PATH}?{{query}}&x="
             for more in range(3, 6):
+                away = Faults(redirect_to=there + "x" * 3800, times=1)
                 # Of a .tar.gz the first bytes are asked for alone.
-                times = 1 + (form == "tar.gz")
-                bench.console.faults = Faults(redirect_to=there + "x" * 3800, times=times)
+                both = (away, Faults(times=1), away)
+                bench.console.faults = in_turn(*both) if form == "tar.gz" else away
                 if completes(least + more):
                     break
             else:
