@@ -266,7 +266,7 @@ MUTANTS = [
         "stale source stays beside a new .mpy",
         "the old module is imported although the new one is installed",
         "compiled",
-        ((STAGING, "        self._retire_twin(name)\n", ""),),
+        ((STAGING, "        self.retire(name)\n", ""),),
         uncut=True,
     ),
     Mutant(

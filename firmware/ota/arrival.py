@@ -114,6 +114,8 @@ def stage(agent, request, rehearsal=None, local=None):
             wanted.staging = staging
             walk = tar = marks.archive = wanted
             archive = None  # a window that nothing needs any more
+            if not left:
+                marks.note()
         if not more:
             more = walk.next()
         while more:

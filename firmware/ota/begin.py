@@ -56,11 +56,11 @@ def connect(agent, request, rehearsal, progress, on_bytes):
     agent.resumed = bool(left)
     indexed = left and left[-2]
     if stop and download.stop == stop and not left:
-        from .fetch import front
+        from .front import front
 
         indexed = front(download)
         del front
-        drop("fetch")
+        drop("front")
     return download, left, indexed
 
 

@@ -51,7 +51,7 @@ class Download:
     def readinto(self, buffer, n):
         """Read at most n bytes into buffer; 0 when all up to `stop` has come."""
         n = min(n, self.stop - self.done)
-        if not n:
+        if n <= 0:
             return 0
         if self.budget:
             n = self.left(n)

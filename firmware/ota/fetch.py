@@ -15,8 +15,6 @@ _REASON = const("can not download")
 # How often a new connection may bring nothing before this wake gives up.
 _MOST_FRUITLESS = const(3)
 _PAUSE_MS = const(500)
-# The gzip header counts the bytes up to the end of an index in these.
-_FRONT = const(256)
 
 
 def fetch(download, error, wire=None):
@@ -35,7 +33,7 @@ def fetch(download, error, wire=None):
             error = caught  # a server may close a connection at any time
     limits = download.limits
     # Without a strong entity tag nobody can tell whether the rest belongs to what has come.
-    while download.etag and download.fruitless < _MOST_FRUITLESS and limits.left_ms():
+    while download.etag != b"" and download.fruitless < _MOST_FRUITLESS and limits.left_ms():
         download.close()
         limits.step()
         time.sleep_ms(min(_PAUSE_MS * download.fruitless, limits.next_ms()))
@@ -201,35 +199,3 @@ def _quote(text):
         unreserved = 48 <= byte <= 57 or 97 <= byte | 32 <= 122 or byte in b"-._~"
         quoted += bytes((byte,)) if unreserved else b"%%%02X" % byte
     return quoted.decode()
-
-
-def front(download):
-    """Ask for the part of a package up to the end of its index, and return where that is.
-
-    Where there is none 0, and all of it is asked for. Nothing large is in RAM yet: what asks once
-    more would not fit beside a window.
-    """
-    head = b""
-    piece = bytearray(download.stop)
-    size = download.request.size
-    try:
-        while len(head) < len(piece):
-            head += piece[: download.readinto(piece, len(piece) - len(head))]
-        end = 0
-        # Without a strong entity tag nobody can tell whether two ranges belong together.
-        download.etag = download.etag or None
-        # docs/signing.md, "The gzip header"
-        if (
-            download.etag
-            and head.startswith(b"\x1f\x8b\x08\x04")
-            and head[10:16] == b"\6\0OW\2\0"
-            and head[17] & 1
-        ):
-            end = (head[17] >> 1) * _FRONT
-        download.done = 0
-        download.stop = min(end or size, size)
-        download.fetch()
-        return end
-    except BaseException:
-        download.close()
-        raise

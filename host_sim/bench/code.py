@@ -30,7 +30,7 @@ def ram(laboratory: Laboratory) -> dict[str, int]:
     """Heap that each module takes, in bytes, in this order; what it imports itself comes first."""
     order = "errors wire link dial enter control agent config backoff trust cycle recovery "
     order += "install.transaction install.ending install.attempt install.trouble "
-    order += "install.opening arrival begin request install.report install.kept download "
+    order += "install.opening arrival begin front request install.report install.kept download "
     order += "fetch https chunks tarfile_lite package.ahead package.archive package.inflate "
     order += "package.widen package.zlib package.pax package.utf8 package.vetting "
     order += "package.source install.journal install.staging install.marks install.start "

@@ -233,7 +233,7 @@ FAULTS = [
             "a place outside the package",
             "places of an index are believed",
             "indexes",
-            ((PLAN, "if self._at > self._most:", "if False:"),),
+            ((PLAN, "if not 0 < self._at <= self._most:", "if False:"),),
         ),
         "outside the package",
     ),

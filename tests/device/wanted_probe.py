@@ -115,9 +115,6 @@ class _Wire:
         server.open += 1
         server.most = max(server.most, server.open)
 
-    def renew(self):
-        pass
-
     def send(self, data):
         if self._ends:
             return  # nobody hears it

@@ -13,9 +13,10 @@ _PHASES = const(
     (
         # What the way of the bytes has left in RAM comes first.
         "package.vetting enough_for free_blocks,install.staging Staging.copy_aside"
+        " Staging.check Staging.unchanged Staging.retire,package.ahead ReadAhead.begin"
         ",install.start begin,install.finish finish delete retire"
         ",install.marks Marks.note Marks.tick Marks.save"
-        ",install.again go_on,install.resume look,begin connect"
+        ",install.again go_on,install.resume look,begin connect,front front"
         ",install.journal Journal.line Journal.keep Places.make Places.make_group",
         "package.source check_source starts_recovery starts_itself,install.boot_file instead"
         ",package.pax extend,package.utf8 is_utf8",

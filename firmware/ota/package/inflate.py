@@ -53,7 +53,8 @@ class Inflated:
         return 0
 
     def forget(self):
-        """Give nothing more."""
+        """Give nothing more, and take nothing."""
+        self.source.source = None
         self._deflate = self._read = None
 
     def ahead(self):

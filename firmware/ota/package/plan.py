@@ -37,7 +37,7 @@ def choose(download, archive, tar, signed, feed, left):
     """
     if left:
         # What has been chosen is gone on with: nothing else knows where.
-        bits, begun, most = left[2][0], left[3] + (left[-1] is not None), _LONGEST
+        bits, begun, most, inside = left[2][0], left[3], _LONGEST, left[-1]
     else:
         if not (signed and archive.window):
             raise bad("an index without a manifest")
@@ -46,17 +46,20 @@ def choose(download, archive, tar, signed, feed, left):
         ahead = archive.source
         if ahead.failed:
             raise ahead.failed
-        bits, begun, most = 0, 0, _MOST
+        bits, begun, most, inside = 0, 0, _MOST, None
         while archive.window >> bits > 1:
             bits += 1
     size = download.request.size
-    jobs = Plan(tar.header, feed, most).made(size, begun)
+    jobs = Plan(tar.header, feed, most, inside).made(size, begun)
     if not left and jobs and not download.response.stays:
         # Each would need a connection of its own.
         jobs = jobs if len(jobs) // _OF_A_JOB * _CONNECTION < size else None
     if jobs is None:
         os.remove(_INDEX)  # or the next wake would go on by it
         download.stop = size
+        response = download.response
+        if response and response.left == 0:
+            download.fetch()  # on the same connection
         ahead.source, ahead.until = download, 0
         ahead.fill()
         return None
@@ -64,7 +67,10 @@ def choose(download, archive, tar, signed, feed, left):
         archive.forget()  # the old window has to go before the new one: two may not fit
         while download.readinto(tar.header, len(tar.header)):
             pass  # then the connection takes the next request
-    walk = Wanted(download, bits, signed, tar.header, feed, jobs, begun)
+    walk = Wanted(download, bits, signed, tar.header, feed, jobs, begun, inside)
+    if inside:
+        # Not a byte of what comes behind it: a server that does not know Range sends that once.
+        download.stop = max(download.done, jobs[2])
     if not left:
         walk.begin()
     return walk
@@ -94,10 +100,12 @@ class Plan:
     """Of each file that comes: twice its number, and one more for a patch; begin; end; and the
     first four bytes of the SHA-256 of what a patch begins with.
 
-    buffer: a bytearray to read through; most: how many files may come one by one.
+    buffer: a bytearray to read through; most: how many files may come one by one; inside: whether
+    the first one is begun, and comes whole.
     """
 
-    def __init__(self, buffer, feed, most):
+    def __init__(self, buffer, feed, most, inside=None):
+        self._inside = inside
         self._buffer = buffer
         self._feed = feed
         self._most = _OF_A_JOB * most
@@ -129,7 +137,7 @@ class Plan:
             open_ = self._end(open_, places[0][1])
             if n < begun or len(jobs) > self._most:
                 continue
-            base = self._base(listed, places)
+            base = None if self._inside and n == begun else self._base(listed, places)
             self._feed()
             if base == b"":
                 continue
@@ -190,7 +198,7 @@ class _Index:
     def number(self):
         """The next place."""
         self._at += self._number()
-        if self._at > self._most:
+        if not 0 < self._at <= self._most:
             raise bad("its index is damaged")
         return self._at
 

@@ -25,12 +25,12 @@ class Wanted:
 
     download: a Download of a server that knows Range; bits: of the window, as its logarithm;
     signed: its SignedReader, behind the files that are staged; buffer: a bytearray to read
-    through; jobs: as plan.py makes them; begun: how many files are staged. `staging` has to be
-    set: a Staging, which is told of what is there already. For marks it is an archive as well, as
-    open_archive() says. Raises as these.
+    through; jobs: as plan.py makes them; begun: how many files are staged; inside: whether the
+    first one is begun. `staging` has to be set: a Staging, which is told of what is there already.
+    For marks it is an archive as well, as open_archive() says. Raises as these.
     """
 
-    def __init__(self, download, bits, signed, buffer, feed, jobs, begun):
+    def __init__(self, download, bits, signed, buffer, feed, jobs, begun, inside=None):
         self.window = 1 << bits
         self._buffer = buffer
         self._download = download
@@ -39,11 +39,11 @@ class Wanted:
         self.staging = None
         self._feed = feed
         self._gzip = self._tar = self._file = None
-        self._number = begun
+        self._number = begun + bool(inside)
         self._ahead = ReadAhead(download)
         self._at = self._stop = 0
         self._jobs = jobs
-        self._next = 0
+        self._next = _OF_A_JOB if inside else 0
 
     # -- as an archive
 
