@@ -167,14 +167,19 @@ class Bench:
             return performance.ended([f"can not be judged: {error}"])
 
 
-def _is_whole(download: Download, following: Download) -> bool:
-    """Whether all has come that was wanted of a range: another one is asked for next."""
+def _is_whole(download: Download, following: Download, came: int) -> bool:
+    """Whether all has come that was wanted of a range: another one is asked for next.
+
+    came: so many bytes of it the node has counted.
+    """
     first, last = (download.range or "bytes=0-").removeprefix("bytes=").split("-")
     at, end = (following.range or "bytes=0-").removeprefix("bytes=").split("-")
     if download.status != 206 or not (last or end):
         return False
     if last == str(index.FIRST - 1):  # the beginning, behind which more of it is asked for
         return last != end
+    if last and came == int(last) - int(first) + 1:
+        return True
     if end:
         return last != end and int(at) > int(first)
     return int(at) > int(last)  # else it goes on inside of that
@@ -418,7 +423,8 @@ class Performance:
         self._downloads += len(downloads)
         # Not a range that has come, where another one follows.
         answers = [d for d in downloads if d.status in (200, 206)]
-        bodies = len(came_of) - sum(map(_is_whole, answers, answers[1:]))
+        whole = zip(answers, answers[1:], came_of, strict=False)
+        bodies = len(came_of) - sum(_is_whole(*each) for each in whole)
         account.bodies += bodies
         output = re.sub(r"^(\+\d+|\()\r?\n", "", run.output, flags=re.MULTILINE)
         names = run.names()
