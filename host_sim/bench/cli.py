@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.console import Console as Terminal
 
-from host_sim import files
 from host_sim.bench import patches, report, speed
 from host_sim.bench.laboratory import Laboratory
 from host_sim.errors import SimError
@@ -79,6 +78,6 @@ def write(part: Part, page: Path) -> None:
         text, found = re.subn(pattern, lambda _, new=new: new, text, flags=re.DOTALL)
         if not found:
             raise SimError(f"{page} has no place for {name}")
-    files.write(page, text)
+    page.write_text(text, encoding="utf-8")
     for file, content in part.plots.items():
-        files.write(page.parent / file, content)
+        (page.parent / file).write_text(content, encoding="utf-8")
