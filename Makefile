@@ -112,8 +112,8 @@ ram: $(READY) ## what fits an ESP32's RAM, with an interpreter built for it ([SO
 
 ##@ Nodes and packages
 
-board: $(READY) ## a virtual board for mpremote, on the port board.port ([IMG=board.img]) | to Ctrl-C
-	@$(BIN)/python -m host_sim board $(or $(IMG),board.img) --link board.port
+board: $(READY) ## a virtual board for mpremote, on the port board.port ([IMG=board.img LINK=board.port]) | to Ctrl-C
+	@$(BIN)/python -m host_sim board "$(or $(IMG),board.img)" --link "$(or $(LINK),board.port)"
 
 DEPLOY = $(BIN)/python -m tools.deploy
 provision: $(READY) ## write down who a node is ([ID= CHANNEL= SERVER= MQTT= TLS=0 FILE=], asks for the rest) | 1 s

@@ -7,6 +7,7 @@ parts are imported here, so that :func:`watch` can come before all other imports
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -28,6 +29,11 @@ _GENTLE_LIMIT_S = 20
 _PAUSE_S = 0.2
 #: How long killed processes may take to be gone.
 _PATIENCE_S = 1
+#: What is the matter of who runs a command, and no fault of the command itself.
+_OF_THE_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EACCES, errno.EPERM),
+)
 _MEMORY = Path("/dev/shm")
 #: Tells worker processes of the folder that is made there.
 _VARIABLE = "HOST_SIM_MEMORY"
@@ -56,6 +62,12 @@ def run(main: Callable[[], int]) -> int:
             _wake_main_thread()
             _running = True
         return main()
+    except OSError as error:
+        if not _stopping:
+            if error.errno not in _OF_THE_DISK:
+                raise
+            sys.stderr.write(f"{_in_words(error)}\n")
+            return 2
     except BaseException:
         # Whatever it is: with its processes ended, a command may raise anything.
         if not _stopping:
@@ -66,6 +78,13 @@ def run(main: Callable[[], int]) -> int:
             _end()
         _remove(_folders)
     return EXIT_CODE
+
+
+def _in_words(error: OSError) -> str:
+    """One line on an error that no command foresaw."""
+    what = f"{error.filename}: " if error.filename else ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{what}{error.strerror}{': make room there, and repeat' if full else ''}"
 
 
 def gently(end: Callable[[], object]) -> None:

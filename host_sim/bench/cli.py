@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console as Terminal
 
+from host_sim import files
 from host_sim.bench import patches, report, speed
 from host_sim.bench.laboratory import Laboratory
 from host_sim.errors import SimError
@@ -78,6 +79,6 @@ def write(part: Part, page: Path) -> None:
         text, found = re.subn(pattern, lambda _, new=new: new, text, flags=re.DOTALL)
         if not found:
             raise SimError(f"{page} has no place for {name}")
-    page.write_text(text, encoding="utf-8")
+    files.write(page, text)
     for file, content in part.plots.items():
-        (page.parent / file).write_text(content, encoding="utf-8")
+        files.write(page.parent / file, content)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from host_sim import files
 from host_sim.board.chip import CTRL_C, Chip
 from host_sim.board.wire import LOOK_S, Wire
 from host_sim.errors import SimError
@@ -74,7 +75,13 @@ class Board:
         self._lock = self._lock_image()
         self._modules = process.node_modules(stock.ensure())
         self._own_modules = _own_modules()
-        self.wire = Wire(link)
+        try:
+            self.wire = Wire(link)
+        except BaseException:
+            self._lock.close()
+            if self.fresh:  # else the next one would not take it for new
+                self.image.unlink()
+            raise
         self._woken_by_hand = False
         self._typed = b""  # what the last boot did not take
         self._stop, self._stopper = os.pipe()
@@ -311,5 +318,4 @@ def _blank(image: Path, blocks: int) -> None:
     """An erased chip."""
     if blocks < 8:
         raise SimError(f"{blocks} blocks are too few for a flash: 8 at least")
-    image.parent.mkdir(parents=True, exist_ok=True)
-    image.write_bytes(b"\xff" * BLOCK * blocks)
+    files.write(image, b"\xff" * BLOCK * blocks, parents=True)

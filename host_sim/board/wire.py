@@ -8,6 +8,8 @@ import select
 import tty
 from pathlib import Path
 
+from host_sim.errors import SimError
+
 #: How often to look whether somebody has opened the port; no event tells of it.
 LOOK_S = 0.02
 #: Beyond this the node waits in `print` for whoever has opened the port to read.
@@ -29,16 +31,19 @@ class Wire:
         self._last = b""
         self._link = link
         if link is not None:
-            if link.is_symlink():
-                link.unlink()
-            link.symlink_to(self.port)
+            try:
+                _make_link(link, self.port)
+            except BaseException:
+                os.close(self.fd)
+                raise
 
     def close(self) -> None:
         """Hang up."""
-        os.close(self.fd)
         link = self._link
+        # While the port is still ours: another board may get one of the same name.
         if link is not None and link.is_symlink() and str(link.readlink()) == self.port:
             link.unlink()  # else it is another board's by now
+        os.close(self.fd)
 
     @property
     def full(self) -> bool:
@@ -82,3 +87,22 @@ class Wire:
             pass
         except OSError:
             self.pending = b""
+
+
+def _make_link(link: Path, port: str) -> None:
+    """Raise SimError where something else has that name, but for what a killed board has left."""
+    if link.is_symlink():
+        before = str(link.readlink())
+        if before == port or (before.startswith("/dev/") and not link.exists()):
+            link.unlink()
+        elif before.startswith("/dev/"):
+            raise SimError(
+                f"{link} is the port of a board that runs already, {before}: end that one, or "
+                f"take another name (make board LINK=…). If none runs, remove {link}"
+            )
+    try:
+        link.symlink_to(port)
+    except FileExistsError:
+        raise SimError(f"{link} is there already, and no board's: take another name") from None
+    except OSError as error:
+        raise SimError(f"{link} can not be made: {error.strerror}") from error

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.progress import TimeRemainingColumn as Remaining
 
-from host_sim import ctrl_c
+from host_sim import ctrl_c, files
 from host_sim.errors import SimError
 
 _SHOWN_FAILURES = 20
@@ -129,7 +129,7 @@ def write(page: str, name: str, text: str) -> None:
     content, found = place(name).subn(lambda _: text, path.read_text(encoding="utf-8"))
     if not found:
         raise SimError(f"docs/{page} has no place for the table {name}")
-    path.write_text(content, encoding="utf-8")
+    files.write(path, content)
 
 
 # -- a campaign of seeds -------------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from host_sim import files
 from host_sim.errors import SimError
 
 KINDS = ("good", "wrong-ca", "wrong-host", "expired", "future")
@@ -41,8 +41,8 @@ def create(directory: Path, https_kind: str, mqtt_kind: str) -> Authority:
         https=directory / "https.pem",
         mqtt=directory / "mqtt.pem",
     )
-    authority.pem.write_bytes(pem)
-    authority.der.write_bytes(load_pem_x509_certificate(pem).public_bytes(Encoding.DER))
+    files.write(authority.pem, pem)
+    files.write(authority.der, load_pem_x509_certificate(pem).public_bytes(Encoding.DER))
     _write_leaf(authority.https, ca, https_kind)
     _write_leaf(authority.mqtt, ca, mqtt_kind)
     return authority
@@ -70,6 +70,4 @@ def _write_leaf(path: Path, ca: object, kind: str) -> None:
     elif kind == "future":
         begin = now + timedelta(days=30)
     leaf = signer.issue_cert(*names, not_before=begin, not_after=end)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(leaf.private_key_and_cert_chain_pem.bytes())
+    files.write(path, leaf.private_key_and_cert_chain_pem.bytes(), mode=0o600)

@@ -55,6 +55,9 @@ def register(commands: Any) -> None:
     add_device.add_argument("id", metavar="ID")
     add_device.add_argument("key", metavar="KEY")
     add_device.add_argument("channel", metavar="CHANNEL")
+    add_device.add_argument(
+        "--replace", action="store_true", help="give a device that is there this key and channel"
+    )
     add_device.set_defaults(run=_device_add)
 
     package = _add(actions, "package", "packages of the running console")
@@ -82,10 +85,9 @@ def _add(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port < 65536:
-        raise argparse.ArgumentTypeError("must be 0 to 65535")
-    return port
+    if not text.isascii() or not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: write a number from 0 to 65535")
+    return int(text)
 
 
 def _directory(arguments: argparse.Namespace) -> Path:
@@ -142,14 +144,15 @@ def _serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _call(arguments: argparse.Namespace, operation: str, *values: str) -> Any:
+def _call(arguments: argparse.Namespace, operation: str, *values: str | bool) -> Any:
     from host_sim.console.control import call
 
     return call(_directory(arguments), operation, *values)
 
 
 def _device_add(arguments: argparse.Namespace) -> int:
-    _call(arguments, "device_add", arguments.id, arguments.key, arguments.channel)
+    device = arguments.id, arguments.key, arguments.channel
+    _call(arguments, "device_add", *device, arguments.replace)
     return 0
 
 

@@ -79,8 +79,8 @@ class ControlServer:
     def _do_ping(self) -> str:
         return "running"
 
-    def _do_device_add(self, device_id: str, key: str, channel: str) -> None:
-        self._console.add_device(device_id, key, channel)
+    def _do_device_add(self, device_id: str, key: str, channel: str, replace: bool) -> None:
+        self._console.add_device(device_id, key, channel, replace=replace)
 
     def _do_package_add(self, path: str) -> dict[str, Any]:
         package = self._console.add_package(Path(path))
@@ -97,7 +97,7 @@ class ControlServer:
         }
 
 
-def call(directory: Path, operation: str, *arguments: str) -> Any:
+def call(directory: Path, operation: str, *arguments: str | bool) -> Any:
     """Have the console that runs in this directory do something."""
     nobody = f"no console is running in {directory}: start one with `console --dir {directory}`"
     try:

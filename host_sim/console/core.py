@@ -117,18 +117,22 @@ class Console:
 
     # -- what the platform is told -----------------------------------------------------------
 
-    def add_device(self, device_id: str, key: str, channel: str) -> Device:
+    def add_device(
+        self, device_id: str, key: str, channel: str, *, replace: bool = True
+    ) -> Device:
         """Register a device, or replace it; the broker knows it when this returns."""
-        (device,) = self.add_devices([(device_id, key, channel)])
+        (device,) = self.add_devices([(device_id, key, channel)], replace=replace)
         return device
 
-    def add_devices(self, devices: Iterable[tuple[str, str, str]]) -> list[Device]:
+    def add_devices(
+        self, devices: Iterable[tuple[str, str, str]], *, replace: bool = True
+    ) -> list[Device]:
         """`add_device` for many, each an id, a key and a channel."""
         added = []
         for device_id, key, channel in devices:
             if device_id == self._registry.admin_user:
                 raise SimError(f"device id {device_id!r} is taken")
-            added.append(self._registry.add_device(device_id, key, channel))
+            added.append(self._registry.add_device(device_id, key, channel, replace=replace))
         self._broker.refresh()
         return added
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import json
-import os
 import re
 import secrets
-import shutil
 import threading
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from host_sim import files
 from host_sim.errors import SimError
 
 _FUID = re.compile(r"[0-9a-f]{8}")
@@ -52,13 +50,7 @@ class Package:
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file that nobody else may read."""
-    temporary = path.with_name(path.name + ".new")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    temporary.replace(path)
+    files.write(path, text, mode=0o600)
 
 
 class Registry:
@@ -78,16 +70,24 @@ class Registry:
 
     # -- devices -----------------------------------------------------------------------------
 
-    def add_device(self, device_id: str, key: str, channel: str) -> Device:
-        """Store a device; one of that id is replaced."""
+    def add_device(
+        self, device_id: str, key: str, channel: str, *, replace: bool = True
+    ) -> Device:
+        """Store a device. One of that id is replaced; without `replace` only an equal one."""
         for what, value in (("device id", device_id), ("control channel", channel)):
             _check_id(what, value)
         if not key or not key.isprintable():
             raise SimError("device key: must be printable text and not empty")
         device = Device(device_id, key, channel)
         with self._lock:
-            self._devices[device_id] = device
-            self._save()
+            if not replace and self._devices.get(device_id, device) != device:
+                raise SimError(
+                    f"device {device_id!r} is there already, with another key or channel: "
+                    "--replace gives it these"
+                )
+            devices = self._devices | {device_id: device}
+            self._save(devices, self._packages)
+            self._devices = devices  # only what is on disk
         return device
 
     def device(self, device_id: str) -> Device:
@@ -150,15 +150,14 @@ class Registry:
             fuid = fuid or secrets.token_hex(4)
             stored = self._packages_folder / fuid
             try:
-                if isinstance(source, bytes):
-                    stored.write_bytes(source)
-                else:
-                    shutil.copyfile(source, stored)
+                content = source if isinstance(source, bytes) else Path(source).read_bytes()
             except OSError as error:
                 raise SimError(f"package {name}: {error.strerror}") from error
+            files.write(stored, content)
             package = Package(fuid, name, stored.stat().st_size, _etag(stored), stored)
-            self._packages[fuid] = package
-            self._save()
+            packages = self._packages | {fuid: package}
+            self._save(self._devices, packages)
+            self._packages = packages
         return package
 
     def package(self, fuid: str) -> Package:
@@ -175,10 +174,10 @@ class Registry:
 
     # -- disk --------------------------------------------------------------------------------
 
-    def _save(self) -> None:
+    def _save(self, devices: dict[str, Device], packages: dict[str, Package]) -> None:
         state = {
-            "devices": [asdict(device) for device in self._devices.values()],
-            "packages": [{"fuid": p.fuid, "name": p.name} for p in self._packages.values()],
+            "devices": [asdict(device) for device in devices.values()],
+            "packages": [{"fuid": p.fuid, "name": p.name} for p in packages.values()],
         }
         write_private(self._state, json.dumps(state, indent=1) + "\n")
 

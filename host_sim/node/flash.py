@@ -15,6 +15,7 @@ from typing import Any
 import littlefs
 from littlefs import LittleFS, UserContext
 
+from host_sim import files as disk
 from host_sim.errors import SimError
 from host_sim.node.agent_code import compile_agent
 
@@ -144,8 +145,7 @@ def build(
         except littlefs.LittleFSError as error:
             raise SimError(f"cannot put the files into {blocks} blocks: {error}") from error
     filesystem.unmount()
-    image.parent.mkdir(parents=True, exist_ok=True)
-    image.write_bytes(filesystem.context.buffer)
+    disk.write(image, bytes(filesystem.context.buffer), parents=True)
 
 
 def _walk(filesystem: LittleFS) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -195,8 +195,8 @@ def extract(image: Path, target: Path) -> int:
     base = target.resolve()
     tree = read_tree(image)
     places = {name: _inside(base, name) for name in [*read_folders(image), *tree]}
-    base.mkdir(parents=True, exist_ok=True)
     try:
+        base.mkdir(parents=True, exist_ok=True)
         for name in read_folders(image):
             places[name].mkdir(parents=True, exist_ok=True)
         for name, content in tree.items():

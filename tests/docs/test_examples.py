@@ -163,6 +163,20 @@ def test_one_that_stays_awake(make_site: MakeSite, name: str, begin: str, end: s
     check_updated(site, brought, *asked)
 
 
+def test_the_own_client_of_the_page(make_site: MakeSite) -> None:
+    """The code of integrating.md, word for word, takes a package that is asked for meanwhile."""
+    page = (ROOT / "docs/integrating.md").read_text().partition("## An MQTT client of your own")[2]
+    main = re.search(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[1]
+    site = at_console(make_site, {"main.py": main.encode()})
+    brought = {"main.py": sample.main_py(2)}
+    archive = sample.tar_gz(brought)
+    asked: list[str] = []
+    end = "check: confirmed"
+    run = run_until(site, end, "update: idle", lambda: asked.append(site.ask(archive)))
+    assert "version 2 runs" in run.output
+    check_updated(site, brought, *asked)
+
+
 @pytest.mark.few(1)
 @pytest.mark.parametrize("name", ["deep_sleep_sensor", "own_client", "cellular_modem"])
 def test_no_example_sends_its_key_in_clear(make_site: MakeSite, name: str) -> None:

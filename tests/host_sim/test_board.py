@@ -384,6 +384,24 @@ def test_flash_outlives_the_process(tmp_path: Path) -> None:
         assert not link.is_symlink()
 
 
+def test_a_second_board_does_not_take_the_port_of_the_first(tmp_path: Path) -> None:
+    link, second = tmp_path / "port", tmp_path / "2.img"
+    with Board(tmp_path / "1.img", blocks=32, link=link) as board:
+        with pytest.raises(SimError, match=rf"port of a board that runs already, {board.port}: "):
+            Board(second, blocks=32, link=link)
+        assert not second.exists()  # else the next one would not take it for new
+        assert os.path.realpath(link) == board.port
+    assert not link.is_symlink()
+    link.symlink_to("/dev/pts/none")  # what a killed board leaves
+    with Board(second, blocks=32, link=link) as board:
+        assert os.path.realpath(link) == board.port
+    for given, words in (("kept", "is there already, and no"), ("none/x", "can not be made: No")):
+        (tmp_path / "kept").write_bytes(b"mine")
+        with pytest.raises(SimError, match=words):
+            Board(second, link=tmp_path / given)
+    assert (tmp_path / "kept").read_bytes() == b"mine"
+
+
 def test_ctrl_c_never_breaks_a_write(make: MakeBoard) -> None:
     board = make()
     program = textwrap.dedent(

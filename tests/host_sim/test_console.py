@@ -853,6 +853,16 @@ def test_command_line(tmp_path: Path) -> None:
         assert stat.S_IMODE((folder / "control.json").stat().st_mode) == 0o600
 
         assert run("console", "--dir", d, "device", "add", DEVICE, KEY, CHANNEL) == ""
+        again = ("console", "--dir", d, "device", "add", DEVICE)
+        run(*again, KEY, CHANNEL)
+        for wrong in ((KEY, OTHER_CHANNEL), (OTHER_KEY, CHANNEL)):
+            told = run(*again, *wrong, code=2)
+            assert f"device '{DEVICE}' is there already, with another key or channel: " in told
+            assert json.loads((folder / "state.json").read_text())["devices"] == [
+                {"device_id": DEVICE, "key": KEY, "channel": CHANNEL}
+            ]
+        run(*again, OTHER_KEY, OTHER_CHANNEL, "--replace")
+        run(*again, KEY, CHANNEL, "--replace")
         added = json.loads(
             run("console", "package", "add", str(tmp_path / "x.tar.gz"), "--dir", d)
         )
@@ -882,6 +892,9 @@ def test_command_line(tmp_path: Path) -> None:
             "console", "--dir", d, "device", "add", "a/b", KEY, CHANNEL, code=2
         )
         assert "already running" in run("console", "--dir", d, code=2)
+        for port in ("a", "-1", "65536", "1.5"):
+            told = run("console", "--dir", d, f"--mqtt={port}", code=2)
+            assert f"'{port}' is no port: write a number from 0 to 65535" in told
         # Only who can read the token may give orders.
         port = json.loads((folder / "control.json").read_text())["port"]
         with socket.create_connection(("127.0.0.1", port)) as intruder:

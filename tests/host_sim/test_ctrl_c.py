@@ -199,6 +199,36 @@ def test_while_it_imports(start: Callable[..., Command], module: str):
     assert said == ["stopped"]
 
 
+# A command in which Ctrl-C comes as soon as its first own module is there.
+EARLY = """
+import os, runpy, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if "host_sim.ctrl_c" in sys.modules:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), 2)
+
+for name in ("enum", "signal"):
+    sys.modules.pop(name, None)
+sys.meta_path.insert(0, Finder())
+sys.argv = ["x", "--help"]
+runpy.run_module(%r, run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("module", ["host_sim", "tools.deploy", "tools.package"])
+def test_before_the_first_import(module: str):
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY % module],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
 @pytest.mark.parametrize(
     "group", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["group", "process"]
 )

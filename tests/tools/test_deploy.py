@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import http.server
@@ -14,6 +15,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import termios
 import threading
 import time
 import zlib
@@ -55,7 +57,7 @@ class Desk:
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture) -> None:
         self.folder, self._capsys = folder, capsys
-        self.provisioning = folder / "provision.json"
+        self.provisioning: Path | None = folder / "provision.json"
         self.provisioning.write_bytes(CONFIG)
         self._boards: list[Board] = []
 
@@ -78,7 +80,7 @@ class Desk:
         arguments = [command, *options]
         if port is not None:
             arguments += ["--port", port]
-        if command == "deploy":
+        if command == "deploy" and self.provisioning:
             arguments += ["--provision", str(self.provisioning)]
         assert main(arguments) == code
         out, err = self._capsys.readouterr()
@@ -464,21 +466,29 @@ def test_in_the_middle_of_an_update(desk: Desk, kind: str) -> None:
     assert flash.read_tree(image) == expected(main=MAIN)
 
 
-def test_who_the_node_is_has_to_be_said(desk: Desk) -> None:
-    desk.provisioning.unlink()
+def test_who_the_node_is_has_to_be_said(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = desk.provisioning
+    file.unlink()
+    seen = desk.type("deploy", "/dev/null", code=2)
+    assert seen == f"deploy: {file} can not be read: No such file or directory\n"
+    monkeypatch.setattr(provision, "DEFAULT", file)
+    monkeypatch.setattr(desk, "provisioning", None)
     image = desk.flash({"main.py": MAIN})
     with desk.board(image) as board:
         assert "make provision" in desk.type("deploy", board.port, code=2)
     assert flash.read_tree(image) == {"/main.py": MAIN}
-    desk.provisioning.write_text('{"device_id": "x", "devicekey": "y"}')
+    file.write_text('{"device_id": "x", "devicekey": "y"}')
     seen = desk.type("deploy", "/dev/null", code=2)
     assert seen.endswith("provision.json: unknown key devicekey\n")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few")
-def test_without_a_provisioning_file_a_node_stays_who_it_is(desk: Desk) -> None:
-    desk.provisioning.unlink()
+def test_without_a_provisioning_file_a_node_stays_who_it_is(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provision, "DEFAULT", desk.folder / "none.json")
+    monkeypatch.setattr(desk, "provisioning", None)
     image = desk.flash({"ota.json": CONFIG})
     with desk.board(image) as board:
         desk.type("deploy", board.port)
@@ -492,7 +502,16 @@ def test_wrong_ports(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert desk.type("deploy", "", code=2).startswith("deploy: which port? Say PORT=")
     assert "/dev/ttyUSB99 is no port" in desk.type("deploy", "/dev/ttyUSB99", code=2)
     assert "is not a serial port" in desk.type("deploy", str(desk.provisioning), code=2)
-    assert "/dev/null can not be opened" in desk.type("status", "/dev/null", code=2)
+    assert "/dev/null is not a serial port" in desk.type("status", "/dev/null", code=2)
+    monkeypatch.chdir(desk.folder)
+    assert "provision.json is not a serial port" in desk.type("status", "provision.json", code=2)
+    ours, theirs = pty.openpty()  # a port that another program has
+    fcntl.ioctl(theirs, termios.TIOCEXCL)
+    fcntl.flock(theirs, fcntl.LOCK_EX)
+    seen = desk.type("status", os.ttyname(theirs), code=2)
+    assert "can not be opened: another program has it. End that one" in seen
+    os.close(ours)
+    os.close(theirs)
     monkeypatch.setattr(remote, "SILENCE_S", 1.5)
     ours, theirs = pty.openpty()  # a port with nobody behind it
     seen = desk.type("deploy", os.ttyname(theirs), code=2)
@@ -686,6 +705,22 @@ def test_boots_of_a_trial_and_how_many_it_has(desk: Desk, capsys: pytest.Capture
     state = {"state": "trial", "file_id": "x", "boots": 1}
     assert _update(state) == "on trial: x, boots counted: 1"
     assert _update(state | {"boots_most": 3}) == "on trial: x, boots counted: 1 of 3"
+    commit = state | {"state": "commit", "boots_most": 0}
+    assert _update(commit) == "being installed: x, tries counted: 1"
+
+
+@pytest.mark.slow
+def test_boots_of_a_trial_of_an_older_agent(desk: Desk) -> None:
+    """Its status() does not say how many there are: they are in its configuration."""
+    tree = relative(expected(source=True)) | {".ota/state": state_of("trial", boots=8)}
+    head = b'[2, "fa8884d2", 5, 24, 7, 900, "installed", 0, 0, null]\n='
+    tree[".ota/journal"] = head + zlib.crc32(head).to_bytes(4, "little")
+    tree["ota.json"] = json.dumps(IDS | {"trial_boots": 5}).encode()
+    trial = tree["ota/install/trial.py"]
+    assert b'        "boots_most": head' in trial
+    tree["ota/install/trial.py"] = trial.replace(b'"boots_most": head', b'"other": head')
+    with desk.board(desk.flash(tree)) as board:
+        assert "boots counted: 2 of 5" in desk.type("status", board.port, "--stay")
 
 
 @pytest.mark.slow
@@ -770,15 +805,27 @@ def test_the_provisioning_file_stays_out_of_git() -> None:
 def test_only_what_git_ignores_is_said_to_be_ignored(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file of another name or in another place may well be committed."""
-    assert provision.is_ignored(Path("provision.json"))
-    assert provision.is_ignored(PROJECT / "provision-7.json")
-    assert not provision.is_ignored(PROJECT / "node-7.json")
-    assert not provision.is_ignored(PROJECT / "docs" / "provision.json")
-    answer(desk, monkeypatch, "", "", "")
-    seen = desk.type("provision", None, "--file", str(desk.provisioning))
+    """A file of another name or in another place may well be committed, and git knows."""
+    if (PROJECT / ".git").exists():
+        assert provision.is_ignored(PROJECT / "provision.json")
+        assert provision.is_ignored(PROJECT / "provision-7.json")
+        assert not provision.is_ignored(PROJECT / "node-7.json")
+        assert not provision.is_ignored(PROJECT / "docs" / "provision.json")
+
+    def told(file: Path) -> str:
+        answer(desk, monkeypatch, DEVICE_ID, CONTROL_CHANNEL, DEVICE_KEY)
+        return desk.type("provision", None, "--file", str(file))
+
+    seen = told(desk.provisioning)
     assert "only you can read it" in seen
-    assert "git ignores it" not in seen
+    assert "git " not in seen.removeprefix(str(desk.provisioning))  # no project: nobody knows
+    project = desk.folder / "project"
+    subprocess.run(["git", "init", "-q", project], check=True)
+    assert f"git does not ignore {project / 'a.json'}, which holds" in told(project / "a.json")
+    (project / ".gitignore").write_text("/a.json\n")
+    assert "only you can read it, and git ignores it\n" in told(project / "a.json")
+    subprocess.run(["git", "-C", project, "add", "-f", "a.json"], check=True)
+    assert "git does not ignore" in told(project / "a.json")
 
 
 def test_provision_shows_no_key_to_who_looks_over_the_shoulder(desk: Desk) -> None:

@@ -56,7 +56,7 @@ def test_a_release_that_has_nothing_to_do_with_it(desk: Desk, project: Project):
     assert line + "--source" in desk.type(*asked, project.folder / "docs")
     assert line not in desk.type(*asked, project.folder / "node")
     words = ("--out", desk.folder / "q.tar.gz", "--since", "v4..")
-    (project.folder / "docs" / "new.py").write_bytes(NOISE)
+    (project.folder / "docs" / "new.txt").write_bytes(NOISE)
     assert line + "the folder" in desk.type("build", project.folder / "docs", *words)
     # Outside of a project.
     other = desk.tree({"main.py": b"1"}, "other")

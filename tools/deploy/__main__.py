@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from host_sim import first  # noqa: F401
+
 from host_sim import ctrl_c
 
 if __name__ == "__main__":
@@ -12,6 +15,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from host_sim.errors import SimError
 from tools.deploy import ca, dist, provision, rom
@@ -32,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     put.add_argument("--agent", choices=["firmware"], help="it is frozen, or in ROMFS: no files")
     put.add_argument("--boot", choices=["keep", "replace"], help="what to do with a foreign one")
     put.add_argument("--trial", choices=["keep"], help="confirm what is on trial")
-    put.add_argument("--provision", type=Path, default=provision.DEFAULT, metavar="FILE")
+    put.add_argument("--provision", type=Path, metavar="FILE", help="default: provision.json")
 
     who = commands.add_parser("provision", help="write down who a node is")
     who.add_argument("--file", type=Path, default=provision.DEFAULT)
@@ -81,8 +85,16 @@ def _run(arguments: argparse.Namespace, terminal: Console) -> None:
             mqtt=arguments.mqtt,
             tls=tls,
         )
-        ignored = ", and git ignores it" if provision.is_ignored(arguments.file) else ""
-        terminal.print(f"{arguments.file} is written; only you can read it{ignored}")
+        file = escape(str(arguments.file))
+        ignored = provision.is_ignored(arguments.file)
+        terminal.print(
+            f"{file} is written; only you can read it{', and git ignores it' if ignored else ''}"
+        )
+        if ignored is False:
+            terminal.print(
+                f"[yellow]git does not ignore {file}, which holds the device key[/]: add it to "
+                ".gitignore, or name it provision-….json in this project's folder"
+            )
         if not provision.check(arguments.file)[1]:
             terminal.print(provision.PLAIN)
     elif command == "deploy":

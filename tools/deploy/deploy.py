@@ -27,13 +27,15 @@ def deploy(
     in_firmware: bool = False,
     boot: str | None = None,
     keep_trial: bool = False,
-    provisioning: Path = provision.DEFAULT,
+    provisioning: Path | None = None,
 ) -> None:
     """Put the agent, boot.py and /ota.json on the board, verify, and reset it.
 
     in_firmware: the agent is there already, frozen or in ROMFS, so it takes only the rest.
+    provisioning: None means the usual file, without which the board keeps what it has.
     """
-    config = provision.read(provisioning) if provisioning.exists() else None
+    file = provisioning or provision.DEFAULT
+    config = provision.read(file) if provisioning or file.exists() else None
     found = probe(board)
     plan.check_flash(found)
     plan.check_transaction(found, keep_trial)
@@ -43,7 +45,7 @@ def deploy(
     if in_firmware:
         plan.check_firmware(found, told)
     if config is None and "/ota.json" not in found.files:
-        raise DeployError(f"{provisioning} is missing: say who the node is with make provision")
+        raise DeployError(f"{file} is missing: say who the node is with make provision")
     todo = plan.make(found, agent, config, boot)
     tell_board(terminal, found)
     if in_firmware:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from host_sim import files as disk
 from tools.deploy import firmware
 from tools.deploy.firmware import ROOT
 
@@ -30,7 +31,7 @@ def source_package() -> str:
 def refresh(terminal: Console) -> None:
     """Bring the checkout's package.json up to date."""
     if PACKAGE.read_text() != source_package():
-        PACKAGE.write_text(source_package())
+        disk.write(PACKAGE, source_package())
         terminal.print("package.json is up to date now: commit it")
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from host_sim.node.node import run_code
 from tools.deploy.errors import DeployError
 from tools.deploy.firmware import FIRMWARE, ROOT
+from tools.package.errors import PackageError
+from tools.package.git import Repository
 
 #: Becomes /ota.json on the board, byte for byte.
 DEFAULT = ROOT / "provision.json"
@@ -30,10 +32,14 @@ else:
 """
 
 
-def is_ignored(path: Path) -> bool:
-    """Whether a line of .gitignore names this file. Elsewhere nobody knows what git does."""
+def is_ignored(path: Path) -> bool | None:
+    """Whether git ignores this file; None where it is in no git project, or git is missing."""
     path = path.resolve()
-    return path.parent == ROOT and path.match("provision*.json")
+    try:
+        done = Repository(path.parent).run("check-ignore", "-q", "--", path.name)
+    except PackageError:
+        return None
+    return {0: True, 1: False}.get(done.returncode)
 
 
 def read(path: Path) -> bytes:
@@ -66,6 +72,10 @@ def write(
 
     What the file has already is kept where nothing new is said; `mqtt` is host or host:port.
     """
+    if path.is_dir() or not path.parent.is_dir():  # before anybody types a key
+        what = path if path.is_dir() else path.parent
+        fault = "is a folder: name a file" if path.is_dir() else "is no folder: make it first"
+        raise DeployError(f"{path} can not be written: {what} {fault}")
     config = _existing(path)
     config["device_id"] = device_id or _ask("device id", config.get("device_id"))
     config["control_channel"] = channel or _ask(
@@ -128,6 +138,13 @@ def _mqtt(config: dict, address: str | None, tls: bool | None) -> dict:
 
 def _save(path: Path, config: dict) -> None:
     """Readable for its owner only; checked before it takes the place of an older one."""
+    try:
+        _save_checked(path, config)
+    except OSError as error:
+        raise DeployError(f"{path} can not be written: {error.strerror}") from error
+
+
+def _save_checked(path: Path, config: dict) -> None:
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix="~")
     fresh = Path(name)
     try:

@@ -37,9 +37,10 @@ class Board:
             raise DeployError(f"which port? Say PORT=…{_ports_found()}")
         # mpremote knows a pseudo-terminal by its name only.
         self.port = os.path.realpath(port) if Path(port).is_symlink() else port
-        if "/" in self.port and not Path(self.port).is_char_device():
-            there = "is not a serial port" if Path(self.port).exists() else "is no port"
-            raise DeployError(f"{port} {there}{_ports_found()}")
+        there = Path(self.port).exists()
+        if (there or "/" in self.port) and not Path(self.port).is_char_device():
+            fault = "is not a serial port" if there else "is no port"
+            raise DeployError(f"{port} {fault}{_ports_found()}")
 
     def run(self, script: str, *, reset: bool = False, **arguments: object) -> dict:
         """Run ``device/<script>.py`` with `arguments`; returns its answer."""
@@ -171,6 +172,22 @@ def _ports_found() -> str:
     return f" (found: {', '.join(found)})" if found else " (no board found on USB)"
 
 
+def _why_not(port: str) -> str:
+    """Why mpremote can not open it. It always says that another program has it."""
+    try:
+        fd = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    except PermissionError:
+        return "can not be opened: you may not (add yourself to its group, often dialout)"
+    except OSError as error:
+        return f"can not be opened: {error.strerror}"
+    try:
+        if not os.isatty(fd):
+            return f"is not a serial port{_ports_found()}"
+    finally:
+        os.close(fd)
+    return "can not be opened: another program has it. End that one and repeat"
+
+
 def _reason(port: str, said: list[str]) -> str:
     """The one line of all that mpremote has said that tells what is wrong."""
     last = next((line for line in reversed(said) if line.strip()), "mpremote ended without a word")
@@ -178,7 +195,7 @@ def _reason(port: str, said: list[str]) -> str:
     if "could not enter raw repl" in last:
         return f"the board on {port} does not stop its program: press its reset button and repeat"
     if "in use by another program" in last:
-        return f"{port} can not be opened: another program has it, or you may not"
+        return f"{port} {_why_not(port)}"
     if "ENOSPC" in last or "OSError: 28" in last or "No space" in last:
         return "the board's flash is full; what was there still runs"
     if "disconnected" in last or "Input/output error" in last or "Errno 5" in last:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from host_sim import files
 from host_sim.node import romfs
 from tools.deploy import firmware
 
@@ -15,7 +16,6 @@ DEFAULT = firmware.ROOT / "build" / "ota.romfs"
 def write(terminal: Console, out: Path = DEFAULT, more: Path | None = None) -> None:
     """Make the image `out`, with what is in the folder `more` beside the agent."""
     image = romfs.build(firmware.FIRMWARE, more)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(image)
+    files.write(out, image, parents=True)
     terminal.print(f"{out}: {len(image)} bytes, agent {firmware.version()}")
     terminal.print(f"To a board that has room for it: mpremote romfs deploy {out}")

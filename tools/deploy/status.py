@@ -94,9 +94,11 @@ def _config(found: Found, config: dict | str) -> str:
 def _update(state: dict) -> str:
     text = _STATES.get(state["state"], state["state"])
     if state["file_id"]:
-        text += f": {state['file_id']}, boots counted: {state['boots']}"
-        if "boots_most" in state:
-            text += f" of {state['boots_most']}"
+        if state["state"] == "trial":
+            text += f": {state['file_id']}, boots counted: {state['boots']}"
+            text += f" of {state['boots_most']}" if state.get("boots_most") else ""
+        else:
+            text += f": {state['file_id']}, tries counted: {state['boots']}"
     return text
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from host_sim import first  # noqa: F401
+
 from host_sim import ctrl_c
 
 if __name__ == "__main__":
@@ -14,8 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from host_sim import files
 from host_sim.errors import SimError
-from tools.package import archive, insighio, keys, migrate, since, sources, transform
+from tools.package import archive, check, insighio, keys, migrate, since, sources, transform
 from tools.package.build import build
 from tools.package.delta import Release
 from tools.package.errors import PackageError
@@ -47,6 +51,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="what changed between two commits; REV: all of one (default: the folder as it is)",
     )
     _add_steps(make)
+    make.add_argument(
+        "--unchecked",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="take these sources even if they do not compile, such as templates; repeatable",
+    )
     make.add_argument(
         "--since",
         action="append",
@@ -83,7 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         dest="image",
         metavar="IMG",
-        help="first install it on a copy of this flash image",
+        help="first install it on a copy of this flash image (of python -m host_sim flash build), "
+        "and run its main.py there",
     )
 
     make.add_argument(
@@ -172,6 +184,8 @@ def _check_since(arguments: argparse.Namespace) -> None:
 def _build(arguments: argparse.Namespace, terminal: Console) -> None:
     signer = _signer(arguments)
     out = arguments.out
+    if out.is_dir():
+        raise PackageError(f"--out {out}: it is a folder, name a file in it: *.tar or *.tar.gz")
     if out.suffix != ".tar" and out.suffixes[-2:] != [".tar", ".gz"]:
         raise PackageError(f"--out {out}: name it *.tar or *.tar.gz")
     if not out.parent.is_dir():
@@ -186,6 +200,7 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
     if arguments.adapter:
         insighio.add_adapter(selection)
     selection = transform.apply(selection, arguments.minify, arguments.compile)
+    check.sources(selection.files, arguments.unchecked)
     selection.deleted.update(arguments.delete)
     releases = None
     if arguments.since:
@@ -210,11 +225,8 @@ def _build(arguments: argparse.Namespace, terminal: Console) -> None:
         from tools.package import show
         from tools.package.attempt import attempt
 
-        show.cost(terminal, attempt(content, arguments.image))
-    try:
-        out.write_bytes(content)
-    except OSError as error:
-        raise PackageError(f"{out} can not be written: {error.strerror}") from error
+        show.cost(terminal, attempt(content, arguments.image, signed=signer is not None))
+    files.write(out, content)
     for line in kept:
         terminal.print(f"insighioNode: {line} (--no-protect leaves it as it is)")
     if of_macos:
@@ -242,13 +254,13 @@ def _tell(terminal: Console, raw: bytes, releases: list[Release], doubt: str) ->
     layout = delta.check(raw, found.manifest)
     if layout is None:
         raise PackageError("it has no index: every node fetches all of it; build it with --since")
-    files = dict(found.files)
+    content = dict(found.files)
     signed = manifest.signature is not None
-    without = restarts.compress(archive.tar(manifest, files), found.window, signed=signed)
+    without = restarts.compress(archive.tar(manifest, content), found.window, signed=signed)
     show.index(terminal, layout)
     terminal.print(f"as a plain package with the same --window it would have {len(without)} bytes")
-    show.releases(terminal, layout, files, len(raw), releases)
-    show.strangers(terminal, files, releases, doubt)
+    show.releases(terminal, layout, content, len(raw), releases)
+    show.strangers(terminal, content, releases, doubt)
 
 
 def _signer(arguments: argparse.Namespace) -> keys.Signer | None:

@@ -6,16 +6,16 @@ import json
 import re
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from host_sim.console import Console
 from host_sim.node import flash
 from host_sim.node.node import Node, Run
-from host_sim.sample import write_tree
+from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, write_tree
 from tools.package.errors import PackageError
 
-#: Runs in the place of main.py, before the install and after it; the application itself does not.
+#: Runs in the place of main.py, before the install and after it; main.py itself runs at the end.
 _CHECK = """
 import gc
 execfile("/boot.py")
@@ -45,6 +45,11 @@ print("@ end", outcome, agent.reason)
 _FLOOR = "/ota.sequence"
 _ANCHOR = "/try~ca.der"
 _IDS = ("device_id", "device_key", "control_channel")
+#: Who a node is whose image does not say so.
+_STAND_IN = dict(zip(_IDS, (DEVICE_ID, DEVICE_KEY, CONTROL_CHANNEL), strict=True))
+_CONFIG = "/ota.json"
+#: How long the application runs at most; many have no end.
+_RUN_S = 10
 
 
 @dataclass
@@ -54,6 +59,7 @@ class Cost:
     `fetched` is in bytes of the package, `heap` in bytes beyond what was in use before; `seconds`
     are this machine's; `blocks_before` and `blocks_after` are free blocks of 4096 bytes,
     `floor_before` and `floor_after` the sequence numbers below which the node takes nothing.
+    `notes` say what was not as on the node, and how its main.py ran, a line each.
     """
 
     fetched: int
@@ -66,9 +72,10 @@ class Cost:
     floor_before: str
     floor_after: str
     changed: bool
+    notes: list[str] = field(default_factory=list)
 
 
-def attempt(package: bytes, image: Path) -> Cost:
+def attempt(package: bytes, image: Path, *, signed: bool = False) -> Cost:
     """Install a package on a copy of a node's flash image, up to the confirm.
 
     Raises PackageError with the node's own reason when that is not how it ends.
@@ -76,6 +83,11 @@ def attempt(package: bytes, image: Path) -> Cost:
     blocks = flash.image_blocks(image)
     tree = flash.read_tree(image)
     config = _config(tree, image)
+    notes = []
+    if _CONFIG not in tree:
+        notes.append(f"{image} has no {_CONFIG}: a stand-in without keys was used")
+    if signed and not config.get("keys"):
+        notes.append(f"the signature was not checked: the node of {image} has no keys")
     name = "package.tar.gz" if package[:1] == b"\x1f" else "package.tar"
     with (
         tempfile.TemporaryDirectory(prefix="package-") as scratch,
@@ -90,7 +102,7 @@ def attempt(package: bytes, image: Path) -> Cost:
         anchors = config.get("ca", "/ca.der")
         config["ca"] = [*([anchors] if isinstance(anchors, str) else anchors), _ANCHOR]
         tree[_ANCHOR] = console.ca_der.read_bytes()
-        tree["/ota.json"] = json.dumps(config).encode()
+        tree[_CONFIG] = json.dumps(config).encode()
         root = write_tree(
             {path[1:]: content for path, content in tree.items()}, Path(scratch, "r")
         )
@@ -103,7 +115,23 @@ def attempt(package: bytes, image: Path) -> Cost:
         reports = [report.as_json() for report in console.reports(ids[0])]
         _judge(run, reports)
         fetched = sum(download.bytes_sent for download in console.downloads)
-        return _cost(run, seconds, fetched, Node(copy), tree.get(_FLOOR, b"0"))
+        cost = _cost(run, seconds, fetched, Node(copy), tree.get(_FLOOR, b"0"))
+        cost.notes = [*notes, _application(copy)]
+        return cost
+
+
+def _application(image: Path) -> str:
+    """Run the node's own main.py after the update, and say how that went."""
+    if "/main.py" not in flash.read_tree(image):
+        return "main.py was not run: the node has none"
+    run = Node(image).run(timeout_s=_RUN_S)
+    if run.error:
+        how = f"ended with {run.error} (the virtual node has no Wi-Fi and no sensors)"
+    elif "timeout" in run.names():
+        how = f"still ran after {_RUN_S} s"
+    else:
+        how = "ended without an error"
+    return f"main.py was run afterwards, and {how}"
 
 
 def _config(tree: dict[str, bytes], image: Path) -> dict:
@@ -113,15 +141,17 @@ def _config(tree: dict[str, bytes], image: Path) -> dict:
         raise PackageError(
             f"{image} is in the middle of an update: boot it until that is confirmed"
         )
+    if _CONFIG not in tree:
+        return dict(_STAND_IN)
     try:
-        config = json.loads(tree["/ota.json"])
+        config = json.loads(tree[_CONFIG])
         if all(isinstance(config[key], str) for key in _IDS):
             return config
     except (KeyError, TypeError, ValueError):
         pass
     raise PackageError(
-        f"{image} has no /ota.json with {', '.join(_IDS)}: put an ota.json into the folder of "
-        "`flash build --root` (`make provision` writes one, as provision.json)"
+        f"{image} has an {_CONFIG} without {', '.join(_IDS)}: put a right ota.json into the "
+        "folder of `flash build --root` (`make provision` writes one, as provision.json), or none"
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import os
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from host_sim import files
 from tools.package.errors import PackageError
 
 SIZE = 384
@@ -66,17 +66,22 @@ def generate(stem: Path) -> str:
         serialization.NoEncryption(),
     )
     modulus = _modulus(key.public_key(), private)
+    shown = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    made: list[Path] = []
     try:
-        with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-            out.write(pem)
-        raw.write_bytes(modulus)
-        public.write_bytes(
-            key.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
-        )
-    except OSError as error:
-        raise PackageError(f"{error.filename} can not be written: {error.strerror}") from error
+        for path, content, mode in (
+            (private, pem, 0o600),
+            (raw, modulus, None),
+            (public, shown, None),
+        ):
+            files.write(path, content, mode=mode, new=True)
+            made.append(path)
+    except BaseException:
+        for path in made:  # a part of a key is none, and would be in the way of the next try
+            path.unlink(missing_ok=True)
+        raise
     return key_id(modulus)
 
 

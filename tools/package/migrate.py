@@ -25,12 +25,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rich.console import Console
 from rich.markup import escape
 
+from host_sim import files as disk
 from host_sim.errors import SimError
 from host_sim.node.node import run_code
 from host_sim.node.process import compiled
 from tools.deploy import ca, firmware, plan
 from tools.deploy.errors import DeployError
-from tools.package import insighio, keys
+from tools.package import check, insighio, keys
 from tools.package.archive import header
 from tools.package.errors import PackageError
 
@@ -87,6 +88,8 @@ def register(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace, terminal: Console) -> None:
     """What the command does. Raises PackageError."""
     out = arguments.out
+    if out.is_dir():
+        raise PackageError(f"--out {out}: it is a folder, name a file in it: *.tar")
     if out.suffix != ".tar":
         raise PackageError(
             f"--out {out}: name it *.tar, which is what the field's updater unpacks"
@@ -105,10 +108,7 @@ def run(arguments: argparse.Namespace, terminal: Console) -> None:
         more=_json(arguments.config) if arguments.config else {},
         source=arguments.src,
     )
-    try:
-        out.write_bytes(found.content)
-    except OSError as error:
-        raise PackageError(f"{out} can not be written: {error.strerror}") from error
+    disk.write(out, found.content)
     signed = f"signed packages only ({len(arguments.key)} keys)" if arguments.key else "not signed"
     terminal.print(
         f"{escape(str(out))}: {len(found.content)} bytes, {len(found.files)} files; from then on "
@@ -139,6 +139,7 @@ def field_ota(release: Path, revision: str | None) -> bytes:
                 raise PackageError(
                     f"{path} of --release is not the maintainers': no checkAndApply"
                 )
+            check.source(path, content)
             return content
     if revision and not _is_commit(release, revision):
         raise PackageError(f"{revision} is no tag or commit of {release}")

@@ -72,6 +72,8 @@ def cost(terminal: Console, found: Cost) -> None:
             f"the node took sequence {found.floor_before} or higher before, {found.floor_after} "
             "or higher after"
         )
+    for line in found.notes:
+        terminal.print(escape(line))
 
 
 def index(terminal: Console, layout: Layout) -> None:

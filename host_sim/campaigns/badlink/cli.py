@@ -6,10 +6,10 @@ import argparse
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from rich.console import Console as Terminal
 
+from host_sim import files
 from host_sim.campaigns import campaign
 from host_sim.campaigns.badlink.control import ControlChannel
 from host_sim.campaigns.badlink.holes import BlackHoles
@@ -44,8 +44,10 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--part", metavar="P", help="one part only (default: all)")
     parser.add_argument("--sample", type=int, metavar="N", help="N random cases a part at most")
     parser.add_argument("--seed", type=int, default=0, help="of the random cases")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="write every case there")
+    parser.add_argument(
+        "--table", type=files.place, metavar="FILE", help="write the figures there"
+    )
+    parser.add_argument("--log", type=files.place, metavar="FILE", help="write every case there")
     parser.add_argument("--replay", metavar="ID", help="run one case again")
     parser.add_argument("--list", action="store_true", help="list the parts")
     parser.set_defaults(run=_command)
@@ -69,9 +71,9 @@ def _command(arguments: argparse.Namespace) -> int:
         results = [result for found in pool.map(follow, tracks) for result in found]
     failures = [outcome for result in results for outcome in result.failures]
     if arguments.table:
-        arguments.table.write_text(table(results) + "\n")
+        files.write(arguments.table, table(results) + "\n")
     if arguments.log:
-        arguments.log.write_text(log(results))
+        files.write(arguments.log, log(results))
     return 1 if failures else 0
 
 

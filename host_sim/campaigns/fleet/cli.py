@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
+from host_sim import files
 from host_sim.campaigns import campaign
 from host_sim.campaigns.fleet import mixed
 from host_sim.campaigns.fleet.campaign import Fleet, Plan, Result
@@ -29,7 +29,9 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--cut", type=float, help="share of nodes on bad links")
     parser.add_argument("--retry", type=int, metavar="S", help="the nodes' retry_s")
     parser.add_argument("--down", type=float, metavar="S", help="broker away so long")
-    parser.add_argument("--plot", type=Path, metavar="SVG", help="when they came back, as a plot")
+    parser.add_argument(
+        "--plot", type=files.place, metavar="SVG", help="when they came back, as a plot"
+    )
     text = "nodes of several releases take one package, and its bytes are counted"
     parser.add_argument("--mixed", action="store_true", help=text)
     text = f"with --mixed: put the result into docs/{mixed.PAGE}"
@@ -68,7 +70,7 @@ def _command(arguments: argparse.Namespace) -> int:
         for line in summary(result):
             terminal.print(line)
         if arguments.plot:
-            arguments.plot.write_text(plot(result))
+            files.write(arguments.plot, plot(result))
         wrong = result.wrong
     for line in wrong[:_SHOWN]:
         terminal.print(f"WRONG {line}", style="red")

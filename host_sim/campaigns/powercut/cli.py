@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console as Terminal
 
+from host_sim import files
 from host_sim.campaigns import campaign as shared
 from host_sim.campaigns.campaign import Bars, by_kind, stopped, tell_failures
 from host_sim.campaigns.powercut import keys
@@ -81,8 +81,10 @@ def register(subparsers: argparse._SubParsersAction) -> None:
     which.add_argument("--replay", metavar="ID", help="run one failing case again")
     how = parser.add_argument_group("how")
     how.add_argument("--jobs", type=int, help="worker processes (default: one a core)")
-    how.add_argument("--table", type=Path, metavar="FILE", help="write the result table there")
-    how.add_argument("--log", type=Path, metavar="FILE", help="write every case there")
+    how.add_argument(
+        "--table", type=files.place, metavar="FILE", help="write the result table there"
+    )
+    how.add_argument("--log", type=files.place, metavar="FILE", help="write every case there")
     parser.set_defaults(run=_command)
 
 
@@ -126,9 +128,9 @@ def _command(arguments: argparse.Namespace) -> int:
 def _finish(terminal: Terminal, rows: list[Row], text: str, arguments: argparse.Namespace) -> int:
     terminal.print(text)
     if arguments.table:
-        arguments.table.write_text(text + "\n")
+        files.write(arguments.table, text + "\n")
     if arguments.log:
-        arguments.log.write_text(log(rows))
+        files.write(arguments.log, log(rows))
     failures = [failure for row in rows for failure in row.tally.failures]
     if failures:
         terminal.print(by_kind(failures))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from host_sim import first  # noqa: F401
+
 from host_sim import ctrl_c
 
 if __name__ == "__main__":

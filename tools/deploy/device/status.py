@@ -20,6 +20,8 @@ def run():
                 "server": config["server"],
                 "mqtt": config["mqtt"],
             }
+            # An older agent does not say how many boots a trial has; this is what it begins with.
+            told["status"].setdefault("boots_most", config["trial_boots"])
         except Exception as error:
             told["config"] = str(error)
     print("@deploy", json.dumps(told))

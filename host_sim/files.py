@@ -1,0 +1,76 @@
+"""Files that a command writes for somebody: whole, or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from host_sim.errors import SimError
+
+
+def write(
+    path: Path,
+    content: bytes | str,
+    *,
+    mode: int | None = None,
+    parents: bool = False,
+    new: bool = False,
+) -> None:
+    """Write beside, then rename: a full disk takes nothing of what was there before.
+
+    mode: of the file, None: what is usual; parents: make missing folders; new: refuse a file that
+    is there. Raises SimError.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)  # a device, such as /dev/stdout
+            return
+        # What a link leads to is meant, not the link.
+        _replace(path if new else Path(os.path.realpath(path)), data, mode, new)
+    except OSError as error:
+        raise SimError(f"{path} can not be written: {why(path, error)}") from error
+
+
+def place(text: str) -> Path:
+    """An argument that names a file to write: told before hours of work, not behind them."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text or '.'} is a folder: name a file in it")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path.parent} is no folder: make it first")
+    return path
+
+
+def _replace(path: Path, data: bytes, mode: int | None, new: bool) -> None:
+    if path.is_dir():
+        raise IsADirectoryError
+    beside = path.with_name(f".{secrets.token_hex(8)}~")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    try:
+        with os.fdopen(os.open(beside, flags, 0o666 if mode is None else mode), "wb") as file:
+            file.write(data)
+        if mode is None and path.exists():
+            beside.chmod(path.stat().st_mode & 0o777)
+        if new and (path.exists() or path.is_symlink()):
+            raise FileExistsError
+        beside.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
+def why(path: Path, error: OSError) -> str:
+    """What is wrong, and what to do."""
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder: name a file in it"
+    if isinstance(error, FileExistsError):
+        return "it is there already"
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return f"{path.parent} is no folder: make it first"
+    return error.strerror or str(error)
