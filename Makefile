@@ -115,7 +115,7 @@ ram: $(READY) ## what fits an ESP32's RAM, with an interpreter built for it ([SO
 board: $(READY) ## a virtual board for mpremote, on the port board.port ([IMG=board.img LINK=board.port]) | to Ctrl-C
 	@$(BIN)/python -m host_sim board "$(or $(IMG),board.img)" --link "$(or $(LINK),board.port)"
 
-DEPLOY = $(BIN)/python -m tools.deploy
+DEPLOY = $(BIN)/python -m insigh_ota.deploy
 provision: $(READY) ## write down who a node is ([ID= CHANNEL= SERVER= MQTT= TLS=0 FILE=], asks for the rest) | 1 s
 	@$(DEPLOY) provision $(if $(FILE),--file "$(FILE)") $(if $(ID),--id "$(ID)") \
 		$(if $(CHANNEL),--channel "$(CHANNEL)") $(if $(SERVER),--server "$(SERVER)") \
@@ -137,7 +137,7 @@ undeploy: $(READY) ## take the agent and its configuration off a board (PORT=) |
 	@$(DEPLOY) undeploy --port "$(PORT)"
 
 package: $(READY) ## make a package (SRC=folder OUT=file [GIT=A..B KEY=pem SEQUENCE=n TRY=img ARGS="…"]) | 2 s
-	@$(BIN)/python -m tools.package build "$(SRC)" --out "$(OUT)" $(if $(GIT),--git "$(GIT)") \
+	@$(BIN)/python -m insigh_ota.package build "$(SRC)" --out "$(OUT)" $(if $(GIT),--git "$(GIT)") \
 		$(if $(KEY),--key "$(KEY)") $(if $(SEQUENCE),--sequence "$(SEQUENCE)") \
 		$(if $(TRY),--try "$(TRY)") $(ARGS)
 

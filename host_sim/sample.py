@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
-from tools.package import restarts
+from insigh_ota.package import restarts
 
 Tree = dict[str, bytes]
 
@@ -228,7 +228,7 @@ def tar_gz(tree: Tree, level: int = 9) -> bytes:
 
 
 def tar_gz_window(tree: Tree, window: int) -> bytes:
-    """The same with a window of 2^window bytes and restart points, as tools.package packs it."""
+    """The same with a window of 2^window bytes and restart points, as `package` packs it."""
     return restarts.compress(tar(tree), window)
 
 

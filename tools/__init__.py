@@ -1,1 +1,1 @@
-"""What people run from a checkout to bring the agent to their boards."""
+"""What people run in a checkout to keep the project in its style."""

@@ -10,14 +10,14 @@ from host_sim.bench import chip, heap, speed, traffic
 from host_sim.bench.figures import Figure, at_most, figures_table, table
 from host_sim.bench.laboratory import Laboratory, on_flash
 from host_sim.sample import Tree
-from tools.package import delta
-from tools.package import patches as recipes
-from tools.package.build import build
-from tools.package.since import gone
-from tools.package.sources import Selection
+from insigh_ota.package import delta
+from insigh_ota.package import patches as recipes
+from insigh_ota.package.build import build
+from insigh_ota.package.since import gone
+from insigh_ota.package.sources import Selection
 
 KB = 1024
-#: Of the window, as its logarithm: what tools.package takes where nobody says.
+#: Of the window, as its logarithm: what insigh_ota.package takes where nobody says.
 _WINDOW = 13
 #: TLS is not there, but the agent looks for its trust anchor.
 _ANCHOR: Tree = {"ca.der": b"anchor"}

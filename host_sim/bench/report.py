@@ -153,7 +153,7 @@ def heap(laboratory: Laboratory) -> Result:
         _, tree = sample.next_version(old)
         del tree["main.py"]
         least, floor = bench.least_cycles(sample.tar_gz_window(tree, 13), old, 13)
-        name = "… with a window of 8 KB, as tools.package makes it"
+        name = "… with a window of 8 KB, as insigh_ota.package makes it"
         rows.append(Figure(name, "–", f"{least} KB", f"{floor} KB"))
     return {"heap": figures_table(rows)}, {}
 

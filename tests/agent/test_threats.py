@@ -6,7 +6,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from tools.package.manifest import parse
+from insigh_ota.package.manifest import parse
 
 ROOT = Path(__file__).parents[2]
 SECURITY = (ROOT / "docs/security.md").read_text()
@@ -55,7 +55,7 @@ def test_the_example_is_a_manifest():
 
 
 def test_every_option_is_in_the_table():
-    from tools.package.__main__ import build_parser
+    from insigh_ota.package.__main__ import build_parser
 
     (commands,) = [a for a in build_parser()._actions if a.choices and "build" in a.choices]
     options = {o for a in commands.choices["build"]._actions for o in a.option_strings}

@@ -29,9 +29,9 @@ from host_sim.campaigns.wakes.schedule import (
     make,
 )
 from host_sim.node.flash_rules import TORN_KINDS
+from insigh_ota.package import archive, restarts
 from tests.conftest import MakeSite
 from tests.mutants import Mutant
-from tools.package import archive, restarts
 
 SEEDS = range(16)
 DRAWN = make(0)

@@ -28,6 +28,7 @@ NEEDED = (
     "requirements.txt",
     "firmware",
     "host_sim",
+    "insigh_ota",
     "tools",
     "examples",
 )

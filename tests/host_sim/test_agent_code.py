@@ -15,10 +15,10 @@ from host_sim.node.agent_code import shorten
 from host_sim.node.agent_code.names import short_names, shorten_names
 from host_sim.node.flash import FIRMWARE
 from host_sim.node.node import run_code
+from insigh_ota.deploy import firmware
+from insigh_ota.package.sources import Selection
+from insigh_ota.package.transform import apply
 from tests.conftest import MakeSite
-from tools.deploy import firmware
-from tools.package.sources import Selection
-from tools.package.transform import apply
 
 AGENT = FIRMWARE / "ota"
 SOURCES = {path.stem: path.read_bytes() for path in sorted(AGENT.rglob("*.py"))}
@@ -212,7 +212,7 @@ def test_whoever_compiles_the_agent_shortens(compiled: Path, tmp_path: Path):
 
 
 def packaged(source: bytes) -> bytes:
-    """What tools.package makes of it."""
+    """What insigh_ota.package makes of it."""
     selection = Selection()
     selection.files["ota/install/staging.py"] = source
     return apply(selection, [], ["*"]).files["ota/install/staging.mpy"]

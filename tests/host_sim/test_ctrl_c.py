@@ -45,11 +45,11 @@ COMMANDS = {
     "fleet": "host_sim fleet --nodes 6",
     "brokers": "host_sim brokers --cell mosquitto",
     "archives": "tests.package.archives --jobs 2",
-    "deploy": "tools.deploy deploy --port PORT --provision FILE",
-    "status": "tools.deploy status --port PORT",
-    "provision": "tools.deploy provision --file FILE",
-    "package": "tools.package build ROOT --out OUT.tar.gz --try IMG",
-    "keygen": "tools.package keygen DIR/key",
+    "deploy": "insigh_ota.deploy deploy --port PORT --provision FILE",
+    "status": "insigh_ota.deploy status --port PORT",
+    "provision": "insigh_ota.deploy provision --file FILE",
+    "package": "insigh_ota.package build ROOT --out OUT.tar.gz --try IMG",
+    "keygen": "insigh_ota.package keygen DIR/key",
 }
 #: Those that are over before anybody presses a key: only their imports can be interrupted.
 SHORT = ("deploy", "status", "provision", "package", "keygen")
@@ -183,7 +183,7 @@ def some(names: list[str]) -> list:
 
 
 @pytest.mark.parametrize(
-    "module", ["host_sim", "tools.deploy", "tools.package", "tests.package.archives"]
+    "module", ["host_sim", "insigh_ota.deploy", "insigh_ota.package", "tests.package.archives"]
 )
 def test_while_it_imports(start: Callable[..., Command], module: str):
     name = next(name for name, words in COMMANDS.items() if words.startswith(module))
@@ -217,7 +217,7 @@ runpy.run_module(%r, run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("module", ["host_sim", "tools.deploy", "tools.package"])
+@pytest.mark.parametrize("module", ["host_sim", "insigh_ota.deploy", "insigh_ota.package"])
 def test_before_the_first_import(module: str):
     done = subprocess.run(
         [sys.executable, "-c", EARLY % module],

@@ -17,10 +17,10 @@ from host_sim.board import Board
 from host_sim.console.registry import Registry
 from host_sim.errors import SimError
 from host_sim.node import flash
-from tools.deploy import provision, rom
-from tools.deploy.__main__ import main as deploy
-from tools.deploy.errors import DeployError
-from tools.package.__main__ import main as package
+from insigh_ota.deploy import provision, rom
+from insigh_ota.deploy.__main__ import main as deploy
+from insigh_ota.deploy.errors import DeployError
+from insigh_ota.package.__main__ import main as package
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from insigh_ota.package.migrate import Migration
 from tests.insighio.field import Platform, migration
-from tools.package.migrate import Migration
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from pathlib import Path
 from host_sim.node import flash
 from host_sim.node.node import Node, Run
 from host_sim.sample import Tree, write_tree
-from tools.package import insighio, migrate
-from tools.package.migrate import Migration
+from insigh_ota.package import insighio, migrate
+from insigh_ota.package.migrate import Migration
 
 STAND_INS = Path(__file__).parents[1] / "stand_ins"
 FIELD = STAND_INS / "field_updater"

@@ -11,6 +11,9 @@ from host_sim.node.flash_rules import TORN_KINDS
 from host_sim.node.node import Run
 from host_sim.node.process import compiled
 from host_sim.sample import Tree
+from insigh_ota.deploy import firmware
+from insigh_ota.package import insighio, migrate
+from insigh_ota.package.migrate import Migration
 from tests.insighio.field import (
     ARRIVE,
     DONE,
@@ -26,9 +29,6 @@ from tests.insighio.field import (
     sweep,
     wrong,
 )
-from tools.deploy import firmware
-from tools.package import insighio, migrate
-from tools.package.migrate import Migration
 
 BACK = "arrive: the field's updater comes back,"
 

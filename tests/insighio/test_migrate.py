@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from host_sim.node.flash_rules import IN_PLACE_KINDS
+from insigh_ota.package import insighio, migrate
+from insigh_ota.package.migrate import Migration
 from tests.insighio.field import (
     BOOTED,
     DONE,
@@ -19,8 +21,6 @@ from tests.insighio.field import (
     sweep,
     wrong,
 )
-from tools.package import insighio, migrate
-from tools.package.migrate import Migration
 
 
 def test_a_node_is_migrated(tmp_path: Path, platform: Platform, package: Migration) -> None:

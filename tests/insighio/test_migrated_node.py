@@ -12,11 +12,11 @@ from host_sim.console import Console
 from host_sim.node import flash
 from host_sim.sample import Tree, write_tree
 from host_sim.site import Site
+from insigh_ota.package import insighio, migrate
+from insigh_ota.package.migrate import Migration
 from tests.docs.test_examples import BROKER, NETWORK, STAND_INS, second
 from tests.insighio.field import BOOTED, FIELD_TREE, SETTLED
 from tests.insighio.fleet import FIELD, replace, tree_of
-from tools.package import insighio, migrate
-from tools.package.migrate import Migration
 
 UNPACK = """
 from apps.demo_console import apply_ota

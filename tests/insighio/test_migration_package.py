@@ -1,4 +1,4 @@
-"""`tools.package migrate`, and what `build` does with a release of the maintainers."""
+"""`insigh_ota.package migrate`, and what `build` does with a release of the maintainers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from host_sim import sample
 from host_sim.console import certificates
 from host_sim.node import flash
 from host_sim.sample import write_tree
+from insigh_ota.package import archive, insighio, transform
+from insigh_ota.package.__main__ import build_parser
+from insigh_ota.package.build import build
+from insigh_ota.package.sources import Selection
 from tests.conftest import MakeSite
 from tests.insighio.field import FIELD_OTA, FIELD_TREE, adapter
 from tests.tools.test_package import Desk
-from tools.package import archive, insighio, transform
-from tools.package.__main__ import build_parser
-from tools.package.build import build
-from tools.package.sources import Selection
 
 SHIMS = [f"/{path}" for path in (insighio.OTA, insighio.APPLY)]
 
@@ -392,7 +392,11 @@ def test_templates_stay_as_they_are(desk: Desk) -> None:
 def test_the_commands_of_the_page_exist() -> None:
     text = (Path(__file__).parents[2] / "docs/insighio-migration.md").read_text()
     lines = re.sub(r" *\\\n *", " ", text).splitlines()
-    ours = [line.partition("-m tools.package ")[2] for line in lines if "-m tools.package" in line]
+    ours = [
+        line.partition("-m insigh_ota.package ")[2]
+        for line in lines
+        if "-m insigh_ota.package" in line
+    ]
     assert len(ours) >= 5
     for line in ours:
         build_parser().parse_args(shlex.split(line.replace("--sequence N", "--sequence 1")))

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from host_sim import sample
+from insigh_ota.package import insighio
 from tests.conftest import MakeSite
 from tests.insighio.fleet import field_node
-from tools.package import insighio
 
 SHIMS = [f"/{path}" for path in (insighio.OTA, insighio.APPLY)]
 ASK = """

@@ -12,13 +12,13 @@ import pytest
 
 from host_sim import sample
 from host_sim.node.node import run_code
+from insigh_ota.package.__main__ import main
 from tests import signing
 from tests.conftest import MakeSite
 from tests.package.archives.blocks import extended, gnu_long, header, member, pax
 from tests.package.archives.programs import need
 from tests.package.archives.readers import Member, read_on_device
 from tests.package.signed.packages import archive
-from tools.package.__main__ import main
 
 END = bytes(1024)
 #: What the attributes of a file come to: the magic number, the version, an entry for the Finder's

@@ -9,11 +9,11 @@ import pytest
 
 from host_sim import sample
 from host_sim.sample import Tree, write_tree
+from insigh_ota.package.__main__ import main
 from tests import signing
 from tests.conftest import MakeSite
 from tests.secrecy import WatchedSite
 from tests.signing import need
-from tools.package.__main__ import main
 
 OLD: Tree = {
     "main.py": sample.main_py(1),

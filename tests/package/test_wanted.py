@@ -6,9 +6,9 @@ import random
 
 from host_sim import sample
 from host_sim.sample import Tree
+from insigh_ota.package import delta
+from insigh_ota.package.manifest import Manifest
 from tests.conftest import MakeSite
-from tools.package import delta
-from tools.package.manifest import Manifest
 
 
 def package(new: Tree, *releases: Tree) -> tuple[bytes, delta.Layout]:

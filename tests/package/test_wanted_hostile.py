@@ -13,6 +13,9 @@ import pytest
 
 from host_sim.console.faults import Faults
 from host_sim.sample import Tree, main_py
+from insigh_ota.package import archive, index, restarts
+from insigh_ota.package.index import FIRST, Patched, base
+from insigh_ota.package.patches import diff, number
 from tests.conftest import MakeSite
 from tests.package.wanted import (
     Row,
@@ -26,9 +29,6 @@ from tests.package.wanted import (
     trees,
     with_front,
 )
-from tools.package import archive, index, restarts
-from tools.package.index import FIRST, Patched, base
-from tools.package.patches import diff, number
 
 OLD, NEW = trees()
 SOUND, LAYOUT = package(NEW, OLD)

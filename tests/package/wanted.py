@@ -10,8 +10,8 @@ from pathlib import Path
 from host_sim import sample
 from host_sim.node.node import run_code
 from host_sim.sample import Tree
-from tools.package import delta, index
-from tools.package.manifest import Manifest
+from insigh_ota.package import delta, index
+from insigh_ota.package.manifest import Manifest
 
 DEVICE = Path(__file__).parents[1] / "device"
 CONFIG = {"keys": [], "require_signature": False, "max_attempts": 3}

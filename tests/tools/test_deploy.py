@@ -36,11 +36,11 @@ from host_sim.board import Board
 from host_sim.node import flash, romfs
 from host_sim.node.node import Node
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, write_tree
+from insigh_ota.deploy import ca, dist, firmware, plan, provision, remote, status
+from insigh_ota.deploy.__main__ import main
+from insigh_ota.deploy.errors import DeployError
 from tests.ports import mpremote
 from tests.secrecy import holds_key
-from tools.deploy import ca, dist, firmware, plan, provision, remote, status
-from tools.deploy.__main__ import main
-from tools.deploy.errors import DeployError
 
 PROJECT = Path(__file__).parents[2]
 BLOCKS = 144
@@ -573,7 +573,7 @@ def test_killed_while_deploying(desk: Desk) -> None:
     with desk.board(image) as board:
         command = ["deploy", "--port", board.port, "--provision", str(desk.provisioning)]
         tool = subprocess.Popen(
-            [sys.executable, "-m", "tools.deploy", *command],
+            [sys.executable, "-m", "insigh_ota.deploy", *command],
             cwd=PROJECT,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
@@ -700,7 +700,7 @@ def test_looking_does_not_press_the_reset_button(desk: Desk) -> None:
 
 
 def test_boots_of_a_trial_and_how_many_it_has(desk: Desk, capsys: pytest.CaptureFixture) -> None:
-    from tools.deploy.status import _update
+    from insigh_ota.deploy.status import _update
 
     state = {"state": "trial", "file_id": "x", "boots": 1}
     assert _update(state) == "on trial: x, boots counted: 1"
@@ -832,7 +832,7 @@ def test_provision_shows_no_key_to_who_looks_over_the_shoulder(desk: Desk) -> No
     desk.provisioning.unlink()
     ours, theirs = pty.openpty()
     person = subprocess.Popen(
-        [sys.executable, "-m", "tools.deploy", "provision", "--file", desk.provisioning],
+        [sys.executable, "-m", "insigh_ota.deploy", "provision", "--file", desk.provisioning],
         cwd=PROJECT,
         stdin=theirs,
         stdout=theirs,

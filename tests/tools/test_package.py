@@ -1,4 +1,4 @@
-"""`python -m tools.package`: what it makes, what it takes apart, and what it refuses."""
+"""`python -m insigh_ota.package`: what it makes, what it takes apart, and what it refuses."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from host_sim import sample
 from host_sim.node import flash
 from host_sim.node.node import run_code
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, write_tree
+from insigh_ota.package import keys, transform
+from insigh_ota.package.__main__ import main
+from insigh_ota.package.archive import compress, read
+from insigh_ota.package.build import build
+from insigh_ota.package.errors import PackageError
+from insigh_ota.package.manifest import Manifest, parse
+from insigh_ota.package.sources import Selection
 from tests import signing
 from tests.package.test_manifest import GOOD, HEADER_ONLY, MALFORMED, receive, text
 from tests.signing import need, openssl
-from tools.package import keys, transform
-from tools.package.__main__ import main
-from tools.package.archive import compress, read
-from tools.package.build import build
-from tools.package.errors import PackageError
-from tools.package.manifest import Manifest, parse
-from tools.package.sources import Selection
 
 PROJECT = Path(__file__).parents[2]
 DEEP = "d" * 60 + "/" + "e" * 60  # ustar's prefix takes the first part
@@ -109,7 +109,7 @@ def test_equal_trees_give_equal_bytes(desk: Desk, name: str):
     made = [desk.build(first, *options, name=n).read_bytes() for n in (name, "again." + name)]
     words = ["build", second, "--out", desk.folder / ("other." + name), *options]
     subprocess.run(
-        [sys.executable, "-m", "tools.package", *map(str, words)],
+        [sys.executable, "-m", "insigh_ota.package", *map(str, words)],
         cwd=PROJECT,
         env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
         check=True,
@@ -806,7 +806,7 @@ def test_trying_runs_the_application(
     desk: Desk, image: Path, monkeypatch: pytest.MonkeyPatch, main: bytes, how: str
 ):
     """And tells in a line what it could not look at."""
-    monkeypatch.setattr("tools.package.attempt._RUN_S", 0.5)
+    monkeypatch.setattr("insigh_ota.package.attempt._RUN_S", 0.5)
     words = ["--out", desk.folder / "p.tar", "--try", image, "--key", desk.key()[0]]
     told = desk.type("build", desk.tree({"main.py": main}), *words, "--sequence", 1)
     assert f"main.py was run afterwards, and {how}" in told

@@ -1,4 +1,4 @@
-"""`python -m tools.package build` follows symbolic links and submodules, and says so."""
+"""`python -m insigh_ota.package build` follows symbolic links and submodules, and says so."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from host_sim.sample import Tree, write_tree
+from insigh_ota.package.archive import read
+from insigh_ota.package.manifest import parse
 from tests.tools.test_package import Desk, Project
-from tools.package.archive import read
-from tools.package.manifest import parse
 
 FIRST: Tree = {"drv.py": b"1\n", "pkg/a.py": b"a1\n", "pkg/gone.py": b"gone\n", "README": b"1"}
 SECOND: Tree = {"drv.py": b"2\n", "pkg/b.py": b"b\n"}

@@ -11,8 +11,8 @@ import pytest
 
 from host_sim.node import flash
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, write_tree
+from insigh_ota.package.__main__ import main
 from tests import signing
-from tools.package.__main__ import main
 
 TREE: Tree = {
     "main.py": b"raise SystemExit\n",

@@ -23,17 +23,17 @@ from host_sim.campaigns.powercut import layouts
 from host_sim.node import flash
 from host_sim.node.node import run_code
 from host_sim.sample import Tree
+from insigh_ota.package import archive, restarts
+from insigh_ota.package.build import build
+from insigh_ota.package.errors import PackageError
+from insigh_ota.package.keys import Signer
+from insigh_ota.package.sources import Selection
 from tests import signing
 from tests.conftest import MakeSite
 from tests.package.archives.programs import output_of
 from tests.releases import need_release
 from tests.secrecy import blocks_with_key
 from tests.tools.test_package import Desk, desk  # noqa: F401
-from tools.package import archive, restarts
-from tools.package.build import build
-from tools.package.errors import PackageError
-from tools.package.keys import Signer
-from tools.package.sources import Selection
 
 MARK = b"\0\0\xff\xff"
 KB = 1024
@@ -277,7 +277,7 @@ def test_the_same_bytes_each_time(desk: Desk):  # noqa: F811
     made = [desk.build(source, name=f"{n}.tar.gz").read_bytes() for n in range(2)]
     words = ["build", source, "--out", desk.folder / "other.tar.gz"]
     subprocess.run(
-        [sys.executable, "-m", "tools.package", *map(str, words)],
+        [sys.executable, "-m", "insigh_ota.package", *map(str, words)],
         cwd=Path(__file__).parents[2],
         env=os.environ | {"PYTHONHASHSEED": "7"},
         check=True,

@@ -25,17 +25,17 @@ from host_sim import sample
 from host_sim.campaigns.powercut import layouts
 from host_sim.node import flash
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree, write_tree
+from insigh_ota.package import archive, delta, index, insighio, patches, restarts, since
+from insigh_ota.package.build import build
+from insigh_ota.package.delta import Layout, Release
+from insigh_ota.package.errors import PackageError
+from insigh_ota.package.manifest import parse
+from insigh_ota.package.sources import Selection
 from tests.conftest import MakeSite
 from tests.package.archives.programs import need, output_of
 from tests.releases import need_release
 from tests.secrecy import blocks_with_key
 from tests.tools.test_package import Desk, Project, desk  # noqa: F401
-from tools.package import archive, delta, index, insighio, patches, restarts, since
-from tools.package.build import build
-from tools.package.delta import Layout, Release
-from tools.package.errors import PackageError
-from tools.package.manifest import parse
-from tools.package.sources import Selection
 
 NOISE = random.Random(1).randbytes(12_000)
 
@@ -200,7 +200,7 @@ def test_equal_files_are_compiled_once(
     project: Project,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    from tools.package import transform
+    from insigh_ota.package import transform
 
     made = []
     compile_mpy = transform.compile_mpy
@@ -379,7 +379,7 @@ def test_the_same_bytes_each_time(desk: Desk, project: Project):  # noqa: F811
     made = [desk.build(folder, *words, name=f"{n}.tar.gz").read_bytes() for n in range(2)]
     other = ["build", folder, "--out", desk.folder / "other.tar.gz", *words]
     subprocess.run(
-        [sys.executable, "-m", "tools.package", *map(str, other)],
+        [sys.executable, "-m", "insigh_ota.package", *map(str, other)],
         cwd=Path(__file__).parents[2],
         env=os.environ | {"PYTHONHASHSEED": "7", "TZ": "Asia/Tokyo"},
         check=True,
@@ -642,7 +642,7 @@ def test_a_patch_that_is_not_well_formed(
 
 def refusal(desk: Desk, *words: object) -> str:  # noqa: F811
     """What a command says that fails after it has told something."""
-    from tools.package.__main__ import main
+    from insigh_ota.package.__main__ import main
 
     assert main([str(word) for word in words]) == 2
     _, err = desk._capsys.readouterr()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from insigh_ota.package.__main__ import build_parser
 from tests.tools.test_package import Desk, Project, desk  # noqa: F401
 from tests.tools.test_since import NOISE, names, project, refusal, rows  # noqa: F401
-from tools.package.__main__ import build_parser
 
 
 @pytest.mark.parametrize(

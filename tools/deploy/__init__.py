@@ -1,5 +1,1 @@
-"""From a checkout to a working node: deploy, provision, status, undeploy, ca, dist, romfs.
-
-Everything goes through ``mpremote`` with its documented commands, so a real board and the virtual
-one are the same to it. Nothing secret is ever an argument of a process.
-"""
+"""The old name of `insigh_ota.deploy`: `python -m tools.deploy` goes on working."""

@@ -1,4 +1,1 @@
-"""Packages from a folder or from what changed in git: signed, reproducible, tried beforehand.
-
-docs/signing.md has the format, and how to make keys and sign with an HSM.
-"""
+"""The old name of `insigh_ota.package`: `python -m tools.package` goes on working."""

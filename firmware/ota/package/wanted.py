@@ -205,7 +205,7 @@ def varint(take):
 
 
 class Patched:
-    """A file made of the old one by a patch, as TarReader has a member (tools/package/patches.py).
+    """A file made of the old one by a patch, as TarReader has a member (package/patches.py).
 
     source: what gives the patch, of `length` bytes; old: the open file; path, size: of the new
     one. Raises Refused for a patch that does not fit.

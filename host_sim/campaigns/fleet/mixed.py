@@ -13,9 +13,9 @@ from host_sim.campaigns import campaign
 from host_sim.campaigns.fleet.crew import Crew
 from host_sim.campaigns.fleet.member import Member, digest, main_py
 from host_sim.node import flash
-from tools.package import archive, delta, index, since
-from tools.package.build import build
-from tools.package.sources import Selection
+from insigh_ota.package import archive, delta, index, since
+from insigh_ota.package.build import build
+from insigh_ota.package.sources import Selection
 
 #: The page with the table, and the table's name there.
 PAGE, PLACE = "patches.md", "mixed fleet"

@@ -19,7 +19,7 @@ from host_sim.errors import SimError
 from host_sim.node import flash
 from host_sim.node.agent_code import compile_all
 from host_sim.node.process import compile_mpy
-from tools.package import index, patches
+from insigh_ota.package import index, patches
 
 _INSIDE = Path(__file__).parent / "inside"
 _CASES_IN_A_PROCESS = 50_000

@@ -14,8 +14,8 @@ from host_sim.campaigns.plain import APPLICATION
 from host_sim.node import flash
 from host_sim.node.agent_code import compile_agent
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree
-from tools.package import delta, restarts
-from tools.package.manifest import parse
+from insigh_ota.package import delta, restarts
+from insigh_ota.package.manifest import parse
 
 FUID = "fa8884d2"
 #: What the names of scenarios end with whose agent is frozen.

@@ -35,7 +35,7 @@ from host_sim.console.journal import Download
 from host_sim.errors import SimError
 from host_sim.node import flash
 from host_sim.node.node import Node, Run
-from tools.package import index
+from insigh_ota.package import index
 
 _TIMEOUT_S = 60
 #: What may be lost with each interruption.

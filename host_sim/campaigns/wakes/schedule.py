@@ -14,8 +14,8 @@ from host_sim.campaigns.lives import package
 from host_sim.campaigns.plain import APPLICATION
 from host_sim.node.flash_rules import TORN_KINDS
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY, Tree
-from tools.package import delta, index, restarts
-from tools.package.manifest import Manifest, parse
+from insigh_ota.package import delta, index, restarts
+from insigh_ota.package.manifest import Manifest, parse
 
 #: How a wake ends. "cuts": the link breaks, and comes back in the same wake.
 ENDS = ("link", "cuts", "budget", "reset", "power", "nothing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from insigh_ota.package.paths import of_macos
 from tests.package.archives import raw
 from tests.package.archives.blocks import BLOCK, with_check_sum
 from tests.package.archives.case import Case
@@ -21,7 +22,6 @@ from tests.package.archives.rules import (
     wrapping_rules,
 )
 from tests.package.archives.wrapping import Wrapped
-from tools.package.paths import of_macos
 
 AGREED = "same members"
 REFUSED = "same refusal"

@@ -1,15 +1,15 @@
-"""Packages of `tools.package`, and what somebody without the key could make of them."""
+"""Packages of `insigh_ota.package`, and what somebody without the key could make of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from host_sim.sample import Tree
+from insigh_ota.package.build import build
+from insigh_ota.package.keys import Signer
+from insigh_ota.package.sources import Selection
 from tests import signing
 from tests.package.hostile.raw import END, member
-from tools.package.build import build
-from tools.package.keys import Signer
-from tools.package.sources import Selection
 
 NAME = b".ota-manifest"
 

@@ -1,0 +1,21 @@
+"""``romfs``: the agent as an image for the ROMFS partition of a firmware."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from host_sim import files
+from host_sim.node import romfs
+from insigh_ota.deploy import firmware
+
+DEFAULT = firmware.ROOT / "build" / "ota.romfs"
+
+
+def write(terminal: Console, out: Path = DEFAULT, more: Path | None = None) -> None:
+    """Make the image `out`, with what is in the folder `more` beside the agent."""
+    image = romfs.build(firmware.FIRMWARE, more)
+    files.write(out, image, parents=True)
+    terminal.print(f"{out}: {len(image)} bytes, agent {firmware.version()}")
+    terminal.print(f"To a board that has room for it: mpremote romfs deploy {out}")
