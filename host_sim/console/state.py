@@ -370,12 +370,12 @@ class Fleet:
 
 def plain(text: str, longest: int = _LONGEST_TEXT) -> str:
     """A text of somebody else's, for one line: nothing in it moves a cursor or ends the line."""
-    cut = text if len(text) <= longest else text[: longest - 1] + "…"
-    if cut.isprintable():
-        return cut
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut
-    )
+    shown = text[: longest + 1]
+    if not shown.isprintable():
+        shown = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown
+        )
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
 def duration(seconds: float) -> str:
