@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import ssl
 import threading
 import time
@@ -317,11 +318,45 @@ def test_what_a_node_says_is_data(console: Console, payload: bytes, leaf: str) -
     assert console.view("b").state == "installed on trial"
 
 
-def test_statistics_are_events(console: Console) -> None:
-    say(console, "a", b'[{"n":"x","v":1},{"n":"y","vs":"two"}]', leaf="stat")
-    assert told(console, "stat") == ["x 1, y two"]
-    assert console.view("a").last_contact == pytest.approx(time.time(), abs=5)
-    assert console.messages("a") == []
+def test_what_a_node_tells_by_itself(console: Console) -> None:
+    console.request("a", "00000001")
+    begin = (
+        b'[{"n":"e","v":0},{"n":"i","vs":"00000001"},{"n":"s","v":100000},{"n":"a","v":3},'
+        b'{"n":"g","v":20480},{"n":"o","vs":"0000000f"}]'
+    )
+    say(console, "a", begin, leaf="stat")
+    view = console.view("a")
+    assert (view.words, view.attempts, view.version) == ("downloading 20 %", 3, "0000000f")
+    assert view.last_contact == pytest.approx(time.time(), abs=5)
+    assert told(console, "stat") == [
+        "begins: file 00000001, size 100000, attempt 3, staged 20480, version before 0000000f"
+    ]
+    with connection(console) as link:
+        get(link, span="20480-59999")
+    assert (console.view("a").percent, console.view("a").attempts) == (60, 3)
+    end = b'[{"n":"e","v":1},{"n":"i","vs":"00000001"},{"n":"c","vb":%s},{"n":"x","vs":"y"}]'
+    say(console, "a", end % b"false", leaf="stat")
+    assert (console.view("a").state, console.view("a").version) == (
+        "installed on trial",
+        "00000001",
+    )
+    say(console, "a", b"", report(1, "00000001"))
+    assert console.view("a").state == "installed on trial"
+    say(console, "a", end % b"true", leaf="stat")
+    assert console.view("a").state == "confirmed"
+    say(console, "a", report(1, "00000001"))  # once more, or behind the statistics
+    assert console.view("a").state == "confirmed"
+    assert told(console, "stat")[-1] == "applied: file 00000001, confirmed yes, x y"
+    assert console.messages("a")[0].payload == console.request_payload("00000001").encode()
+
+
+def test_statistics_of_another_package_decide_nothing(console: Console) -> None:
+    console.request("a", "00000002")
+    for event in range(4):
+        pack = b'[{"n":"e","v":%d},{"n":"i","vs":"00000001"},{"n":"a","v":7}]' % event
+        say(console, "a", pack, leaf="stat")
+        assert (console.view("a").state, console.view("a").attempts) == ("requested", 0)
+    assert console.view("a").version == "00000001"
 
 
 def test_events_are_kept_within_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,7 +437,9 @@ def test_a_thousand_requests(tmp_path: Path, broker: str) -> None:
         fuid = console.add_package(PACKAGE, "x.tar").fuid
         begin = time.monotonic()
         call(console.directory, "request_many", None, fuid)
-        assert time.monotonic() - begin < 5
+        # On a machine that does nothing else.
+        busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        assert time.monotonic() - begin < 5 * busy
         views = call(console.directory, "views")["views"]
         assert [view["id"] for view in views] == ids
         assert {view["state"] for view in views} == {"requested"}
