@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import os
+import select
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,12 +144,13 @@ def run(
 
 def _stdout_is_gone() -> bool:
     """Whether nobody reads stdout any more, as behind `| head`; then nothing more goes there."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    # stdout itself knows nothing of it any more, where it has just failed.
+    poll = select.poll()
+    poll.register(1, 0)
+    if not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return True
 
 
 def complete(command: click.Command, program: str) -> int | None:
