@@ -134,6 +134,7 @@ def test_wrong_usage(words: list[str], says: str, capsys: pytest.CaptureFixture)
         (["node", "no\nne.img"], "node: no flash image no\nne.img: "),
         (["deploy", "--port", "/dev/none"], "deploy: /dev/none is no port"),
         (["ca"], "ca: which trust anchor? Say --host"),
+        (["console", "status", "x"], "console: --dir DIR is missing"),
     ],
 )
 def test_expected_errors(
