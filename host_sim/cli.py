@@ -8,7 +8,7 @@ _CAMPAIGNS = "host_sim.campaigns."
 
 DEMO = Entry("host_sim.demo:demo", "the whole story, live", simulator=True)
 CONSOLE = Entry(
-    "host_sim.console.command:console", "the simulated platform, or a command to one that runs"
+    "host_sim.console.cli:console", "the simulated platform, or a command to one that runs"
 )
 #: What people use, also by `insigh-ota`.
 NODES = {
