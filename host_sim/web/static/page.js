@@ -1,0 +1,563 @@
+// The console's page. What the console and its nodes say is text, and only ever becomes text:
+// nothing here makes HTML from it.
+
+const PART = 250; // rows that are shown at a time
+const LINES = 200; // of the timeline
+const SILENT_MS = 15_000; // the console says something every 5 s
+const ASK_FROM = 10; // orders for more devices than this are asked about first
+const PENDING = new Set(["requested", "downloading", "overdue"]);
+const STATES = ["requested", "downloading", "installed on trial", "confirmed", "rolled back",
+  "failed", "overdue", "idle"];
+
+const $ = (id) => document.getElementById(id);
+const devices = new Map(); // id → what the console told last
+const counts = new Map(STATES.map((state) => [state, 0]));
+const rows = new Map(); // id → the row of the table, for those that have been shown
+const picked = new Set();
+let packages = new Map();
+let ids = []; // of all devices, sorted
+let matching = []; // of those that search and state let through
+let shown = []; // of those in the table
+let first = 0; // place of the first one in `matching`
+let state = ""; // the only one to show, "" for all
+let limit = Infinity; // bytes of a package
+let clock = 0; // what the console's clock is ahead of ours, ms
+
+// -- small helpers --------------------------------------------------------------------------
+
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function many(count, one, more = `${one}s`) {
+  return `${count.toLocaleString("en")} ${count === 1 ? one : more}`;
+}
+
+function size(bytes) {
+  return bytes < 10_000 ? `${bytes} bytes` : `${Math.round(bytes / 1024).toLocaleString("en")} KB`;
+}
+
+function ago(seconds) {
+  const passed = Math.max(0, (Date.now() + clock) / 1000 - seconds);
+  if (passed < 5) return "just now";
+  if (passed < 60) return `${Math.floor(passed / 5) * 5} s ago`;
+  if (passed < 3600) return `${Math.floor(passed / 60)} min ago`;
+  if (passed < 172_800) return `${Math.floor(passed / 3600)} h ago`;
+  return `${Math.floor(passed / 86_400)} days ago`;
+}
+
+const timeOfDay = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
+
+let saidTimer;
+function say(text, bad = false) {
+  $("said").toggleAttribute("data-bad", bad);
+  $("said").textContent = text;
+  clearTimeout(saidTimer);
+  saidTimer = setTimeout(() => { $("said").textContent = ""; }, bad ? 12_000 : 6_000);
+}
+
+async function call(path, options = {}) {
+  let answer;
+  try {
+    answer = await fetch(path, { ...options, headers: { "X-Insigh-Ota": "page" } });
+  } catch {
+    throw new Error("the console does not answer");
+  }
+  if (answer.status === 401) location.assign("/login");
+  const told = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(told.error ?? `the console answers ${answer.status}`);
+  return told;
+}
+
+// -- devices --------------------------------------------------------------------------------
+
+const wanted = (device) => (state === "" || device.state === state) && found(device);
+
+function found(device) {
+  const text = $("search").value.trim().toLowerCase();
+  if (text === "") return true;
+  const name = packages.get(device.fuid)?.name;
+  return [device.id, device.fuid, name, device.version, device.message, stateText(device)]
+    .some((value) => value?.toLowerCase().includes(text));
+}
+
+function stateText(device) {
+  const percent = device.state === "downloading" && device.percent !== null;
+  return percent ? `downloading ${device.percent} %` : device.state;
+}
+
+function take(changed) {
+  let grown = false;
+  for (const device of changed) {
+    const before = devices.get(device.id);
+    if (device.gone) {
+      if (before) forget(before);
+      continue;
+    }
+    if (before) counts.set(before.state, counts.get(before.state) - 1);
+    else { grown = true; ids.push(device.id); }
+    counts.set(device.state, (counts.get(device.state) ?? 0) + 1);
+    devices.set(device.id, device);
+    dirty.add(device.id);
+  }
+  if (grown) ids.sort();
+  listed = listed && !grown;
+  draw();
+}
+
+function forget(device) {
+  counts.set(device.state, counts.get(device.state) - 1);
+  devices.delete(device.id);
+  picked.delete(device.id);
+  ids = ids.filter((id) => id !== device.id);
+  listed = false;
+}
+
+// Drawing waits for the next frame, and searching anew for half a second: whatever comes, a
+// click is answered in between.
+const dirty = new Set();
+let listed = false; // whether `matching` is up to date
+let drawing = false;
+let lastList = 0;
+
+function draw() {
+  if (drawing) return;
+  drawing = true;
+  setTimeout(() => requestAnimationFrame(paint), 30);
+  setTimeout(paint, 400); // frames do not come while the page is in the background
+}
+
+function paint() {
+  if (!drawing) return;
+  drawing = false;
+  const narrowed = state !== "" || $("search").value.trim() !== "";
+  if (!listed || (narrowed && performance.now() - lastList > 500)) list();
+  else if (narrowed && dirty.size) setTimeout(draw, 500);
+  for (const id of shown) if (dirty.has(id) && devices.has(id)) paintRow(id);
+  dirty.clear();
+  paintStates();
+  paintOrder();
+}
+
+function list() {
+  listed = true;
+  lastList = performance.now();
+  matching = ids.filter((id) => wanted(devices.get(id)));
+  first = Math.min(first, Math.max(0, Math.floor((matching.length - 1) / PART) * PART));
+  const now = matching.slice(first, first + PART);
+  if (now.length !== shown.length || now.some((id, at) => id !== shown[at])) {
+    const focused = document.activeElement;
+    shown = now;
+    for (const id of shown) paintRow(id);
+    $("rows").replaceChildren(...shown.map((id) => rows.get(id)));
+    if (rows.size > 4 * PART) { // those of other parts are made again when they are needed
+      const kept = new Set(shown);
+      for (const id of rows.keys()) if (!kept.has(id)) rows.delete(id);
+    }
+    if (focused?.isConnected && focused !== document.activeElement) focused.focus();
+  }
+  const none = devices.size ? "No device matches." :
+    "No device yet. Add one with: insigh-ota console device add ID KEY CHANNEL";
+  write($("none"), none);
+  $("none").hidden = matching.length > 0;
+  $("table").hidden = matching.length === 0;
+  $("pager").hidden = matching.length <= PART;
+  write($("part"), `${first + 1}–${first + shown.length} of ${matching.length.toLocaleString("en")}`);
+  $("earlier").disabled = first === 0;
+  $("later").disabled = first + PART >= matching.length;
+}
+
+function makeRow(id) {
+  const row = $("device").content.firstElementChild.cloneNode(true);
+  const box = row.querySelector("input");
+  box.setAttribute("aria-label", `Select ${id}`);
+  box.addEventListener("change", () => pick([id], box.checked));
+  write(row.querySelector("bdi"), id);
+  const button = row.querySelector("button");
+  button.addEventListener("click", () => {
+    if (PENDING.has(devices.get(id).state)) cancel([id]);
+    else request([id]);
+  });
+  rows.set(id, row);
+  return row;
+}
+
+function paintRow(id) {
+  const row = rows.get(id) ?? makeRow(id);
+  const device = devices.get(id);
+  const cell = (name) => row.querySelector(`.${name}`);
+  const badge = cell("badge");
+  badge.dataset.state = device.state;
+  badge.title = `since ${timeOfDay(device.since)}`;
+  write(badge, stateText(device));
+  const bar = row.querySelector("progress");
+  bar.hidden = device.state !== "downloading" || device.percent === null;
+  bar.value = device.percent ?? 0;
+  bar.setAttribute("aria-label", `Download of ${id}`);
+  write(cell("message"), device.message ?? "");
+  write(cell("package"), device.fuid ? packages.get(device.fuid)?.name ?? device.fuid : "");
+  cell("package").title = device.fuid ?? "";
+  write(cell("version"), packages.get(device.version)?.name ?? device.version ?? "");
+  cell("version").title = device.version ?? "";
+  paintContact(row, device);
+  write(cell("attempts"), device.attempts ? String(device.attempts) : "");
+  row.toggleAttribute("data-picked", picked.has(id));
+  row.querySelector("input").checked = picked.has(id);
+  const button = row.querySelector("button");
+  const pending = PENDING.has(device.state);
+  write(button, pending ? "Cancel" : "Request");
+  button.disabled = !pending && packages.size === 0;
+  button.setAttribute("aria-label", `${pending ? "Cancel the request of" : "Request for"} ${id}`);
+}
+
+function paintContact(row, device) {
+  const contact = row.querySelector(".contact");
+  write(contact, device.last_contact ? ago(device.last_contact) : "never");
+  contact.title = device.last_contact ? new Date(device.last_contact * 1000).toLocaleString() : "";
+}
+
+function paintStates() {
+  const chips = [["", devices.size], ...counts];
+  for (const [name, count] of chips) {
+    let chip = $("states").querySelector(`[data-chip="${name}"]`);
+    if (!chip) {
+      chip = document.createElement("button");
+      chip.type = "button";
+      chip.dataset.chip = name;
+      if (name) chip.dataset.state = name;
+      chip.append(document.createTextNode(`${name || "all"} `), document.createElement("b"));
+      chip.addEventListener("click", () => { state = state === name ? "" : name; relist(); });
+      $("states").append(chip);
+    }
+    write(chip.lastChild, count.toLocaleString("en"));
+    chip.hidden = name !== "" && count === 0 && state !== name;
+    chip.setAttribute("aria-pressed", String(state === name));
+  }
+}
+
+function relist() {
+  first = 0;
+  listed = false;
+  lastList = 0;
+  draw();
+}
+
+// -- what a person wants --------------------------------------------------------------------
+
+function pick(some, on) {
+  for (const id of some) {
+    if (on) picked.add(id); else picked.delete(id);
+    const row = rows.get(id);
+    if (row) {
+      row.toggleAttribute("data-picked", on);
+      row.querySelector("input").checked = on;
+    }
+  }
+  paintOrder();
+}
+
+function paintOrder() {
+  let here = 0;
+  for (const id of matching) if (picked.has(id)) here += 1;
+  const all = matching.length > 0 && here === matching.length;
+  $("all").checked = all;
+  $("all").indeterminate = here > 0 && !all;
+  const narrowed = matching.length !== devices.size;
+  write($("all-label"), `Select all ${many(matching.length, narrowed ? "match" : "device",
+    narrowed ? "matches" : "devices")}`);
+  const pending = [...picked].filter((id) => PENDING.has(devices.get(id)?.state)).length;
+  write($("request"), picked.size ? `Request for ${many(picked.size, "device")}` : "Request");
+  $("request").disabled = picked.size === 0 || packages.size === 0;
+  write($("cancel"), pending ? `Cancel ${many(pending, "request")}` : "Cancel");
+  $("cancel").disabled = pending === 0;
+  const away = picked.size - here;
+  write($("picked"), picked.size === 0 ? "Select devices in the list." :
+    away ? `${many(away, "selected device")} not in this list` : "");
+}
+
+function sure(text, yes) {
+  write($("sure-text"), text);
+  write($("sure-yes"), yes);
+  $("sure").returnValue = "no";
+  $("sure").showModal();
+  return new Promise((resolve) => {
+    $("sure").addEventListener("close", () => resolve($("sure").returnValue === "yes"),
+      { once: true });
+  });
+}
+
+async function order(path, some, fields, done) {
+  try {
+    await call(path, { method: "POST", body: JSON.stringify({ ids: some, ...fields }) });
+    say(done);
+  } catch (error) {
+    say(error.message, true);
+  }
+}
+
+async function request(some) {
+  const fuid = $("package").value;
+  const name = packages.get(fuid)?.name;
+  if (!name) { say("Add a package first.", true); return; }
+  const whom = some.length === 1 ? some[0] : many(some.length, "device");
+  const text = `Ask ${whom} to take ${name} (${fuid})?`;
+  if (some.length > ASK_FROM && !await sure(text, `Request for ${whom}`)) return;
+  await order("/api/request", some, { fuid }, `${name} is requested for ${whom}.`);
+}
+
+async function cancel(some) {
+  const whom = some.length === 1 ? some[0] : many(some.length, "device");
+  const text = `Withdraw what ${whom} were asked for?`;
+  if (some.length > ASK_FROM && !await sure(text, `Cancel ${many(some.length, "request")}`)) return;
+  await order("/api/cancel", some, {}, `The request for ${whom} is withdrawn.`);
+}
+
+// -- packages -------------------------------------------------------------------------------
+
+function takePackages(told) {
+  const chosen = $("package").value;
+  const known = packages;
+  packages = new Map(told.map((each) => [each.fuid, each]).reverse()); // newest first
+  const fresh = known.size ? [...packages.keys()].find((fuid) => !known.has(fuid)) : undefined;
+  $("package").replaceChildren(...[...packages.values()].map((each) =>
+    new Option(`${each.name} · ${each.fuid}`, each.fuid)));
+  if (!packages.size) $("package").append(new Option("none yet: add one", ""));
+  $("package").disabled = packages.size === 0;
+  if (fresh ?? packages.has(chosen)) $("package").value = fresh ?? chosen;
+  $("packages").replaceChildren(...[...packages.values()].map((each) => {
+    const item = $("package-item").content.firstElementChild.cloneNode(true);
+    write(item.querySelector(".name"), each.name);
+    const added = each.added ? ` · added ${ago(each.added)}` : "";
+    write(item.querySelector("small"), `${each.fuid} · ${size(each.size)}${added}`);
+    const button = item.querySelector("button");
+    button.setAttribute("aria-label", `Inspect ${each.name}, ${each.fuid}`);
+    button.addEventListener("click", () => inspect(each));
+    return item;
+  }));
+  for (const id of devices.keys()) dirty.add(id); // they show its name
+  draw();
+}
+
+async function add(files) {
+  $("refused").hidden = true;
+  const wrong = [];
+  for (const file of files) {
+    say(`Adding ${file.name} …`);
+    try {
+      // The console says so as well, but a browser that still sends does not listen.
+      if (file.size > limit) throw new Error(`too large: ${size(limit)} at most`);
+      const path = `/api/packages?name=${encodeURIComponent(file.name.toWellFormed())}`;
+      const told = await call(path, { method: "POST", body: file });
+      say(`${told.name} is added: ${told.fuid}.`);
+    } catch (error) {
+      wrong.push(`${file.name}: ${error.message}`);
+    }
+  }
+  if (wrong.length) {
+    say("");
+    write($("refused"), wrong.join("\n"));
+    $("refused").hidden = false;
+  }
+}
+
+async function inspect(each) {
+  let told;
+  try {
+    told = await call(`/api/packages/${encodeURIComponent(each.fuid)}`);
+  } catch (error) {
+    say(`${each.name}: ${error.message}`, true);
+    return;
+  }
+  write($("contents-title"), told.name);
+  const facts = factsOf(told);
+  $("facts").replaceChildren(...facts.flatMap(([name, value]) => {
+    const pair = [document.createElement("dt"), document.createElement("dd")];
+    write(pair[0], name);
+    write(pair[1], value);
+    return pair;
+  }));
+  const lines = [...told.files, ...told.deleted.map((path) => [path, "deleted"])];
+  if (told.count > told.files.length) lines.push([`… and ${told.count - told.files.length} more`, ""]);
+  $("files").replaceChildren(...lines.map(([path, bytes]) => {
+    const row = document.createElement("tr");
+    row.append(document.createElement("td"), document.createElement("td"));
+    write(row.firstChild, path);
+    write(row.lastChild, typeof bytes === "number" ? bytes.toLocaleString("en") : bytes);
+    row.lastChild.className = "number";
+    return row;
+  }));
+  $("contents").showModal();
+}
+
+function factsOf(told) {
+  const window = told.window ? `, window of ${told.window / 1024} KB` : "";
+  const facts = [
+    ["File id", told.fuid],
+    ["Size", `${told.size.toLocaleString("en")} bytes, compression ${told.compression}${window}`],
+    ["Content", `${many(told.count, "file")}, ${told.unpacked.toLocaleString("en")} bytes`],
+    ["Restart points", told.points ? `${told.points}, at most ${told.farthest} bytes apart`
+      : "none: a node that is cut off begins anew"],
+  ];
+  if (told.patches !== null) facts.push(["Index", `${many(told.patches, "patch", "patches")}`]);
+  if (!told.manifest) return [...facts, ["Manifest", "none"]];
+  const { signed, ...fields } = told.manifest;
+  facts.push(["Signature", signed ? "RSA-3072, not verified" : "none"]);
+  for (const [name, value] of Object.entries(fields)) {
+    if (value !== null) facts.push([name[0].toUpperCase() + name.slice(1), String(value)]);
+  }
+  return facts;
+}
+
+// -- the timeline ---------------------------------------------------------------------------
+
+let held = null; // events that wait while it is paused
+
+function takeEvents(events) {
+  if (held) {
+    held = [...held, ...events].slice(-LINES);
+    write($("pause"), `Go on (${held.length}${held.length === LINES ? "+" : ""} new)`);
+    return;
+  }
+  const lines = events.slice(-LINES).reverse().map((event) => {
+    const line = $("event").content.firstElementChild.cloneNode(true);
+    line.dataset.kind = event.kind;
+    const time = line.querySelector("time");
+    time.dateTime = new Date(event.time * 1000).toISOString();
+    write(time, timeOfDay(event.time));
+    write(line.querySelector(".kind"), event.kind);
+    write(line.querySelector("b"), event.device ?? "");
+    write(line.querySelector(".text > span"), event.text);
+    return line;
+  });
+  const timeline = $("timeline");
+  timeline.prepend(...lines);
+  while (timeline.childElementCount > LINES) timeline.lastElementChild.remove();
+  $("quiet").hidden = timeline.childElementCount > 0;
+}
+
+function pause() {
+  const waiting = held;
+  held = held ? null : [];
+  $("pause").setAttribute("aria-pressed", String(held !== null));
+  write($("pause"), held ? "Go on" : "Pause");
+  if (waiting) takeEvents(waiting);
+}
+
+// -- the connection -------------------------------------------------------------------------
+
+let source;
+let last = ""; // id of the last message
+let silence;
+let again;
+let lostAt = 0;
+
+function connect() {
+  clearTimeout(again);
+  source?.close();
+  source = new EventSource(`/api/stream?after=${encodeURIComponent(last)}`);
+  const on = (name, take) => source.addEventListener(name, (message) => {
+    if (message.lastEventId) last = message.lastEventId;
+    const told = JSON.parse(message.data);
+    clock = told.now * 1000 - Date.now();
+    alive();
+    take(told);
+  });
+  on("hello", hello);
+  on("packages", (told) => takePackages(told.packages));
+  on("rows", (told) => take(told.rows));
+  on("events", (told) => takeEvents(told.events));
+  on("beat", () => {});
+  source.onerror = () => {
+    lost();
+    if (source.readyState === EventSource.CLOSED) {
+      again = setTimeout(connect, 2000);
+      // Another token, perhaps: then this leads to the login.
+      call("/api/packages/none").catch(() => {});
+    }
+  };
+  listen();
+}
+
+function hello(told) {
+  limit = told.limit;
+  if (told.fresh) { // another console than before, or the first one
+    devices.clear();
+    rows.clear();
+    picked.clear();
+    for (const name of counts.keys()) counts.set(name, 0);
+    [ids, matching, shown] = [[], [], []];
+    $("rows").replaceChildren();
+    $("timeline").replaceChildren();
+  }
+  listed = false;
+  draw();
+}
+
+function listen() {
+  clearTimeout(silence);
+  silence = setTimeout(() => { lost(); connect(); }, SILENT_MS);
+}
+
+function alive() {
+  listen();
+  if ($("link").dataset.link === "live") return;
+  if (lostAt) say("The connection is back.");
+  lostAt = 0;
+  $("link").dataset.link = "live";
+  write($("link"), "live");
+  $("lost").hidden = true;
+}
+
+function lost() {
+  lostAt ||= Date.now();
+  $("link").dataset.link = "lost";
+  write($("link"), "not connected");
+  write($("lost"), `The connection to the console was lost at ${timeOfDay(lostAt / 1000)}. ` +
+    "What you see is from then; the page tries again by itself.");
+  $("lost").hidden = false;
+}
+
+// -- hands ----------------------------------------------------------------------------------
+
+$("search").addEventListener("input", relist);
+$("all").addEventListener("change", () => pick(matching, $("all").checked));
+$("order").addEventListener("submit", (event) => { event.preventDefault(); request([...picked]); });
+$("cancel").addEventListener("click", () =>
+  cancel([...picked].filter((id) => PENDING.has(devices.get(id).state))));
+function turn(by) {
+  first += by * PART;
+  listed = false;
+  draw();
+  $("devices").scrollIntoView({ block: "start" });
+}
+$("earlier").addEventListener("click", () => turn(-1));
+$("later").addEventListener("click", () => turn(1));
+$("pause").addEventListener("click", pause);
+$("file").addEventListener("change", async () => {
+  const files = [...$("file").files];
+  $("file").value = ""; // the same file can be chosen again
+  await add(files);
+});
+
+const withFiles = (event) => event.dataTransfer?.types.includes("Files");
+let depth = 0;
+addEventListener("dragenter", (event) => { if (withFiles(event)) { depth += 1; $("dropping").hidden = false; } });
+addEventListener("dragleave", (event) => { if (withFiles(event) && --depth <= 0) { depth = 0; $("dropping").hidden = true; } });
+addEventListener("dragover", (event) => { if (withFiles(event)) event.preventDefault(); });
+addEventListener("drop", (event) => {
+  if (!withFiles(event)) return;
+  event.preventDefault();
+  depth = 0;
+  $("dropping").hidden = true;
+  add([...event.dataTransfer.files]);
+});
+
+setInterval(() => {
+  for (const id of shown) if (devices.has(id)) paintContact(rows.get(id), devices.get(id));
+}, 5000);
+
+paintStates();
+list();
+paintOrder();
+takePackages([]);
+connect();
