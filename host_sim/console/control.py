@@ -20,8 +20,10 @@ from host_sim.console.registry import write_private
 from host_sim.errors import SimError
 
 _FILE = "control.json"
-_LONGEST_LINE = 1 << 20
+_LONGEST_LINE = 64 << 20
 _TIMEOUT = 30
+# Of who asks to be told what comes: well below the time limit of the connection.
+_LONGEST_WAIT = 10
 
 
 class ControlServer:
@@ -42,8 +44,11 @@ class ControlServer:
                 line = self.rfile.readline(_LONGEST_LINE)
                 self.wfile.write(json.dumps(control.answer(line)).encode() + b"\n")
 
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(
             target=self._server.serve_forever,
             kwargs={"poll_interval": 0.02},
@@ -82,22 +87,72 @@ class ControlServer:
     def _do_device_add(self, device_id: str, key: str, channel: str, replace: bool) -> None:
         self._console.add_device(device_id, key, channel, replace=replace)
 
+    def _do_devices_add(self, devices: list[list[str | None]], replace: bool) -> int:
+        return len(self._console.add_devices(devices, replace=replace))
+
+    def _do_device_remove(self, device_ids: list[str]) -> None:
+        self._console.remove_devices(device_ids)
+
+    def _do_device_list(self) -> list[dict[str, Any]]:
+        """Everything but the keys."""
+        return [
+            {"id": d.device_id, "channel": d.channel, "board": d.board}
+            for d in self._console.devices()
+        ]
+
     def _do_package_add(self, path: str) -> dict[str, Any]:
         package = self._console.add_package(Path(path))
         return {"fuid": package.fuid, "size": package.size}
 
+    def _do_package_remove(self, fuid: str) -> None:
+        self._console.remove_package(fuid)
+
+    def _do_package_list(self) -> list[dict[str, Any]]:
+        return [
+            {"fuid": p.fuid, "name": p.name, "type": p.type, "size": p.size, "added": p.added}
+            for p in self._console.packages()
+        ]
+
     def _do_request(self, device_id: str, fuid: str) -> str:
         return self._console.request(device_id, fuid)
 
+    def _do_request_many(self, device_ids: list[str] | None, fuid: str) -> dict[str, Any]:
+        """None: all devices. `after` is for `views`."""
+        after = self._console.last_event
+        if device_ids is None:
+            device_ids = [device.device_id for device in self._console.devices()]
+        message = self._console.request_many(device_ids, fuid)
+        return {"message": message, "ids": device_ids, "after": after}
+
+    def _do_cancel(self, device_ids: list[str]) -> None:
+        self._console.cancel(device_ids)
+
     def _do_status(self, device_id: str) -> dict[str, Any]:
+        """`times` are those of the reports, in seconds since 1970."""
         retained = self._console.retained(device_id)
+        reports = self._console.reports(device_id)
         return {
             "retained": None if retained is None else retained.decode("utf-8", "replace"),
-            "reports": [report.as_json() for report in self._console.reports(device_id)],
-        }
+            "reports": [report.as_json() for report in reports],
+            "times": [round(report.at, 3) for report in reports],
+        } | self._console.view(device_id).as_json()
+
+    def _do_views(self, after: int = 0, patience_s: float = 0.0) -> dict[str, Any]:
+        """What has changed behind event `after`, waiting for it; `last` is for the next call."""
+        if patience_s:
+            self._console.wait_for_event(after, min(patience_s, _LONGEST_WAIT))
+        last = self._console.last_event
+        return {"last": last, "views": [view.as_json() for view in self._console.views(after)]}
+
+    def _do_events(
+        self, after: int = 0, limit: int = 500, patience_s: float = 0.0
+    ) -> list[dict[str, Any]]:
+        if patience_s:
+            self._console.wait_for_event(after, min(patience_s, _LONGEST_WAIT))
+        return [event.as_json() for event in self._console.events(after, limit)]
 
 
-def call(directory: Path, operation: str, *arguments: str | bool) -> Any:
+def call(directory: Path, operation: str, *arguments: Any) -> Any:
     """Have the console that runs in this directory do something."""
     nobody = f"no console is running in {directory}: start one with `console --dir {directory}`"
     try:

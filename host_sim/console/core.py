@@ -8,7 +8,7 @@ import logging
 import secrets
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,12 @@ from host_sim.console.faults import Faults
 from host_sim.console.journal import Download, Journal, Message, PlainRequest, Report, parse_senml
 from host_sim.console.mqtt_client import TIMEOUT, MqttClient, Refused
 from host_sim.console.registry import Device, Package, Registry
+from host_sim.console.state import OVERDUE_S, DeviceView, Event, Fleet
 from host_sim.errors import SimError
+
+#: Brokers keep a limited number of messages for a client that can not take them so fast: the
+#: console hears its own requests as well. mosquitto keeps 1,000.
+_BATCH = 500
 
 logger = logging.getLogger("console")
 
@@ -44,6 +49,8 @@ class Console:
     HOST:PORT (somebody's, `broker_user` and `broker_password` being the console's account there).
     A port of 0 means any free one. `certificate` and `mqtt_certificate` (as `certificate` when not
     given) are one of `certificates.KINDS`. With `https_plain` the HTTPS port speaks plain HTTP.
+    A device that was asked and is not heard of for `overdue_s` is overdue. `reports` is when the
+    fleet's nodes send their `e:1`, as in their configuration: "installed" or "confirmed".
     """
 
     faults: Faults
@@ -62,6 +69,8 @@ class Console:
         https_plain: bool = False,
         broker_user: str | None = None,
         broker_password: str | None = None,
+        overdue_s: float = OVERDUE_S,
+        reports: str = "installed",
     ) -> None:
         self.directory = Path(directory).resolve()
         self.faults = Faults()
@@ -71,7 +80,8 @@ class Console:
         self._mqtt_certificate = mqtt_certificate or certificate
         self._https_plain = https_plain
         self._foreign_account = (broker_user, broker_password)
-        self._journal = Journal()
+        self._overdue_s = overdue_s
+        self._reports = reports
         self._fence_topic = f"channels/{secrets.token_hex(4)}/messages/fence/ota"
         self._fences: set[bytes] = set()
         self._running = contextlib.ExitStack()
@@ -91,6 +101,8 @@ class Console:
         except OSError as error:
             raise SimError(f"{self.directory}: {error.strerror}") from error
         self._registry = registry = Registry(self.directory)
+        self._fleet = Fleet(registry, overdue_s=self._overdue_s, reports=self._reports)
+        self._journal = Journal(self._fleet)
         authority = certificates.create(self.directory, self._certificate, self._mqtt_certificate)
         self.ca_pem, self.ca_der = authority.pem, authority.der
         mqtt_port, mqtts_port, https_port = self._wanted_ports
@@ -125,22 +137,62 @@ class Console:
         return device
 
     def add_devices(
-        self, devices: Iterable[tuple[str, str, str]], *, replace: bool = True
+        self, devices: Iterable[Sequence[str | None]], *, replace: bool = True
     ) -> list[Device]:
-        """`add_device` for many, each an id, a key and a channel."""
-        added = []
-        for device_id, key, channel in devices:
-            if device_id == self._registry.admin_user:
-                raise SimError(f"device id {device_id!r} is taken")
-            added.append(self._registry.add_device(device_id, key, channel, replace=replace))
+        """`add_device` for many, each an id, a key, a channel and perhaps a board: all or none."""
+        added = [Device(*device) for device in devices]  # type: ignore[arg-type]
+        channels = {device.device_id: device.channel for device in self._registry.devices()}
+        self._registry.add_devices(added, replace=replace)
         self._broker.refresh()
+        ids = [device.device_id for device in added]
+        with self._journal.locked():
+            moved = [d for d in added if channels.get(d.device_id, d.channel) != d.channel]
+            self._fleet.devices_added(ids, [device.device_id for device in moved])
         return added
+
+    def remove_devices(self, device_ids: Sequence[str]) -> None:
+        """Forget devices, and withdraw what they are asked: all of them, or none."""
+        for device_id in device_ids:
+            self._registry.device(device_id)
+        with self._journal.locked():
+            pending = [i for i in device_ids if self._fleet.pending(i)]
+        self.cancel(pending)
+        self._registry.remove_devices(device_ids)
+        self._broker.refresh()
+        with self._journal.locked():
+            self._fleet.devices_removed(list(device_ids))
+
+    def devices(self) -> list[Device]:
+        """All devices, by id."""
+        return sorted(self._registry.devices(), key=lambda device: device.device_id)
 
     def add_package(
         self, source: Path | str | bytes, name: str | None = None, *, fuid: str | None = None
     ) -> Package:
         """Store a copy of a package; its name (default: the file's) decides the type."""
-        return self._registry.add_package(source, name, fuid)
+        package = self._registry.add_package(source, name, fuid)
+        with self._journal.locked():
+            text = f"{package.fuid} added: {package.name}, {package.size} bytes"
+            self._fleet.package_changed(text)
+        return package
+
+    def remove_package(self, fuid: str) -> None:
+        """Forget a package. Raises SimError when a device is still asked to take it."""
+        self._registry.package(fuid)
+        with self._journal.locked():
+            wanted = self._fleet.wanted(fuid)
+        if wanted:
+            others = f" and {len(wanted) - 1} more" if len(wanted) > 1 else ""
+            raise SimError(
+                f"package {fuid} is requested of {wanted[0]}{others}: cancel that first"
+            )
+        self._registry.remove_package(fuid)
+        with self._journal.locked():
+            self._fleet.package_changed(f"{fuid} removed")
+
+    def packages(self) -> list[Package]:
+        """All packages, the oldest first."""
+        return self._registry.packages()
 
     def request_payload(self, fuid: str) -> str:
         """The request message for a package, exactly as the platform writes it."""
@@ -174,15 +226,25 @@ class Console:
         """
         topic = topic or self._registry.device(device_id).topic()
         payload = payload.encode() if isinstance(payload, str) else payload
-        try:
-            self._client.publish(topic, payload, retain=retain)
-            self._fence()
-        except TimeoutError as error:
-            raise SimError(f"the broker did not take the message: {error}") from error
+        self._publish([topic], payload, retain=retain)
+
+    def request_many(self, device_ids: Sequence[str], fuid: str) -> str:
+        """`request` for many devices at once. Nobody is asked when one of them is not known."""
+        payload = self.request_payload(fuid)
+        self._publish([self.topic(i) for i in device_ids], payload.encode(), retain=True)
+        logger.info("request of %s for %d devices", fuid, len(device_ids))
+        return payload
 
     def clear(self, device_id: str) -> None:
         """Withdraw the device's retained request."""
-        self.request_raw(device_id, b"")
+        self.cancel([device_id])
+
+    def cancel(self, device_ids: Sequence[str]) -> None:
+        """Withdraw the retained requests of devices: a node that has committed still installs."""
+        topics = [self.topic(i) for i in device_ids]
+        with self._journal.locked():
+            self._fleet.cancelling(device_ids)
+        self._publish(topics, b"", retain=True)
 
     def next_authority(self) -> certificates.Authority:
         """Another root, with certificates that nobody uses yet."""
@@ -260,6 +322,37 @@ class Console:
         """Why TLS handshakes with the HTTPS port failed, in OpenSSL's words."""
         return self._journal.tls_failures()
 
+    def views(self, after: int = 0) -> list[DeviceView]:
+        """How every device stands, by id.
+
+        With `after` only those about which an event with a greater number tells, or whose state
+        has changed because time went by.
+        """
+        with self._journal.locked(quiet=True):
+            return self._fleet.views(after)
+
+    def view(self, device_id: str) -> DeviceView:
+        """How a device stands."""
+        with self._journal.locked(quiet=True):
+            return self._fleet.view(device_id)
+
+    def events(self, after: int = 0, limit: int = 500) -> list[Event]:
+        """What has happened, oldest first: events with a greater number than `after`.
+
+        Only the newest `state.EVENTS_KEPT` are kept: a gap in the numbers tells of more.
+        """
+        with self._journal.locked(quiet=True):
+            return self._fleet.events(after, limit)
+
+    @property
+    def last_event(self) -> int:
+        """The number of the newest event, 0 before the first."""
+        return self._fleet.last_event
+
+    def wait_for_event(self, after: int, timeout: float) -> bool:
+        """Wait until there is an event with a greater number than `after`. False: none came."""
+        return self.wait_for(lambda: self._fleet.last_event > after, timeout)
+
     def wait_for(self, predicate: Callable[[], bool], timeout: float = 10.0) -> bool:
         """Wait until the predicate holds: asked after every message and download. False: never."""
         return self._journal.wait_for(predicate, timeout)
@@ -281,6 +374,7 @@ class Console:
     def _listen(self, stack: contextlib.ExitStack) -> None:
         self._client = stack.enter_context(self._connect(self._heard))
         self._client.subscribe("channels/+/messages/+/ota", 1)
+        self._client.subscribe("channels/+/messages/+/stat", 1)
 
     def _connect(self, on_message: Callable[[paho.MQTTMessage], None]) -> MqttClient:
         broker = self._broker
@@ -303,9 +397,22 @@ class Console:
             self._journal.changed()
             return
         seen = Message(message.topic, message.payload, message.qos, bool(message.retain))
+        if message.topic.endswith("/stat"):
+            with self._journal.locked():
+                self._fleet.stat(seen)
+            return
         self._journal.add(seen)
         event = (parse_senml(seen.payload) or {}).get("e")
         logger.info("message of %d bytes, e=%r, on %s", len(seen.payload), event, seen.topic)
+
+    def _publish(self, topics: Sequence[str], payload: bytes, *, retain: bool) -> None:
+        """Publish the same on many topics; the broker has dealt with all of it then."""
+        try:
+            for begin in range(0, len(topics), _BATCH):
+                self._client.publish_many(topics[begin : begin + _BATCH], payload, retain=retain)
+                self._fence()
+        except (TimeoutError, RuntimeError) as error:  # RuntimeError: paho has no connection
+            raise SimError(f"the broker did not take the message: {error}") from error
 
     def _fence(self) -> None:
         """Wait until the broker has dealt with everything published before.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import re
 import ssl
@@ -20,6 +21,7 @@ PATH = "/mf-rproxy/packages/download"
 IDLE_TIMEOUT = 60
 _PARAMETERS = ("fuid", "did", "dk", "cid")
 _CHUNK = 16 * 1024
+_CONNECTIONS = itertools.count(1)
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 logger = logging.getLogger("console")
@@ -52,6 +54,11 @@ class DownloadHandler(BaseHTTPRequestHandler):
     cut_off = False
     """The connection ends in the middle of something: no goodbye."""
 
+    def setup(self) -> None:
+        """A new connection."""
+        super().setup()
+        self.connection_number = next(_CONNECTIONS)
+
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the standard library would log the request line, and with it the key."""
 
@@ -67,6 +74,7 @@ class DownloadHandler(BaseHTTPRequestHandler):
             return
         query = {name: values[0] for name, values in parse_qs(target.query).items()}
         download = Download(query.get("did"), query.get("fuid"), self.headers.get("Range"))
+        download.connection = self.connection_number
         faults = server.faults().take()
         try:
             self._download(download, query, target.query, faults)
@@ -74,7 +82,7 @@ class DownloadHandler(BaseHTTPRequestHandler):
             self.cut_off = self.close_connection = True
         finally:
             download.finished = True
-            server.journal.changed()
+            server.journal.progress(download)
             logger.info(
                 "https: download of %r by %r, range %r -> %d, %d bytes",
                 download.fuid,
@@ -110,6 +118,7 @@ class DownloadHandler(BaseHTTPRequestHandler):
             start, end = wanted
             status = 206 if start < end else 416
         download.status = status
+        download.start, download.length, download.size = start, end - start, package.size
         self.server.journal.add(download)
         if status == 416:
             headers["Content-Range"] = f"bytes */{package.size}"
@@ -218,6 +227,7 @@ class DownloadHandler(BaseHTTPRequestHandler):
         except OSError:
             download.bytes_sent -= len(piece)
             raise
+        self.server.journal.progress(download)
         if faults.pause_every:
             self._pause(faults.pause_ms / 1000)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Message:
     qos: int
     retain: bool
     t: float = field(default_factory=time.monotonic)
+    at: float = field(default_factory=time.time)
+    """The same moment in seconds since 1970."""
 
     @property
     def device_id(self) -> str:
@@ -38,6 +41,7 @@ class Report:
     i: str | None
     m: str | None
     t: float = field(default=0.0, compare=False)
+    at: float = field(default=0.0, compare=False)
 
     def as_json(self) -> dict[str, Any]:
         """The shape that `console status` prints."""
@@ -56,6 +60,14 @@ class Download:
     """Bytes of the body handed to the network, without HTTP's own framing."""
     finished: bool = False
     t: float = field(default_factory=time.monotonic)
+    start: int = 0
+    """Where in the package the body begins."""
+    length: int = 0
+    """How many bytes of the package the body is to have."""
+    size: int = 0
+    """Of the package."""
+    connection: int = 0
+    """Requests on one connection have the same number."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +81,27 @@ class PlainRequest:
     t: float = field(default_factory=time.monotonic)
 
 
+class Watcher(Protocol):
+    """Who follows what is recorded, in its order. It is called with the journal's lock held."""
+
+    def message(self, message: Message) -> None:
+        """A message on an ota topic."""
+
+    def download(self, download: Download) -> None:
+        """A download whose status is known."""
+
+    def progress(self, download: Download) -> bool:
+        """More of it was sent, or it has ended. Whether whoever waits is to look."""
+
+
 class Journal:
     """Append-only lists under one condition."""
 
-    def __init__(self) -> None:
+    def __init__(self, watcher: Watcher | None = None) -> None:
+        self._watcher = watcher
         self._condition = threading.Condition()
         self._messages: list[Message] = []
+        self._messages_of: dict[str, list[Message]] = {}
         self._downloads: list[Download] = []
         self._plain_requests: list[PlainRequest] = []
         self._tls_failures: list[str] = []
@@ -84,11 +111,31 @@ class Journal:
         with self._condition:
             if isinstance(item, Message):
                 self._messages.append(item)
+                self._messages_of.setdefault(item.device_id, []).append(item)
+                if self._watcher:
+                    self._watcher.message(item)
             elif isinstance(item, Download):
                 self._downloads.append(item)
+                if self._watcher:
+                    self._watcher.download(item)
             else:
                 self._plain_requests.append(item)
             self._condition.notify_all()
+
+    def progress(self, download: Download) -> None:
+        """More of a recorded download has been sent, or it has ended."""
+        with self._condition:
+            told = self._watcher is not None and self._watcher.progress(download)
+            if told or download.finished:
+                self._condition.notify_all()
+
+    @contextlib.contextmanager
+    def locked(self, *, quiet: bool = False) -> Iterator[None]:
+        """Nothing is recorded meanwhile. Whoever waits looks afterwards, unless `quiet`."""
+        with self._condition:
+            yield
+            if not quiet:
+                self._condition.notify_all()
 
     def add_tls_failure(self, reason: str) -> None:
         """A handshake that did not come about."""
@@ -104,7 +151,9 @@ class Journal:
     def messages(self, device_id: str | None = None) -> list[Message]:
         """All messages, or one device's."""
         with self._condition:
-            return [m for m in self._messages if device_id in (None, m.device_id)]
+            if device_id is None:
+                return list(self._messages)
+            return list(self._messages_of.get(device_id, ()))
 
     def reports(self, device_id: str) -> list[Report]:
         """The device's reports: what a node published live with e = 1 or e = 2."""
@@ -158,5 +207,8 @@ def parse_report(message: Message) -> Report | None:
         return None
     if event not in (1, 2):
         return None
-    i, m = (None if fields.get(name) is None else str(fields[name]) for name in ("i", "m"))
-    return Report(event, i, m, message.t)
+    try:
+        i, m = (None if fields.get(name) is None else str(fields[name]) for name in ("i", "m"))
+    except RecursionError:  # nested as deep as a reader of JSON can just take
+        return None
+    return Report(event, i, m, message.t, message.at)

@@ -42,6 +42,8 @@ class MosquittoBroker(ProcessBroker):
         self._config = directory / "mosquitto.conf"
         self._passwords = directory / "mosquitto.passwords"
         self._acl = directory / "mosquitto.acl"
+        # To hash 10,000 keys again for each new device would take minutes.
+        self._hashes: dict[str, tuple[str, str]] = {}
 
     def _command(self) -> list[str]:
         lines = [
@@ -51,6 +53,9 @@ class MosquittoBroker(ProcessBroker):
             f"acl_file {self._acl}",
             "persistence false",
             "set_tcp_nodelay true",
+            # What a whole fleet says at once must reach the console. 0 would be no limit, but
+            # 2.0.11 then ends the connection of who publishes what it may not.
+            "max_queued_messages 1000000",
             "log_dest stderr",
             f"listener {self.mqtt_port} {self.host}",
             f"listener {self.mqtts_port} {self.host}",
@@ -67,7 +72,9 @@ class MosquittoBroker(ProcessBroker):
         acl = []
         passwords = [f"{self._probe_user}:{_hash(self._probe)}\n"]
         for user, password, device in self._accounts():
-            passwords.append(f"{user}:{_hash(password)}\n")
+            if self._hashes.get(user, ("",))[0] != password:
+                self._hashes[user] = password, _hash(password)
+            passwords.append(f"{user}:{self._hashes[user][1]}\n")
             topics = device.topic("#") if device else "#"
             acl += [f"user {user}", f"topic readwrite {topics}", ""]
         write_private(self._acl, "\n".join(acl) + "\n")

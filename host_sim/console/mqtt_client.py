@@ -6,13 +6,15 @@ import secrets
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 # RabbitMQ, just started, on a machine that does much else.
 TIMEOUT = 15.0
+# Of many, so many go out before the first is acknowledged: a broker may be far away.
+_IN_FLIGHT = 500
 
 
 class Refused(ConnectionError):
@@ -55,6 +57,7 @@ class MqttClient:
         # After a refusal it would sit out a second before it notices that we close.
         client.reconnect_delay_set(0.05, 5)
         client.on_socket_open = _no_delay
+        client.max_inflight_messages_set(_IN_FLIGHT)
         client.connect(host, port, keepalive=60)
         client.loop_start()
         with self._condition:
@@ -80,10 +83,17 @@ class MqttClient:
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         """Publish and wait for the acknowledgement."""
-        info = self._client.publish(topic, payload, qos, retain)
-        info.wait_for_publish(TIMEOUT)
-        if not info.is_published():
-            raise TimeoutError("no PUBACK from the broker")
+        self.publish_many([topic], payload, qos=qos, retain=retain)
+
+    def publish_many(
+        self, topics: Iterable[str], payload: bytes, *, qos: int = 1, retain: bool = False
+    ) -> None:
+        """Publish the same on many topics, and wait for all acknowledgements."""
+        sent = [self._client.publish(topic, payload, qos, retain) for topic in topics]
+        for info in sent:
+            info.wait_for_publish(TIMEOUT)
+            if not info.is_published():
+                raise TimeoutError("no PUBACK from the broker")
 
     def close(self) -> None:
         """Disconnect and end the network thread."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import re
 import secrets
 import threading
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from host_sim import files
 from host_sim.errors import SimError
@@ -26,6 +29,8 @@ class Device:
     device_id: str
     key: str = field(repr=False)
     channel: str
+    board: str | None = None
+    """What kind of board it is, where anybody has told."""
 
     def topic(self, leaf: str = "ota") -> str:
         """The device's topic for requests and reports, or another of its own."""
@@ -41,6 +46,8 @@ class Package:
     size: int
     etag: str
     path: Path
+    added: float = 0.0
+    """When it was stored, in seconds since 1970."""
 
     @property
     def type(self) -> str:
@@ -58,6 +65,8 @@ class Registry:
 
     def __init__(self, directory: Path) -> None:
         self._state = directory / "state.json"
+        self._log = directory / "state.log"
+        self._logged = 0
         self._packages_folder = directory / "packages"
         self._packages_folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
@@ -74,21 +83,49 @@ class Registry:
         self, device_id: str, key: str, channel: str, *, replace: bool = True
     ) -> Device:
         """Store a device. One of that id is replaced; without `replace` only an equal one."""
-        for what, value in (("device id", device_id), ("control channel", channel)):
-            _check_id(what, value)
-        if not key or not key.isprintable():
-            raise SimError("device key: must be printable text and not empty")
-        device = Device(device_id, key, channel)
-        with self._lock:
-            if not replace and self._devices.get(device_id, device) != device:
-                raise SimError(
-                    f"device {device_id!r} is there already, with another key or channel: "
-                    "--replace gives it these"
-                )
-            devices = self._devices | {device_id: device}
-            self._save(devices, self._packages)
-            self._devices = devices  # only what is on disk
+        (device,) = self.add_devices([Device(device_id, key, channel)], replace=replace)
         return device
+
+    def add_devices(self, devices: Iterable[Device], *, replace: bool = True) -> list[Device]:
+        """`add_device` for many: all of them, or none."""
+        added = list(devices)
+        for device in added:
+            for what, value in (
+                ("device id", device.device_id),
+                ("control channel", device.channel),
+            ):
+                _check_id(what, value)
+            if not device.key or not device.key.isprintable():
+                raise SimError(
+                    f"device key of {device.device_id}: must be printable and not empty"
+                )
+            if device.device_id == self.admin_user:
+                raise SimError(f"device id {device.device_id!r} is taken")
+        with self._lock:
+            for device in added:
+                known = self._devices.get(device.device_id, device)
+                if not replace and (known.key, known.channel) != (device.key, device.channel):
+                    raise SimError(
+                        f"device {device.device_id!r} is there already, with another key or "
+                        "channel: --replace gives it these"
+                    )
+            devices_then = self._devices | {device.device_id: device for device in added}
+            self._save([{"device": _device_json(d)} for d in added], devices_then, self._packages)
+            self._devices = devices_then  # only what is on disk
+        return added
+
+    def remove_devices(self, device_ids: Iterable[str]) -> None:
+        """Forget devices: all of them, or none."""
+        with self._lock:
+            gone = {self.device(device_id).device_id for device_id in device_ids}
+            left = {i: device for i, device in self._devices.items() if i not in gone}
+            self._save([{"no_device": i} for i in sorted(gone)], left, self._packages)
+            self._devices = left
+
+    def knows(self, device_id: str) -> bool:
+        """Whether there is a device of that id."""
+        with self._lock:
+            return device_id in self._devices
 
     def device(self, device_id: str) -> Device:
         """The device of that id."""
@@ -154,11 +191,26 @@ class Registry:
             except OSError as error:
                 raise SimError(f"package {name}: {error.strerror}") from error
             files.write(stored, content)
-            package = Package(fuid, name, stored.stat().st_size, _etag(stored), stored)
+            about = stored.stat()
+            package = Package(fuid, name, about.st_size, _etag(stored), stored, about.st_mtime)
             packages = self._packages | {fuid: package}
-            self._save(self._devices, packages)
+            self._save([{"package": _package_json(package)}], self._devices, packages)
             self._packages = packages
         return package
+
+    def remove_package(self, fuid: str) -> None:
+        """Forget a package, and remove the console's copy of it."""
+        with self._lock:
+            package = self.package(fuid)
+            left = {f: other for f, other in self._packages.items() if f != fuid}
+            self._save([{"no_package": fuid}], self._devices, left)
+            self._packages = left
+            package.path.unlink(missing_ok=True)
+
+    def packages(self) -> list[Package]:
+        """All packages, the oldest first."""
+        with self._lock:
+            return sorted(self._packages.values(), key=lambda p: (p.added, p.fuid))
 
     def package(self, fuid: str) -> Package:
         """The package of that file id."""
@@ -174,28 +226,89 @@ class Registry:
 
     # -- disk --------------------------------------------------------------------------------
 
-    def _save(self, devices: dict[str, Device], packages: dict[str, Package]) -> None:
+    def _save(
+        self,
+        changes: list[dict[str, Any]],
+        devices: dict[str, Device],
+        packages: dict[str, Package],
+    ) -> None:
+        """Put changes on disk: behind the log, or all anew once that has an eighth of all."""
+        if (self._logged + len(changes)) * 8 < len(devices) + len(packages):
+            _append(self._log, "".join(json.dumps(change) + "\n" for change in changes))
+            self._logged += len(changes)
+            return
         state = {
-            "devices": [asdict(device) for device in devices.values()],
-            "packages": [{"fuid": p.fuid, "name": p.name} for p in packages.values()],
+            "devices": [_device_json(device) for device in devices.values()],
+            "packages": [_package_json(package) for package in packages.values()],
         }
         write_private(self._state, json.dumps(state, indent=1) + "\n")
+        # If it stays: each line of it says what stands in the state as well.
+        self._log.unlink(missing_ok=True)
+        self._logged = 0
 
     def _load(self) -> None:
         """Take over what an earlier console in this directory knew."""
         try:
-            state = json.loads(self._state.read_text(encoding="utf-8"))
-            self._devices = {d["device_id"]: Device(**d) for d in state["devices"]}
-            for entry in state["packages"]:
-                stored = self._packages_folder / entry["fuid"]
-                if stored.is_file():
-                    self._packages[entry["fuid"]] = Package(
-                        entry["fuid"], entry["name"], stored.stat().st_size, _etag(stored), stored
-                    )
-        except FileNotFoundError:
-            return
+            changes = self._read()
+            for change in changes:
+                self._take_over(change)
         except (ValueError, KeyError, TypeError) as error:
             raise SimError(f"{self._state} is damaged: delete it and start again") from error
+
+    def _read(self) -> list[dict[str, Any]]:
+        changes = []
+        if self._state.exists():
+            state = json.loads(self._state.read_text(encoding="utf-8"))
+            changes += [{"device": device} for device in state["devices"]]
+            changes += [{"package": package} for package in state["packages"]]
+        if self._log.exists():
+            # Behind the last line end there may be a line that a crash has cut off.
+            whole = self._log.read_bytes().rpartition(b"\n")[0].splitlines()
+            changes += [json.loads(line) for line in whole]
+            self._logged = len(changes)  # so the next change writes all anew
+        return changes
+
+    def _take_over(self, change: dict[str, Any]) -> None:
+        ((kind, what),) = change.items()
+        if kind == "device":
+            self._devices[what["device_id"]] = Device(**what)
+        elif kind == "no_device":
+            self._devices.pop(what, None)
+        elif kind == "no_package":
+            self._packages.pop(what, None)
+        elif kind == "package":
+            fuid, stored = what["fuid"], self._packages_folder / what["fuid"]
+            if stored.is_file():
+                about = stored.stat()
+                self._packages[fuid] = Package(
+                    fuid, what["name"], about.st_size, _etag(stored), stored, about.st_mtime
+                )
+        else:
+            raise ValueError(kind)
+
+
+def _device_json(device: Device) -> dict[str, Any]:
+    return {name: value for name, value in asdict(device).items() if value is not None}
+
+
+def _package_json(package: Package) -> dict[str, Any]:
+    return {"fuid": package.fuid, "name": package.name}
+
+
+def _append(path: Path, text: str) -> None:
+    """Put text behind a file that nobody else may read: all of it, or nothing."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                data = text.encode()
+                while data:
+                    data = data[file.write(data) :]
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise SimError(f"{path} can not be written: {files.why(path, error)}") from error
 
 
 def _check_id(what: str, value: str) -> None:
