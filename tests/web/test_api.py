@@ -373,7 +373,8 @@ def test_a_browser_that_takes_nothing_holds_up_nobody(fake: FakeConsole) -> None
         port = int(web.url.rstrip("/").rsplit(":", 1)[1])
         for _ in range(5):
             deaf.append(socket.create_connection(("127.0.0.1", port)))
-            deaf[-1].sendall(f"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+            head = f"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+            deaf[-1].sendall(head.encode())
         with stream(web) as messages:
             until(messages, "events")
             for count in range(5):

@@ -2,8 +2,11 @@
 // nothing here makes HTML from it.
 
 const PART = 250; // rows that are shown at a time
-const LINES = 200; // of the timeline
+const LINES = 100; // of the timeline
 const SILENT_MS = 15_000; // the console says something every 5 s
+const REST_MS = 200; // between two times that news are painted
+const EVERYONE_MS = 1500; // the same for rows that are out of view
+const EVENTS_REST_MS = 700; // the same for the timeline
 const ASK_FROM = 10; // orders for more devices than this are asked about first
 const PENDING = new Set(["requested", "downloading", "overdue"]);
 const STATES = ["requested", "downloading", "installed on trial", "confirmed", "rolled back",
@@ -12,7 +15,7 @@ const STATES = ["requested", "downloading", "installed on trial", "confirmed", "
 const $ = (id) => document.getElementById(id);
 const devices = new Map(); // id → what the console told last
 const counts = new Map(STATES.map((state) => [state, 0]));
-const rows = new Map(); // id → the row of the table, for those that have been shown
+const rows = new Map(); // id → the row of the table and its parts, for those that have been shown
 const picked = new Set();
 let packages = new Map();
 let ids = []; // of all devices, sorted
@@ -27,6 +30,10 @@ let clock = 0; // what the console's clock is ahead of ours, ms
 
 function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
+}
+
+function mark(element, name, value) {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
 function many(count, one, more = `${one}s`) {
@@ -46,7 +53,10 @@ function ago(seconds) {
   return `${Math.floor(passed / 86_400)} days ago`;
 }
 
-const timeOfDay = (seconds) => new Date(seconds * 1000).toLocaleTimeString("en-GB");
+// Made once: a new one for each text takes long.
+const dateTime = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
+const dayTime = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+const timeOfDay = (seconds) => dayTime.format(seconds * 1000);
 
 let saidTimer;
 function say(text, bad = false) {
@@ -119,22 +129,48 @@ const dirty = new Set();
 let listed = false; // whether `matching` is up to date
 let drawing = false;
 let lastList = 0;
+let painted = 0;
+let everyonePainted = 0;
+let laterTimer;
+// Rows that nobody looks at just now are painted less often.
+const inView = new Set();
+const later = new Set();
+const watcher = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    if (isIntersecting) inView.add(target.dataset.id); else inView.delete(target.dataset.id);
+  }
+  draw();
+}, { rootMargin: "200px" });
 
 function draw() {
   if (drawing) return;
   drawing = true;
-  setTimeout(() => requestAnimationFrame(paint), 30);
-  setTimeout(paint, 400); // frames do not come while the page is in the background
+  // At once where nothing was painted just now: what a person has done is seen.
+  const wait = Math.max(0, painted + REST_MS - performance.now());
+  setTimeout(() => requestAnimationFrame(paint), wait);
+  setTimeout(paint, wait + 400); // frames do not come while the page is in the background
 }
 
 function paint() {
   if (!drawing) return;
   drawing = false;
+  painted = performance.now();
   const narrowed = state !== "" || $("search").value.trim() !== "";
   if (!listed || (narrowed && performance.now() - lastList > 500)) list();
   else if (narrowed && dirty.size) setTimeout(draw, 500);
-  for (const id of shown) if (dirty.has(id) && devices.has(id)) paintRow(id);
+  const everyone = painted - everyonePainted > EVERYONE_MS;
+  if (everyone) everyonePainted = painted;
+  for (const id of shown) {
+    if (!dirty.has(id) || !devices.has(id)) continue;
+    if (everyone || inView.has(id)) paintRow(id);
+    else later.add(id);
+  }
   dirty.clear();
+  if (later.size) {
+    for (const id of later) dirty.add(id);
+    later.clear();
+    laterTimer ??= setTimeout(() => { laterTimer = undefined; draw(); }, EVERYONE_MS);
+  }
   paintStates();
   paintOrder();
 }
@@ -149,10 +185,14 @@ function list() {
     const focused = document.activeElement;
     shown = now;
     for (const id of shown) paintRow(id);
-    $("rows").replaceChildren(...shown.map((id) => rows.get(id)));
+    $("rows").replaceChildren(...shown.map((id) => rows.get(id).row));
     if (rows.size > 4 * PART) { // those of other parts are made again when they are needed
       const kept = new Set(shown);
-      for (const id of rows.keys()) if (!kept.has(id)) rows.delete(id);
+      for (const [id, { row }] of rows) {
+        if (kept.has(id)) continue;
+        watcher.unobserve(row);
+        rows.delete(id);
+      }
     }
     if (focused?.isConnected && focused !== document.activeElement) focused.focus();
   }
@@ -169,51 +209,53 @@ function list() {
 
 function makeRow(id) {
   const row = $("device").content.firstElementChild.cloneNode(true);
-  const box = row.querySelector("input");
-  box.setAttribute("aria-label", `Select ${id}`);
-  box.addEventListener("change", () => pick([id], box.checked));
+  const parts = { row, box: row.querySelector("input"), bar: row.querySelector("progress"),
+    button: row.querySelector("button") };
+  for (const name of ["badge", "message", "package", "version", "contact", "attempts"]) {
+    parts[name] = row.querySelector(`.${name}`);
+  }
+  mark(parts.box, "aria-label", `Select ${id}`);
+  mark(parts.bar, "aria-label", `Download of ${id}`);
+  parts.box.addEventListener("change", () => pick([id], parts.box.checked));
   write(row.querySelector("bdi"), id);
-  const button = row.querySelector("button");
-  button.addEventListener("click", () => {
+  parts.button.addEventListener("click", () => {
     if (PENDING.has(devices.get(id).state)) cancel([id]);
     else request([id]);
   });
-  rows.set(id, row);
-  return row;
+  row.dataset.id = id;
+  watcher.observe(row);
+  rows.set(id, parts);
+  return parts;
 }
 
 function paintRow(id) {
-  const row = rows.get(id) ?? makeRow(id);
+  const parts = rows.get(id) ?? makeRow(id);
+  const { row, badge, bar, button } = parts;
   const device = devices.get(id);
-  const cell = (name) => row.querySelector(`.${name}`);
-  const badge = cell("badge");
-  badge.dataset.state = device.state;
-  badge.title = `since ${timeOfDay(device.since)}`;
+  mark(badge, "data-state", device.state);
+  mark(badge, "title", `since ${timeOfDay(device.since)}`);
   write(badge, stateText(device));
-  const bar = row.querySelector("progress");
   bar.hidden = device.state !== "downloading" || device.percent === null;
-  bar.value = device.percent ?? 0;
-  bar.setAttribute("aria-label", `Download of ${id}`);
-  write(cell("message"), device.message ?? "");
-  write(cell("package"), device.fuid ? packages.get(device.fuid)?.name ?? device.fuid : "");
-  cell("package").title = device.fuid ?? "";
-  write(cell("version"), packages.get(device.version)?.name ?? device.version ?? "");
-  cell("version").title = device.version ?? "";
-  paintContact(row, device);
-  write(cell("attempts"), device.attempts ? String(device.attempts) : "");
+  if (bar.value !== (device.percent ?? 0)) bar.value = device.percent ?? 0;
+  write(parts.message, device.message ?? "");
+  write(parts.package, device.fuid ? packages.get(device.fuid)?.name ?? device.fuid : "");
+  mark(parts.package, "title", device.fuid ?? "");
+  write(parts.version, packages.get(device.version)?.name ?? device.version ?? "");
+  mark(parts.version, "title", device.version ?? "");
+  paintContact(parts, device);
+  write(parts.attempts, device.attempts ? String(device.attempts) : "");
   row.toggleAttribute("data-picked", picked.has(id));
-  row.querySelector("input").checked = picked.has(id);
-  const button = row.querySelector("button");
+  parts.box.checked = picked.has(id);
   const pending = PENDING.has(device.state);
   write(button, pending ? "Cancel" : "Request");
   button.disabled = !pending && packages.size === 0;
-  button.setAttribute("aria-label", `${pending ? "Cancel the request of" : "Request for"} ${id}`);
+  mark(button, "aria-label", `${pending ? "Cancel the request of" : "Request for"} ${id}`);
 }
 
-function paintContact(row, device) {
-  const contact = row.querySelector(".contact");
-  write(contact, device.last_contact ? ago(device.last_contact) : "never");
-  contact.title = device.last_contact ? new Date(device.last_contact * 1000).toLocaleString() : "";
+function paintContact({ contact }, device) {
+  const heard = device.last_contact;
+  write(contact, heard ? ago(heard) : "never");
+  mark(contact, "title", heard ? dateTime.format(heard * 1000) : "");
 }
 
 function paintStates() {
@@ -238,7 +280,7 @@ function paintStates() {
 function relist() {
   first = 0;
   listed = false;
-  lastList = 0;
+  painted = 0;
   draw();
 }
 
@@ -247,11 +289,8 @@ function relist() {
 function pick(some, on) {
   for (const id of some) {
     if (on) picked.add(id); else picked.delete(id);
-    const row = rows.get(id);
-    if (row) {
-      row.toggleAttribute("data-picked", on);
-      row.querySelector("input").checked = on;
-    }
+    rows.get(id)?.row.toggleAttribute("data-picked", on);
+    if (rows.has(id)) rows.get(id).box.checked = on;
   }
   paintOrder();
 }
@@ -411,6 +450,8 @@ function factsOf(told) {
 // -- the timeline ---------------------------------------------------------------------------
 
 let held = null; // events that wait while it is paused
+let waiting = []; // events that wait to be painted, together
+let painting;
 
 function takeEvents(events) {
   if (held) {
@@ -418,29 +459,40 @@ function takeEvents(events) {
     write($("pause"), `Go on (${held.length}${held.length === LINES ? "+" : ""} new)`);
     return;
   }
-  const lines = events.slice(-LINES).reverse().map((event) => {
-    const line = $("event").content.firstElementChild.cloneNode(true);
-    line.dataset.kind = event.kind;
-    const time = line.querySelector("time");
-    time.dateTime = new Date(event.time * 1000).toISOString();
-    write(time, timeOfDay(event.time));
-    write(line.querySelector(".kind"), event.kind);
-    write(line.querySelector("b"), event.device ?? "");
-    write(line.querySelector(".text > span"), event.text);
-    return line;
-  });
+  waiting = [...waiting, ...events].slice(-LINES);
+  painting ??= setTimeout(paintEvents, Math.max(0, eventsPainted + EVENTS_REST_MS - performance.now()));
+}
+
+let eventsPainted = -Infinity;
+function paintEvents() {
+  painting = undefined;
+  eventsPainted = performance.now();
   const timeline = $("timeline");
-  timeline.prepend(...lines);
-  while (timeline.childElementCount > LINES) timeline.lastElementChild.remove();
+  const room = LINES - waiting.length;
+  while (timeline.childElementCount > room) timeline.lastElementChild.remove();
+  timeline.prepend(...waiting.reverse().map(makeLine));
+  waiting = [];
   $("quiet").hidden = timeline.childElementCount > 0;
 }
 
+function makeLine(event) {
+  const line = $("event").content.firstElementChild.cloneNode(true);
+  const [time, kind, text] = line.children;
+  line.dataset.kind = event.kind;
+  time.dateTime = new Date(event.time * 1000).toISOString();
+  time.textContent = timeOfDay(event.time);
+  kind.textContent = event.kind;
+  text.firstElementChild.textContent = event.device ?? "";
+  text.lastElementChild.textContent = event.text;
+  return line;
+}
+
 function pause() {
-  const waiting = held;
+  const kept = held;
   held = held ? null : [];
   $("pause").setAttribute("aria-pressed", String(held !== null));
   write($("pause"), held ? "Go on" : "Pause");
-  if (waiting) takeEvents(waiting);
+  if (kept) takeEvents(kept);
 }
 
 // -- the connection -------------------------------------------------------------------------
@@ -482,12 +534,15 @@ function hello(told) {
   limit = told.limit;
   if (told.fresh) { // another console than before, or the first one
     devices.clear();
+    watcher.disconnect();
     rows.clear();
+    inView.clear();
     picked.clear();
     for (const name of counts.keys()) counts.set(name, 0);
     [ids, matching, shown] = [[], [], []];
     $("rows").replaceChildren();
     $("timeline").replaceChildren();
+    waiting = [];
   }
   listed = false;
   draw();
