@@ -17,6 +17,7 @@ from typing import Any
 
 from host_sim.console.core import Console
 from host_sim.console.registry import write_private
+from host_sim.console.state import PENDING
 from host_sim.errors import SimError
 
 _FILE = "control.json"
@@ -124,8 +125,16 @@ class ControlServer:
         message = self._console.request_many(device_ids, fuid)
         return {"message": message, "ids": device_ids, "after": after}
 
-    def _do_cancel(self, device_ids: list[str]) -> None:
+    def _do_cancel(self, device_ids: list[str] | None) -> dict[str, Any]:
+        """None: whoever is asked something."""
+        asked = {view.id: view.state in PENDING for view in self._console.views()}
+        if device_ids is None:
+            device_ids = [device_id for device_id, pending in asked.items() if pending]
         self._console.cancel(device_ids)
+        return {
+            "cancelled": [i for i in device_ids if asked.get(i)],
+            "not_asked": [i for i in device_ids if not asked.get(i)],
+        }
 
     def _do_status(self, device_id: str) -> dict[str, Any]:
         """`times` are those of the reports, in seconds since 1970."""

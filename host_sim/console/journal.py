@@ -192,7 +192,8 @@ def parse_senml(payload: bytes) -> dict[str, Any] | None:
     fields: dict[str, Any] = {}
     for element in pack:
         if isinstance(element, dict) and isinstance(element.get("n"), str):
-            fields[element["n"]] = element.get("v", element.get("vs"))
+            values = (element[key] for key in ("v", "vs", "vb") if key in element)
+            fields[element["n"]] = next(values, None)
     return fields
 
 

@@ -311,6 +311,16 @@ def _append(path: Path, text: str) -> None:
         raise SimError(f"{path} can not be written: {files.why(path, error)}") from error
 
 
+def check_device(device: Device) -> None:
+    """Raise SimError when a platform could not have such a device."""
+    _check_id("device id", device.device_id)
+    _check_id("control channel", device.channel)
+    if not device.key or not device.key.isprintable():
+        raise SimError("device key: must be printable text and not empty")
+    if device.board is not None and not (device.board and device.board.isprintable()):
+        raise SimError("board: must be printable text and not empty")
+
+
 def _check_id(what: str, value: str) -> None:
     clean = value.isprintable() and not _FORBIDDEN_IN_IDS.intersection(value) and " " not in value
     if not value or not clean:

@@ -36,6 +36,22 @@ _APPLIED = {"installed": "installed on trial", "confirmed": "confirmed"}
 _ROLLED_BACK = "rolled back"
 #: Answers of the package server to somebody who has shown the device's key.
 _KNOWN_DEVICE = frozenset({200, 206, 403, 404, 416})
+#: `e` of a node's statistics, and what its other records are called: docs/protocol.md.
+_STAT_EVENTS = {"0": "begins", "1": "applied", "2": "failed", "3": "withdrawn or replaced"}
+_STAT_WORDS = {
+    "i": "file",
+    "s": "size",
+    "c": "confirmed",
+    "a": "attempt",
+    "g": "staged",
+    "b": "fetched",
+    "d": "seconds",
+    "h": "least heap",
+    "r": "reset cause",
+    "o": "version before",
+    "q": "sequence",
+    "p": "sequence before",
+}
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,9 @@ class _Record:
     version_before: str | None = None
     last_contact: float | None = None
     attempts: int = 0
+    counted: bool = False
+    """By the node itself."""
+    staged: int = 0
     message: str | None = None
     retained: bool = False
     cancelling: bool = False
@@ -215,8 +234,15 @@ class Fleet:
             return
         if record:
             record.last_contact = time.time()
-        pairs = ", ".join(f"{name} {_text(value)}" for name, value in islice(fields.items(), 20))
-        self._tell(message.device_id, record, "stat", pairs)
+            self._on_stat(record, fields)
+        begins = _STAT_EVENTS.get(_text(fields.get("e")))
+        pairs = [
+            f"{_STAT_WORDS.get(name, name)} {_text(value)}"
+            for name, value in islice(fields.items(), 20)
+            if name != "e" or begins is None
+        ]
+        text = f"{begins}: " if begins else ""
+        self._tell(message.device_id, record, "stat", text + ", ".join(pairs))
 
     def download(self, download: Download) -> None:
         """A request to the package server; its status is known."""
@@ -237,7 +263,8 @@ class Fleet:
         self._become(record, "downloading")
         if record.connection != download.connection or not download.connection:
             record.connection = download.connection
-            record.attempts += 1
+            if not record.counted:
+                record.attempts += 1
             record.told_percent = _percent(record)
             text = f"downloads {fuid}, from byte {download.start} of {record.size}"
             self._tell(device_id, record, "download", text)
@@ -298,9 +325,9 @@ class Fleet:
             record.fuid, record.retained, record.requested = fuid, True, time.time()
             record.cleared = record.download = None
             record.cancelling = False
-            record.attempts = record.connection = record.told_percent = 0
-            size = fields.get("s")
-            record.size = size if isinstance(size, int) and size > 0 else 0
+            record.attempts = record.connection = record.told_percent = record.staged = 0
+            record.counted = False
+            record.size = _number(fields.get("s"))
             self._become(record, "requested")
         self._tell(device_id, record, "request", f"asked to take {fuid}")
 
@@ -328,8 +355,10 @@ class Fleet:
             record.last_contact = time.time()
             answered = record.state not in PENDING or fuid in (None, "", record.fuid)
             fuid = fuid or record.fuid
-            if report.e == 1 and fuid != record.version:
-                record.version_before, record.version = record.version, fuid
+            if report.e == 1:
+                if (record.state, record.version) == ("confirmed", fuid):
+                    state = "confirmed"  # as its statistics have told already
+                self._runs(record, fuid)
             elif state == "rolled back" and fuid == record.version:
                 record.version = record.version_before
             if answered:
@@ -338,6 +367,31 @@ class Fleet:
         told = "applied" if report.e == 1 else "failed"
         text = f"{told} {fuid or 'something'}" + (f": {reason}" if reason else "")
         self._tell(device_id, record, "report", text)
+
+    def _on_stat(self, record: _Record, fields: dict[str, Any]) -> None:
+        """What a node's statistics say that nothing else does. How it failed, its report says."""
+        fuid = plain(_text(fields.get("i")), 64)
+        asked = record.state in PENDING and fuid == record.fuid
+        if asked and _number(fields.get("a")):
+            record.attempts, record.counted = _number(fields["a"]), True
+        event = _text(fields.get("e"))
+        if event == "0":
+            if fields.get("o") is not None:
+                record.version = plain(_text(fields["o"]), 64)
+            if asked:
+                record.staged = _number(fields.get("g"))
+                record.size = record.size or _number(fields.get("s"))
+                self._become(record, "downloading")
+        elif event == "1":
+            self._runs(record, fuid)
+            if asked or (record.state in DONE and fuid == record.fuid):
+                confirmed = fields.get("c") is True
+                record.fuid, record.cleared = fuid, None
+                self._become(record, "confirmed" if confirmed else "installed on trial")
+
+    def _runs(self, record: _Record, fuid: str | None) -> None:
+        if fuid != record.version:
+            record.version_before, record.version = record.version, fuid
 
     def _record(self, topic: str, device_id: str, leaf: str = "ota") -> _Record | None:
         """The record, when this is the topic of a device that the registry knows."""
@@ -370,12 +424,12 @@ class Fleet:
 
 def plain(text: str, longest: int = _LONGEST_TEXT) -> str:
     """A text of somebody else's, for one line: nothing in it moves a cursor or ends the line."""
-    cut = text if len(text) <= longest else text[: longest - 1] + "…"
-    if cut.isprintable():
-        return cut
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in cut
-    )
+    shown = text[: longest + 1]
+    if not shown.isprintable():
+        shown = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown
+        )
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
 def duration(seconds: float) -> str:
@@ -388,10 +442,11 @@ def duration(seconds: float) -> str:
 
 def _percent(record: _Record) -> int:
     """How far into the package the last byte sent lies: what a node skips, it has already."""
-    download = record.download
-    if download is None or not record.size:
+    if not record.size:
         return 0
-    return min(100, 100 * (download.start + download.bytes_sent) // record.size)
+    download = record.download
+    place = download.start + download.bytes_sent if download else record.staged
+    return min(100, 100 * place // record.size)
 
 
 def _bytes(payload: bytes) -> str:
@@ -401,7 +456,15 @@ def _bytes(payload: bytes) -> str:
 
 def _text(value: object) -> str:
     """A field of a pack: a text or a number, and nothing that is nested."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return str(value) if value is None or isinstance(value, (str, int, float)) else "…"
+
+
+def _number(value: object) -> int:
+    """A count in a pack; 0 where there is none that makes sense."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 40
+    return value if whole else 0  # type: ignore[return-value]
 
 
 def _is_zero(value: object) -> bool:

@@ -867,8 +867,8 @@ def test_command_line(tmp_path: Path) -> None:
             run("console", "package", "add", str(tmp_path / "x.tar.gz"), "--dir", d)
         )
         assert set(added) == {"fuid", "size"} and added["size"] == 3987
-        empty = {"retained": None, "reports": []}
-        assert json.loads(run("console", "status", DEVICE, "--dir", d)) == empty
+        status: dict = json.loads(run("console", "status", DEVICE, "--dir", d))
+        assert (status["retained"], status["reports"], status["state"]) == (None, [], "idle")
         message = run("console", "request", "--dir", d, DEVICE, added["fuid"])
         assert message == REQUEST.replace(FUID, added["fuid"]) + "\n"
 
@@ -880,12 +880,13 @@ def test_command_line(tmp_path: Path) -> None:
             {"e": 1, "i": FUID, "m": None},
         ]
         deadline = time.monotonic() + 5
-        status: dict = {}
         while status.get("reports") != expected and time.monotonic() < deadline:
             output = run("console", "--dir", d, "status", DEVICE)
             assert output.count("\n") == 1
             status = json.loads(output)
-        assert status == {"retained": message.strip(), "reports": expected}
+        assert status["retained"] == message.strip() and status["reports"] == expected
+        assert (status["state"], status["version"]) == ("requested", FUID)  # FUID is another
+        assert [round(time.time() - at) // 60 for at in status["times"]] == [0, 0]
 
         assert "device 'x' is not known" in run("console", "--dir", d, "status", "x", code=2)
         assert "device id 'a/b'" in run(
