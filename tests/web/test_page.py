@@ -93,7 +93,7 @@ def test_an_update_is_watched(tmp_path: Path, open_page: Open, report: str, end:
         assert len(set(percents)) > 2 and percents == sorted(percents), seen
         if report == "installed":
             assert "confirmed" not in seen
-        expect(row(page, DEVICE_ID).locator(".version")).to_have_text("app 2.tar.gz")
+        expect(row(page, DEVICE_ID).locator(".version")).to_have_text("app 2")
         expect(row(page, DEVICE_ID).locator(".contact")).to_contain_text(["ago", "now"][1])
         wire = page.locator("#timeline")
         for text in ("asked to take", "downloads", "request cleared", "applied"):

@@ -240,7 +240,8 @@ function paintRow(id) {
   write(parts.message, device.message ?? "");
   write(parts.package, device.fuid ? packages.get(device.fuid)?.name ?? device.fuid : "");
   mark(parts.package, "title", device.fuid ?? "");
-  write(parts.version, packages.get(device.version)?.name ?? device.version ?? "");
+  const version = packages.get(device.version)?.name.replace(/\.tar(\.gz)?$/, "");
+  write(parts.version, version ?? device.version ?? "");
   mark(parts.version, "title", device.version ?? "");
   paintContact(parts, device);
   write(parts.attempts, device.attempts ? String(device.attempts) : "");
@@ -366,8 +367,7 @@ function takePackages(told) {
   $("packages").replaceChildren(...[...packages.values()].map((each) => {
     const item = $("package-item").content.firstElementChild.cloneNode(true);
     write(item.querySelector(".name"), each.name);
-    const added = each.added ? ` · added ${ago(each.added)}` : "";
-    write(item.querySelector("small"), `${each.fuid} · ${size(each.size)}${added}`);
+    paintPackage(item, each);
     const button = item.querySelector("button");
     button.setAttribute("aria-label", `Inspect ${each.name}, ${each.fuid}`);
     button.addEventListener("click", () => inspect(each));
@@ -375,6 +375,11 @@ function takePackages(told) {
   }));
   for (const id of devices.keys()) dirty.add(id); // they show its name
   draw();
+}
+
+function paintPackage(item, each) {
+  const added = each.added ? ` · ${ago(each.added)}` : "";
+  write(item.querySelector("small"), `${each.fuid} · ${size(each.size)}${added}`);
 }
 
 async function add(files) {
@@ -440,6 +445,7 @@ function factsOf(told) {
   if (told.patches !== null) facts.push(["Index", `${many(told.patches, "patch", "patches")}`]);
   if (!told.manifest) return [...facts, ["Manifest", "none"]];
   const { signed, ...fields } = told.manifest;
+  if (!signed) delete fields.key;
   facts.push(["Signature", signed ? "RSA-3072, not verified" : "none"]);
   for (const [name, value] of Object.entries(fields)) {
     if (value !== null) facts.push([name[0].toUpperCase() + name.slice(1), String(value)]);
@@ -609,6 +615,8 @@ addEventListener("drop", (event) => {
 
 setInterval(() => {
   for (const id of shown) if (devices.has(id)) paintContact(rows.get(id), devices.get(id));
+  const told = [...packages.values()];
+  [...$("packages").children].forEach((item, at) => paintPackage(item, told[at]));
 }, 5000);
 
 paintStates();
