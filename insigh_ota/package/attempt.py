@@ -136,7 +136,7 @@ def _application(image: Path) -> str:
 
 def _config(tree: dict[str, bytes], image: Path) -> dict:
     if "/boot.py" not in tree or not any(path.startswith(("/ota/", "/lib/ota/")) for path in tree):
-        raise PackageError(f"{image} holds no agent: make it with python -m host_sim flash build")
+        raise PackageError(f"{image} holds no agent: make it with insigh-ota flash build")
     if "/.ota/state" in tree:
         raise PackageError(
             f"{image} is in the middle of an update: boot it until that is confirmed"
@@ -151,7 +151,8 @@ def _config(tree: dict[str, bytes], image: Path) -> dict:
         pass
     raise PackageError(
         f"{image} has an {_CONFIG} without {', '.join(_IDS)}: put a right ota.json into the "
-        "folder of `flash build --root` (`make provision` writes one, as provision.json), or none"
+        "folder of `flash build --root` (`insigh-ota provision` writes one, as provision.json), "
+        "or none"
     )
 
 

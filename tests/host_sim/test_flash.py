@@ -119,11 +119,7 @@ def test_command_line(tmp_path: Path) -> None:
     image = tmp_path / "node.img"
 
     def command(*arguments: object) -> str:
-        program = (
-            "import argparse,sys;from host_sim.node import flash;p=argparse.ArgumentParser();"
-            "flash.register(p.add_subparsers());a=p.parse_args();sys.exit(a.run(a))"
-        )
-        line = [sys.executable, "-c", program, "flash", *map(str, arguments)]
+        line = [sys.executable, "-m", "host_sim", "flash", *map(str, arguments)]
         return subprocess.run(line, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
 
     made = command("build", "--root", root, "--out", image, "--blocks", 16, "--no-agent")
