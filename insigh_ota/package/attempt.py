@@ -127,6 +127,8 @@ def _application(image: Path) -> str:
     run = Node(image).run(timeout_s=_RUN_S)
     if run.error:
         how = f"ended with {run.error} (the virtual node has no Wi-Fi and no sensors)"
+    elif run.boots > 1:
+        how = f"the node was reset {run.boots - 1} times"
     elif "timeout" in run.names():
         how = f"still ran after {_RUN_S} s"
     else:
