@@ -7,9 +7,6 @@ package by a program, so there a person uploads it.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import json
-import os
 import sys
 import tempfile
 import time
@@ -20,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
 from host_sim import ctrl_c, files
+from host_sim.command import NAMED, PATH, Output, check_simulator, json_option
 from host_sim.console.control import call
 from host_sim.console.state import DONE, PENDING, plain
 from host_sim.errors import SimError
@@ -41,8 +38,8 @@ _NAMED = 3
 _LONGEST = 1000
 _BY_HAND = (
     "--dir DIR is missing, the folder of a simulated console that runs. The insigh.io platform "
-    "has no documented way to store a package by a program: make it with `package build --try`, "
-    "upload it on the platform's page Packages, and request it there"
+    "has no documented way for a program to store a package: make it with `package build`, upload "
+    "it on the platform's page Packages, and request it there"
 )
 
 
@@ -51,7 +48,7 @@ class _Failed(Exception):
 
     def __init__(self, step: str, text: str, left: str, code: int = 2) -> None:
         super().__init__(f"{step}: {text.rstrip('.')}. {left}")
-        self.step, self.code = step, code
+        self.code = code
 
 
 @dataclass
@@ -60,8 +57,7 @@ class _Push:
 
     folder: Path
     directory: Path
-    terminal: Console
-    as_json: bool
+    output: Output
     left: str = "Nothing is stored, and nothing is requested"
     now: str = "begin"
     content: bytes = b""
@@ -76,21 +72,23 @@ class _Push:
 
         def done(line: str, **data: Any) -> None:
             seconds = time.monotonic() - begin
-            self.terminal.print(
+            self.output.terminal.print(
                 f"[bold]{name:<8}[/]{seconds:6.1f} s  {escape(plain(line, _LONGEST))}"
             )
-            self._data(step=name, seconds=round(seconds, 3), **data)
+            self.output.data(step=name, seconds=round(seconds, 3), **data)
 
-        status = self.terminal.status(f"{name} …")
+        status = self.output.terminal.status(f"{name} …")
         with ctrl_c.shielded():  # its thread must not get the Ctrl-C that a step lets wait
             status.start()
         try:
             yield done
+        except BrokenPipeError:  # nobody reads what this prints
+            raise
         except (PackageError, SimError, OSError) as error:
             text = str(error)
             if isinstance(error, OSError):
                 text = f"{error.filename or self.folder}: {error.strerror or error}"
-            self._data(step=name, error=text)
+            self.output.data(step=name, error=text)
             raise _Failed(name, text, self.left) from error
         finally:
             status.stop()
@@ -104,10 +102,6 @@ class _Push:
         """Have the console do something. Raises SimError."""
         return call(self.directory, operation, *arguments)
 
-    def _data(self, **line: Any) -> None:
-        if self.as_json:
-            print(json.dumps(line, ensure_ascii=False), flush=True)
-
 
 @click.command(
     help="Bring the files of FOLDER, a node's root, onto devices of a running simulated console: "
@@ -115,11 +109,9 @@ class _Push:
     "them, and report. The first step that fails ends it. Exit code 1: not all devices took it.",
     epilog="Example: insigh-ota push my_node --dir console --all --since v1.0..",
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=NAMED)
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option(
-    "--dir", "directory", type=click.Path(path_type=Path), help="folder of the running console"
-)
+@click.option("--dir", "directory", type=PATH, help="folder of the running console")
 @click.option("--all", "everybody", is_flag=True, help="of all devices that the console knows")
 @click.option(
     "--since",
@@ -131,13 +123,11 @@ class _Push:
 @click.option(
     "--exclude", multiple=True, metavar="PATTERN", help="leave these files out; repeatable"
 )
-@click.option(
-    "--key", type=click.Path(path_type=Path), metavar="PEM", help="sign it with this key"
-)
+@click.option("--key", type=PATH, metavar="PEM", help="sign it with this key")
 @click.option("--sequence", type=click.IntRange(min=0), metavar="N", help="number of this release")
 @click.option(
     "--image",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="IMG",
     help="try it on a copy of this flash image (default: a new node with the agent alone)",
 )
@@ -151,25 +141,18 @@ class _Push:
     metavar="SECONDS",
     help="how long to wait for them",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="JSON on stdout, what is for people on stderr"
-)
+@json_option
 @click.pass_context
 def push(context: click.Context, **options: Any) -> None:
     """`push`."""
-    terminal = Console(stderr=options["as_json"], soft_wrap=True, highlight=False)
     try:
-        context.exit(_push(terminal, **options))
+        context.exit(_push(**options))
     except _Failed as error:
         print(f"push: {plain(str(error), _LONGEST)}", file=sys.stderr)
         context.exit(error.code)
-    except (PackageError, SimError) as error:
-        print(f"push: {plain(str(error), _LONGEST)}", file=sys.stderr)
-        context.exit(2)
 
 
 def _push(
-    terminal: Console,
     *,
     folder: Path,
     ids: Sequence[str],
@@ -191,7 +174,7 @@ def _push(
         raise PackageError("--sequence N is missing: higher for each release that you sign")
     if image and no_try:
         raise PackageError("--image IMG and --no-try: give one of them")
-    work = _Push(folder, directory, terminal, as_json)
+    work = _Push(folder, directory, Output(as_json, highlight=False))
     work.ids = _known(work, ids, everybody)  # before a minute of work
     signer = keys.from_pem(key) if key else None
     with work.step("build") as done:
@@ -273,9 +256,9 @@ def _try(
     no_try: bool,
 ) -> None:
     """Install it on a virtual node. Raises PackageError when that does not take it."""
+    if image:
+        check_simulator("--image")
     why = "--no-try" if no_try else _no_simulator()
-    if image and why:
-        raise SimError(f"--image can not be tried: {why}")
     if why:
         done(f"not tried: {why}", tried=False, reason=why)
         return
@@ -296,10 +279,11 @@ def _try(
 
 def _no_simulator() -> str:
     """Why there is no virtual node; nothing when there is one."""
-    interpreter = os.environ.get("MICROPYTHON") or importlib.util.find_spec("micropython_run")
-    if interpreter and importlib.util.find_spec("littlefs"):
-        return ""
-    return "the simulator is not installed (pip install 'insigh-ota[sim]')"
+    try:
+        check_simulator("it")
+    except SimError as error:
+        return str(error)
+    return ""
 
 
 def _store(work: _Push, done: Callable[..., None]) -> str:

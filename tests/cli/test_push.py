@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -13,9 +14,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import click
 import pytest
 
+from host_sim.command import run
 from host_sim.console import Console
 from host_sim.console.control import ControlServer
 from host_sim.node import flash
@@ -51,14 +52,10 @@ class Shell:
     def type(self, *words: object, code: int = 0) -> str:
         """What it prints."""
         self._capsys.readouterr()
-        try:
-            with module.push.make_context("push", self.words(*words)) as context:
-                module.push.invoke(context)
-        except click.exceptions.Exit as end:
-            out, self.err = self._capsys.readouterr()
-            assert end.exit_code == code, (out, self.err)
-            return out
-        raise AssertionError("no exit code")
+        ended = run(module.push, self.words(*words), program="push")
+        out, self.err = self._capsys.readouterr()
+        assert ended == code, (out, self.err)
+        return out
 
     def refused(self, *words: object, code: int = 2) -> str:
         """The one line of what goes wrong."""
@@ -197,8 +194,10 @@ def test_what_is_wrong_before_the_first_step(shell: Shell) -> None:
     ):
         assert told in shell.refused(*words)
     assert not shell.console.packages()
-    with pytest.raises(click.UsageError):
-        shell.type()
+    shell.type(code=2)
+    assert "Missing argument 'FOLDER'" in shell.err
+    shell.type("", "d1", code=2)
+    assert "no name given" in shell.err
     shell.words = lambda *words: list(map(str, words))
     assert "upload it on the platform's page Packages" in shell.refused(root, "d1")
     assert "no console is running in" in shell.refused(root, "d1", "--dir", shell.folder)
@@ -244,11 +243,11 @@ def test_a_request_that_is_refused(shell: Shell, monkeypatch: pytest.MonkeyPatch
 
 def test_without_the_simulator(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MICROPYTHON", raising=False)
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     told = shell.type(shell.tree(), "d1", "--no-wait")
-    assert "not tried: the simulator is not installed (pip install 'insigh-ota[sim]')" in told
+    assert "not tried: it needs the simulator: pip install 'insigh-ota[sim]'" in told
     line = shell.refused(shell.folder / "my node", "d1", "--image", shell.folder)
-    assert "push: try: --image can not be tried: the simulator is not installed" in line
+    assert "push: try: --image needs the simulator: pip install 'insigh-ota[sim]'" in line
 
 
 def test_a_signature_is_tried_with_its_key(shell: Shell) -> None:
