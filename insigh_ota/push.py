@@ -23,6 +23,7 @@ from host_sim import ctrl_c, files
 from host_sim.command import NAMED, PATH, Output, check_simulator, json_option
 from host_sim.console.control import call
 from host_sim.console.state import DONE, PENDING, plain
+from host_sim.console.wait import End, wait_for_end
 from host_sim.errors import SimError
 from insigh_ota.package import check, insighio, keys, since, sources, transform
 from insigh_ota.package.build import build
@@ -30,8 +31,6 @@ from insigh_ota.package.errors import PackageError
 
 #: As `package build` has them: log2 of the window, and that of a package with --since.
 _WINDOW, _WINDOW_SINCE = 13, 12
-#: How long one look at the console waits for news, in seconds.
-_LOOK_S = 2.0
 #: So many devices are named in a line; of the others it tells how many they are.
 _NAMED = 3
 #: Of a line, in characters.
@@ -73,7 +72,7 @@ class _Push:
         def done(line: str, **data: Any) -> None:
             seconds = time.monotonic() - begin
             self.output.terminal.print(
-                f"[bold]{name:<8}[/]{seconds:6.1f} s  {escape(plain(line, _LONGEST))}"
+                f"[bold green]{name:<8}[/]{seconds:6.1f} s  {escape(plain(line, _LONGEST))}"
             )
             self.output.data(step=name, seconds=round(seconds, 3), **data)
 
@@ -106,7 +105,8 @@ class _Push:
 @click.command(
     help="Bring the files of FOLDER, a node's root, onto devices of a running simulated console: "
     "build a package, try it on a virtual node, store it, request it of the devices ID, wait for "
-    "them, and report. The first step that fails ends it. Exit code 1: not all devices took it.",
+    "them, and report. The first step that fails ends it. Exit codes: 0 all devices took it, 1 "
+    "not all, 2 a step before failed, 3 --timeout is over.",
     epilog="Example: insigh-ota push my_node --dir console --all --since v1.0..",
 )
 @click.argument("folder", type=NAMED)
@@ -188,9 +188,9 @@ def _push(
     if not wait:
         return 0
     with work.step("wait") as done:
-        views = _wait(work, done, fuid, after, timeout)
+        end, views = _wait(work, done, fuid, after, timeout)
     with work.step("report") as done:
-        return _report(work, done, fuid, views)
+        return _report(work, done, fuid, end, views)
 
 
 def _known(work: _Push, ids: Sequence[str], everybody: bool) -> list[str]:
@@ -267,9 +267,9 @@ def _try(
     with tempfile.TemporaryDirectory(prefix="push-") as scratch:
         node = image or new_node(Path(scratch), signer.modulus if signer else None)
         cost = attempt(work.content, node, signed=signer is not None)
+    which = "a copy of the node" if image else "a new virtual node"
     done(
-        f"{'a copy of the node' if image else 'a new virtual node'} took and confirmed it, with "
-        f"{cost.heap / 1024:.1f} KB of heap; " + "; ".join(cost.notes),
+        f"{which} confirmed it; " + "; ".join(cost.notes),
         tried=True,
         heap=cost.heap,
         fetched=cost.fetched,
@@ -320,30 +320,22 @@ def _request(work: _Push, done: Callable[..., None], fuid: str) -> int:
 
 def _wait(
     work: _Push, done: Callable[..., None], fuid: str, after: int, timeout: float
-) -> dict[str, dict[str, Any]]:
-    """What became of each device, by its id, once all have answered or the time is over."""
+) -> tuple[End, dict[str, dict[str, Any]]]:
+    """How the waiting ended, and what is known of each device, by its id."""
     views: dict[str, dict[str, Any]] = {}
-    owing = set(work.ids)
-    end = time.monotonic() + timeout
-    while True:
-        left = max(0.0, end - time.monotonic())
-        news = work.call("views", after, min(left, _LOOK_S))
-        after = news["last"]
-        for view in news["views"]:
-            if view["id"] in owing:
-                views[view["id"]] = view
-                if view["fuid"] != fuid or view["state"] not in PENDING:
-                    owing.discard(view["id"])
-        if not owing or not left:
-            break
-    answered = len(work.ids) - len(owing)
+
+    def tell(view: dict[str, Any]) -> None:
+        views[view["id"]] = view
+
+    end = wait_for_end(work.directory, work.ids, fuid, after, timeout, tell)
+    answered = end.succeeded + end.failed
     line = f"{answered} of {_count(len(work.ids), 'device')} answered"
-    done(line + (f" within {timeout:g} s" if owing else ""), answered=answered, owing=len(owing))
-    return views
+    done(line + (f" within {timeout:g} s" if end.open else ""), answered=answered, open=end.open)
+    return end, views
 
 
 def _report(
-    work: _Push, done: Callable[..., None], fuid: str, views: dict[str, dict[str, Any]]
+    work: _Push, done: Callable[..., None], fuid: str, end: End, views: dict[str, dict[str, Any]]
 ) -> int:
     """Tell how it ended. Raises _Failed when a device did not take it."""
     states = {each: _state(views.get(each), fuid) for each in work.ids}
@@ -370,15 +362,15 @@ def _report(
     if owing:
         left += f"; of {_some(owing)} it stays requested, `console cancel` withdraws it"
     text = f"{len(bad)} of {len(work.ids)} did not take it: {', '.join(told)}{more}"
-    raise _Failed("report", text, left, code=1)
+    raise _Failed("report", text, left, code=end.code)
 
 
 def _state(view: dict[str, Any] | None, fuid: str) -> tuple[str, str | None]:
     """How it stands with a device, and why."""
     if view is None:
         return "requested", None
-    if view["fuid"] != fuid:
-        return "replaced", f"{view['fuid']} was requested meanwhile"
+    if view["fuid"] not in (fuid, None):
+        return "replaced", view["message"]
     return view["state"], view["message"]
 
 

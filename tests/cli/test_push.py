@@ -124,8 +124,7 @@ def test_a_folder_reaches_a_node(shell: Shell) -> None:
         node.join()
         assert steps(told) == ["build", "try", "store", "request", "wait", "report"]
         assert "my node: 2 files, " in told
-        assert "a new virtual node took and confirmed it, with " in told
-        assert "main.py was run afterwards, and " in told
+        assert "a new virtual node confirmed it; main.py was run afterwards, and " in told
         (package,) = shell.console.packages()
         assert f"as {package.fuid}, in {shell.console.directory}" in told
         assert "1 of 1 device answered" in told
@@ -146,7 +145,7 @@ def test_one_of_two_does_not_take_it(
 
 
 def test_who_does_not_answer_stays_requested(shell: Shell) -> None:
-    line = shell.refused(shell.tree(), "d1", "d1", "<b>d2", "--no-try", "--timeout", "0.5", code=1)
+    line = shell.refused(shell.tree(), "d1", "d1", "<b>d2", "--no-try", "--timeout", "0.5", code=3)
     assert "2 of 2 did not take it: d1 requested, <b>d2 requested" in line
     assert "`console cancel` withdraws it" in line
     assert shell.asked()
@@ -165,11 +164,23 @@ def test_another_request_takes_its_place(shell: Shell, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(module, "_request", request)
     line = shell.refused(shell.tree(), "d1", "--no-try", code=1)
-    assert f"d1 replaced ({fuid} was requested meanwhile)" in line
+    assert f"d1 replaced (asked for {fuid} meanwhile)" in line
+
+
+def test_who_is_removed_meanwhile(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module._request
+
+    def request(*arguments: object) -> int:
+        after = real(*arguments)
+        shell.console.remove_devices(["d1"])
+        return after
+
+    monkeypatch.setattr(module, "_request", request)
+    assert "d1 failed (removed)" in shell.refused(shell.tree(), "d1", "--no-try", code=1)
 
 
 def test_json_is_for_programs(shell: Shell) -> None:
-    out = shell.type(shell.tree(), "d1", "--no-try", "--json", "--timeout", 0, code=1)
+    out = shell.type(shell.tree(), "d1", "--no-try", "--json", "--timeout", 0, code=3)
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["step"] for line in lines] == [
         *("build", "try", "store", "request", "wait", "report")
@@ -266,6 +277,7 @@ def test_a_signature_is_tried_with_its_key(shell: Shell) -> None:
 DRIVER = """
 import os, signal, sys
 from host_sim import ctrl_c
+from host_sim.console import wait
 from insigh_ota import push as module
 
 where, words = sys.argv[1], sys.argv[2:]
@@ -282,7 +294,7 @@ def press_in_call(directory, operation, *arguments):
 
 if real:
     setattr(module, where, press)
-module.call = press_in_call
+module.call = wait.call = press_in_call
 
 def main():
     try:
