@@ -202,7 +202,7 @@ def _known(work: _Push, ids: Sequence[str], everybody: bool) -> list[str]:
         raise SimError(
             f"the console in {work.directory} knows no device: add one with `console device add`"
         )
-    strangers = [each for each in ids if each not in set(known)]
+    strangers = sorted(set(ids).difference(known))
     if strangers:
         raise SimError(
             f"the console in {work.directory} does not know {_some(strangers)}: `console list` "
@@ -349,20 +349,22 @@ def _report(
             for each, (state, message) in states.items()
         ],
     )
-    bad = [each for each, (state, _) in states.items() if state not in DONE]
+    bad = {each for each, (state, _) in states.items() if state not in DONE}
     if not bad:
         return 0
-    owing = [each for each in bad if states[each][0] in PENDING]
-    told = [
+    late = [each for each in work.ids if states[each][0] in PENDING]
+    failed = [
         f"{each} {state}" + (f" ({message})" if message else "")
-        for each, (state, message) in ((each, states[each]) for each in bad[:_NAMED])
+        for each, (state, message) in states.items()
+        if each in bad and state not in PENDING
     ]
-    more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-    left = "`console status ID` tells more of a device"
-    if owing:
-        left += f"; of {_some(owing)} it stays requested, `console cancel` withdraws it"
-    text = f"{len(bad)} of {len(work.ids)} did not take it: {', '.join(told)}{more}"
-    raise _Failed("report", text, left, code=end.code)
+    text, left = [], "`console status ID` tells more of a device"
+    if failed:
+        text.append(f"{len(failed)} of {len(work.ids)} did not take it: {_some(failed)}")
+    if late:
+        text.append(f"{len(late)} of {len(work.ids)} did not answer in time: {_some(late)}")
+        left += ", `console cancel` withdraws what stays requested"
+    raise _Failed("report", "; ".join(text), left, code=end.code)
 
 
 def _state(view: dict[str, Any] | None, fuid: str) -> tuple[str, str | None]:

@@ -146,8 +146,8 @@ def test_one_of_two_does_not_take_it(
 
 def test_who_does_not_answer_stays_requested(shell: Shell) -> None:
     line = shell.refused(shell.tree(), "d1", "d1", "<b>d2", "--no-try", "--timeout", "0.5", code=3)
-    assert "2 of 2 did not take it: d1 requested, <b>d2 requested" in line
-    assert "`console cancel` withdraws it" in line
+    assert "report: 2 of 2 did not answer in time: d1, <b>d2. " in line
+    assert "`console cancel` withdraws what stays requested" in line
     assert shell.asked()
     told = shell.type(shell.folder / "my node", "d1", "--no-try", "--no-wait")
     assert steps(told) == ["build", "try", "store", "request"]
