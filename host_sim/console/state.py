@@ -167,9 +167,7 @@ class Fleet:
         """The oldest `limit` events with a greater number than `after` that are kept."""
         first = self.last_event - len(self._events) + 1
         begin = max(0, after + 1 - first)
-        return [
-            self._events[i] for i in range(begin, min(begin + max(0, limit), len(self._events)))
-        ]
+        return list(islice(self._events, begin, begin + max(0, limit)))
 
     def wanted(self, fuid: str) -> list[str]:
         """Ids of the devices that are asked for a package just now."""

@@ -155,6 +155,19 @@ def test_percent_moves_while_a_download_runs(console: Console) -> None:
     assert 9 <= len(steps) <= 10
 
 
+def test_what_nobody_has_read_is_not_shown_as_done(console: Console) -> None:
+    fuid = console.add_package(bytes(4_000_000), "large.tar").fuid
+    console.request("a", fuid)
+    with connection(console) as link:
+        query = urlencode({"fuid": fuid, "did": "a", "dk": KEY, "cid": CHANNEL})
+        link.request("GET", f"/mf-rproxy/packages/download?{query}")
+        link.getresponse().read(1000)
+        before = -1
+        while before != (before := console.downloads[-1].bytes_sent):
+            time.sleep(0.3)
+        assert 0 <= (console.view("a").percent or 0) < 50
+
+
 def test_percent_of_parts_and_of_what_goes_on(console: Console) -> None:
     console.request("a", "00000001")
     expected = [("0-17", 0), ("0-5375", 5), ("40000-45999", 46), ("90000-90999", 91)]
