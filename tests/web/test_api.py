@@ -316,6 +316,7 @@ def test_inspect_tells_what_the_command_tells(web: WebServer) -> None:
     assert (told["deleted"], told["window"], told["size"]) == (["old.py"], 8192, len(package))
 
 
+@pytest.mark.check
 def test_orders(web: WebServer, fake: FakeConsole) -> None:
     for name in ("a", "b", "c"):
         fake.set(name)
@@ -375,6 +376,7 @@ def test_only_what_has_changed_is_told(web: WebServer, fake: FakeConsole) -> Non
             assert next(messages)[2]["fresh"]
 
 
+@pytest.mark.slow
 def test_a_browser_that_takes_nothing_holds_up_nobody(fake: FakeConsole) -> None:
     for n in range(3000):
         fake.set(f"node-{n:04}", message="x" * 300)

@@ -488,6 +488,7 @@ def test_200_devices_leave_the_page_quick(
     assert len(took) == 15 and statistics.median(took) < 300 and max(took) < 1000, took
 
 
+@pytest.mark.slow
 def test_10_000_devices_are_found(web: WebServer, fake: FakeConsole, open_page: Open) -> None:
     ids = fleet(fake, 10_000)
     fuid = fake.add_package(PACKAGE, "app.tar.gz").fuid
