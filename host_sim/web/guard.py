@@ -39,8 +39,8 @@ _HEADERS = {
 class Guard:
     """Around an application: Host, Origin and token of each request, safe headers on each answer.
 
-    hosts: what a request's Host may be, None: anything (with a token only: another site's name
-    for this address has no cookie). token: None where none is needed.
+    hosts: what a request's Host may be. None: anything, which is safe with a token only: another
+    site's name for this address has no cookie. token: None where none is needed.
     """
 
     def __init__(

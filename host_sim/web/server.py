@@ -51,7 +51,6 @@ class WebServer:
         self._upload_limit = upload_limit
         self._family, self._address, loopback = _resolve(host)
         self.token = token if token or loopback else secrets.token_urlsafe(24)
-        self._loopback = loopback
         self._port = port
         self._stack = contextlib.ExitStack()
 
@@ -84,7 +83,7 @@ class WebServer:
         )
         app = Guard(
             Page(self._console, feed, upload_limit=self._upload_limit).app,
-            hosts=known if self._loopback else None,
+            hosts=known if self.token is None else None,
             token=self.token,
             port=port,
         )

@@ -170,6 +170,16 @@ def test_the_token_is_taken_from_a_form_too(fake: FakeConsole) -> None:
         assert requests.get(web.url + "api/stream", headers=other, timeout=20).status_code == 401
 
 
+def test_a_server_in_front_may_speak_https(fake: FakeConsole) -> None:
+    with WebServer(fake, token=TOKEN) as web:
+        named = {"Host": "fleet.example", "Origin": "https://fleet.example"}
+        login = {"url": web.url + "login", "data": {"token": TOKEN}, "allow_redirects": False}
+        answer = requests.post(**login, headers=named, timeout=20)
+        assert answer.status_code == 303 and answer.cookies
+        other = named | {"Origin": "https://evil.example"}
+        assert requests.post(**login, headers=other, timeout=20).status_code == 403
+
+
 def test_what_can_not_be_served_is_one_line(fake: FakeConsole, web: WebServer) -> None:
     port = int(web.url.rstrip("/").rsplit(":", 1)[1])
     for wrong in (
@@ -306,6 +316,7 @@ def test_inspect_tells_what_the_command_tells(web: WebServer) -> None:
     assert (told["deleted"], told["window"], told["size"]) == (["old.py"], 8192, len(package))
 
 
+@pytest.mark.check
 def test_orders(web: WebServer, fake: FakeConsole) -> None:
     for name in ("a", "b", "c"):
         fake.set(name)
@@ -365,6 +376,7 @@ def test_only_what_has_changed_is_told(web: WebServer, fake: FakeConsole) -> Non
             assert next(messages)[2]["fresh"]
 
 
+@pytest.mark.slow
 def test_a_browser_that_takes_nothing_holds_up_nobody(fake: FakeConsole) -> None:
     for n in range(3000):
         fake.set(f"node-{n:04}", message="x" * 300)
@@ -389,6 +401,25 @@ def test_a_browser_that_takes_nothing_holds_up_nobody(fake: FakeConsole) -> None
     assert time.monotonic() - began < 3
     for each in deaf:
         each.close()
+
+
+def test_a_browser_that_takes_nothing_is_given_up(
+    fake: FakeConsole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("host_sim.web.app._SEND_S", 1)
+    for n in range(20_000):  # more than the system takes for somebody who does not read
+        fake.set(f"node-{n:05}", message="x" * 400)
+    with WebServer(fake) as web, socket.socket() as deaf:
+        port = int(web.url.rstrip("/").rsplit(":", 1)[1])
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.settimeout(20)
+        deaf.connect(("127.0.0.1", port))
+        deaf.sendall(f"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+        time.sleep(4)
+        taken = 0
+        while part := deaf.recv(1 << 20):  # what was under way, and then the end
+            taken += len(part)
+        assert taken < 20_000 * 400
 
 
 def test_the_end_closes_the_streams(fake: FakeConsole) -> None:
