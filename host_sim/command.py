@@ -131,7 +131,9 @@ def run(
         return 2
     except (DeployError, PackageError, SimError) as error:
         running = context.meta.get(_RUNNING) if context else None
-        print(f"{speaker or running or program}: {error}", file=sys.stderr)
+        name = speaker or running or program
+        # Some errors begin with the command's name by themselves.
+        print(f"{name}: {str(error).removeprefix(f'{name}: ')}", file=sys.stderr)
         return 2
     except (EOFError, click.Abort):
         print("stopped: no answer", file=sys.stderr)

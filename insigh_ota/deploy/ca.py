@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from rich.console import Console
+from rich.markup import escape
 
 from insigh_ota.deploy import plan
 from insigh_ota.deploy.deploy import probe
@@ -181,7 +182,7 @@ def install(board: Board, terminal: Console, anchors: list[Certificate]) -> dict
     for each in anchors:
         kind = "root" if each.issuer == each.subject else "issuer"
         name, end = each.subject.rfc4514_string(), each.not_valid_after_utc
-        terminal.print(f"{kind:<8} {name}, valid to {end:%Y-%m-%d}", highlight=False)
+        terminal.print(f"{kind:<8} {escape(name)}, valid to {end:%Y-%m-%d}", highlight=False)
     found = probe(board)
     plan.check_flash(found)
     path, form = found.ca[0], "PEM" if len(anchors) > 1 else "DER"

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from insigh_ota.deploy import firmware, plan, provision
@@ -68,7 +69,7 @@ def deploy(
         terminal.print("[green]done[/], verified by SHA-256 on the board")
     anchored = found.anchored
     if not anchored:
-        where = " or ".join(found.ca)
+        where = escape(" or ".join(found.ca))
         terminal.print(
             f"[yellow]no trust anchor in {where}[/]: insigh-ota ca --host … --port {board.port}"
         )
@@ -88,7 +89,8 @@ def tell_board(terminal: Console, found: Found) -> None:
     version = ".".join(map(str, found.version))
     abi = f".mpy ABI {found.mpy & 0xFF}" if found.mpy else "no .mpy"
     terminal.print(
-        f"board    {found.machine}, MicroPython {version}, {abi}, {found.free >> 10} KB free",
+        f"board    {escape(found.machine)}, MicroPython {version}, {abi}, "
+        f"{found.free >> 10} KB free",
         highlight=False,
     )
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from host_sim import files as disk
 from insigh_ota.deploy import firmware
@@ -56,5 +57,7 @@ def write(terminal: Console, folder: Path | None = None) -> dict:
         (folder / name).write_bytes(content)
     (folder / "package.json").write_text(package([(name, name) for name in files]))
     version = firmware.version()
-    terminal.print(f"{folder}: {len(files)} files and package.json, version {version}")
+    terminal.print(
+        f"{escape(str(folder))}: {len(files)} files and package.json, version {version}"
+    )
     return {"folder": str(folder), "files": len(files), "version": version}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from host_sim import files
 from host_sim.node import romfs
@@ -21,6 +22,7 @@ def write(terminal: Console, out: Path = DEFAULT, more: Path | None = None) -> d
     """
     image = romfs.build(firmware.FIRMWARE, more)
     files.write(out, image, parents=True)
-    terminal.print(f"{out}: {len(image)} bytes, agent {firmware.version()}")
-    terminal.print(f"To a board that has room for it: mpremote romfs deploy {out}")
+    name = escape(str(out))
+    terminal.print(f"{name}: {len(image)} bytes, agent {firmware.version()}")
+    terminal.print(f"To a board that has room for it: mpremote romfs deploy {name}")
     return {"image": str(out), "bytes": len(image), "agent": firmware.version()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from insigh_ota.deploy import firmware, plan
 from insigh_ota.deploy.deploy import probe, tell_board, tell_frozen
@@ -93,7 +94,7 @@ def _agent(found: Found, told: dict) -> str:
     if "error" in told:
         if not any(map(found.folder, plan.PLACES)):
             return "[yellow]none[/]: insigh-ota deploy puts it there"
-        return f"[red]does not load: {told['error']}[/]"
+        return f"[red]does not load: {escape(told['error'])}[/]"
     file = told["file"]
     if file.startswith("/rom/"):
         return f"{told['version']}, in the firmware's ROMFS"
@@ -112,21 +113,25 @@ def _agent(found: Found, told: dict) -> str:
 
 def _config(found: Found, config: dict | str) -> str:
     if isinstance(config, str):
-        return f"[red]{config}[/]"
+        return f"[red]{escape(config)}[/]"
     mqtt = config["mqtt"]
     tls = " with TLS" if mqtt["tls"] else ""
-    anchor = "" if found.anchored else f", [red]no trust anchor in {' or '.join(found.ca)}[/]"
-    return f"{config['server']}, MQTT {mqtt['host']}:{mqtt['port']}{tls}{anchor}"
+    anchor = (
+        "" if found.anchored else f", [red]no trust anchor in {escape(' or '.join(found.ca))}[/]"
+    )
+    where = escape(f"{config['server']}, MQTT {mqtt['host']}:{mqtt['port']}")
+    return f"{where}{tls}{anchor}"
 
 
 def _update(state: dict) -> str:
     text = _STATES.get(state["state"], state["state"])
     if state["file_id"]:
+        name = escape(state["file_id"])
         if state["state"] == "trial":
-            text += f": {state['file_id']}, boots counted: {state['boots']}"
+            text += f": {name}, boots counted: {state['boots']}"
             text += f" of {state['boots_most']}" if state.get("boots_most") else ""
         else:
-            text += f": {state['file_id']}, tries counted: {state['boots']}"
+            text += f": {name}, tries counted: {state['boots']}"
     return text
 
 

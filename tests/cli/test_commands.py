@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import click
 import pytest
@@ -14,12 +15,13 @@ import pytest
 from host_sim import command
 from host_sim.board.board import Board
 from host_sim.cli import simulator
-from host_sim.command import NO_SIMULATOR
+from host_sim.command import NO_SIMULATOR, Output
 from host_sim.node import flash
 from host_sim.node.node import run_code
 from insigh_ota import agent_config, places
 from insigh_ota.commands import PROGRAM, insigh_ota, main
 from insigh_ota.deploy.cli import boards
+from insigh_ota.deploy.status import _config
 from tests.command_lines import parse
 
 ROOT = Path(__file__).parents[2]
@@ -134,6 +136,7 @@ def test_wrong_usage(words: list[str], says: str, capsys: pytest.CaptureFixture)
         (["node", "no\nne.img"], "node: no flash image no\nne.img: "),
         (["deploy", "--port", "/dev/none"], "deploy: /dev/none is no port"),
         (["ca"], "ca: which trust anchor? Say --host"),
+        (["console", "status", "x"], "console: --dir DIR is missing"),
     ],
 )
 def test_expected_errors(
@@ -299,6 +302,17 @@ def test_json_of_a_board(tmp_path: Path, capsys: pytest.CaptureFixture):
     paths = {each["path"]: each["bytes"] for each in lines(capsys.readouterr().out)}
     assert paths["/boot.py"] == (places.FIRMWARE / "boot.py").stat().st_size
     assert paths == dict(flash.listing(listed))
+
+
+def test_what_is_data_is_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture):
+    """What a board or a person has named is shown as it is."""
+    out = tmp_path / "[red]a[" / "b].romfs"
+    out.parent.mkdir()
+    assert main(["romfs", "--out", str(out)]) == 0
+    assert f"{out}: " in capsys.readouterr().out
+    said = "bad configuration: unknown key [/]"
+    Output(False).terminal.print(_config(mock.Mock(), said))
+    assert said in capsys.readouterr().out
 
 
 def completed(*words: str) -> list[str]:

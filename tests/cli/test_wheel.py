@@ -85,7 +85,7 @@ class Installed:
             input=given,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=500,
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
