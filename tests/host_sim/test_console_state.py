@@ -255,6 +255,28 @@ def test_a_request_that_somebody_else_clears(
     assert console.view("a").state == "installed on trial"
 
 
+def test_a_node_that_clears_and_reports_at_its_next_wake(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "_CLEARED_S", -1)
+    console.request("a", "00000001")
+    with connection(console) as link:
+        get(link)
+    say(console, "a", b"")
+    assert words(console) == ("downloading 100 %", "request cleared: a report is to come")
+    say(console, "a", report(1, "00000001"))
+    assert words(console) == ("installed on trial", None)
+
+
+def test_a_node_that_tells_that_its_request_was_withdrawn(console: Console) -> None:
+    console.request("a", "00000001")
+    with connection(console) as link:
+        get(link)
+    console.request_raw("a", b"")
+    say(console, "a", b'[{"n":"e","v":3},{"n":"i","vs":"00000001"}]', leaf="stat")
+    assert words(console) == ("idle", "withdrawn")
+
+
 def test_overdue(tmp_path: Path) -> None:
     with Console(tmp_path, overdue_s=0.2) as console:
         console.add_devices([("a", KEY, CHANNEL), ("b", KEY, CHANNEL)])
