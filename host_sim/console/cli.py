@@ -63,6 +63,7 @@ class _Port(click.ParamType):
 
 @click.group(
     invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     short_help="the simulated platform, or a command to one that runs",
 )
 @_dir_option

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hmac
 import json
+import logging
 import secrets
 import socket
 import socketserver
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,13 @@ from host_sim.console.registry import write_private
 from host_sim.console.state import PENDING
 from host_sim.errors import SimError
 
+logger = logging.getLogger("console")
+
 _FILE = "control.json"
 _LONGEST_LINE = 64 << 20
 _TIMEOUT = 30
+# Ten thousand devices, on a machine that does much else.
+_PATIENCE = {"request_many": 600, "cancel": 600, "devices_add": 600, "device_remove": 600}
 # Of who asks to be told what comes: well below the time limit of the connection.
 _LONGEST_WAIT = 10
 
@@ -48,6 +54,11 @@ class ControlServer:
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
             request_queue_size = 128
+
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Whoever goes away before the answer, by Ctrl-C say, is nobody's error."""
+                if not isinstance(sys.exc_info()[1], OSError):
+                    logger.exception("control: fault in the server")
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(
@@ -170,6 +181,7 @@ def call(directory: Path, operation: str, *arguments: Any) -> Any:
     except (OSError, ValueError, KeyError) as error:
         raise SimError(nobody) from error
     try:
+        connection.settimeout(_PATIENCE.get(operation, _TIMEOUT))
         with connection, connection.makefile("rwb") as stream:
             message = {
                 "token": address["token"],

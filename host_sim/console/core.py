@@ -141,13 +141,13 @@ class Console:
     ) -> list[Device]:
         """`add_device` for many, each an id, a key, a channel and perhaps a board: all or none."""
         added = [Device(*device) for device in devices]  # type: ignore[arg-type]
-        channels = {device.device_id: device.channel for device in self._registry.devices()}
+        ids = [device.device_id for device in added]
+        before = {i: self._registry.device(i).channel for i in ids if self._registry.knows(i)}
         self._registry.add_devices(added, replace=replace)
         self._broker.refresh()
-        ids = [device.device_id for device in added]
+        moved = [d.device_id for d in added if before.get(d.device_id, d.channel) != d.channel]
         with self._journal.locked():
-            moved = [d for d in added if channels.get(d.device_id, d.channel) != d.channel]
-            self._fleet.devices_added(ids, [device.device_id for device in moved])
+            self._fleet.devices_added(ids, moved)
         return added
 
     def remove_devices(self, device_ids: Sequence[str]) -> None:

@@ -22,6 +22,8 @@ from host_sim.console.registry import Registry
 from host_sim.errors import SimError
 
 _TLS_HANDSHAKE_RECORD = 0x16
+# What is sent is shown as what the node has: not megabytes that wait in a buffer of this machine.
+_SEND_BUFFER = 16 * 1024
 
 logger = logging.getLogger("console")
 
@@ -81,6 +83,7 @@ class DownloadServer(PlatformServer):
     def finish_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:
         """Serve one connection, in its own thread."""
         request.settimeout(IDLE_TIMEOUT)
+        request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         with self._tracked(request):
             if self._tls is None:
                 self.RequestHandlerClass(request, client_address, self)

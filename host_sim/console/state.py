@@ -21,8 +21,9 @@ from host_sim.console.registry import Registry
 OVERDUE_S = 24 * 3600
 #: So many events are kept, the newest.
 EVENTS_KEPT = 10_000
-#: A node reports right behind its clear. Where nothing follows, somebody has withdrawn it.
-_CLEARED_S = 10
+#: A node reports right behind its clear. Where nothing follows, and it has not come for the
+#: package either, somebody else has withdrawn the request.
+_CLEARED_S = 30
 _PERCENT_STEP = 10
 _LONGEST_TEXT = 200
 
@@ -167,9 +168,7 @@ class Fleet:
         """The oldest `limit` events with a greater number than `after` that are kept."""
         first = self.last_event - len(self._events) + 1
         begin = max(0, after + 1 - first)
-        return [
-            self._events[i] for i in range(begin, min(begin + max(0, limit), len(self._events)))
-        ]
+        return list(islice(self._events, begin, begin + max(0, limit)))
 
     def wanted(self, fuid: str) -> list[str]:
         """Ids of the devices that are asked for a package just now."""
@@ -188,8 +187,9 @@ class Fleet:
         state, since, message = record.state, record.since, record.message
         if state in PENDING:
             heard = max(record.requested, record.last_contact or 0.0)
-            if record.cleared is not None and now - record.cleared > _CLEARED_S:
-                state, since = "idle", record.cleared
+            cleared = record.cleared if state == "requested" else None
+            if cleared is not None and now - cleared > _CLEARED_S:
+                state, since = "idle", cleared
                 message = "the request was cleared, and no report followed"
             elif now - heard > self._overdue_s:
                 state, since = "overdue", heard + self._overdue_s
@@ -341,6 +341,8 @@ class Fleet:
                 self._become(record, "idle", "cancelled")
             elif pending:
                 record.cleared = time.time()
+                if record.state == "downloading":
+                    record.message = "request cleared: a report is to come"
             record.retained = record.cancelling = False
         self._tell(device_id, record, "cleared", text)
 
@@ -388,6 +390,9 @@ class Fleet:
                 confirmed = fields.get("c") is True
                 record.fuid, record.cleared = fuid, None
                 self._become(record, "confirmed" if confirmed else "installed on trial")
+
+        elif event == "3" and asked and record.cleared is not None:
+            self._become(record, "idle", "withdrawn")
 
     def _runs(self, record: _Record, fuid: str | None) -> None:
         if fuid != record.version:

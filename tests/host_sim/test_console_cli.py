@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -312,6 +314,20 @@ def test_ctrl_c_while_it_waits(console: Console) -> None:
         process.kill()
         process.communicate()
     assert (process.returncode, said) == (130, "stopped\n")
+
+
+def test_who_goes_away_before_the_answer(
+    console: Console, capfd: pytest.CaptureFixture[str]
+) -> None:
+    address = json.loads((console.directory / "control.json").read_text())
+    message = {"token": address["token"], "operation": "views", "arguments": []}
+    message["arguments"] = [console.last_event, 0.5]
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", address["port"])) as link:
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            link.sendall(json.dumps(message).encode() + b"\n")
+    time.sleep(1)
+    assert capfd.readouterr().err == ""
 
 
 def test_the_console_ends_while_it_is_waited_for(tmp_path: Path) -> None:

@@ -155,6 +155,19 @@ def test_percent_moves_while_a_download_runs(console: Console) -> None:
     assert 9 <= len(steps) <= 10
 
 
+def test_what_nobody_has_read_is_not_shown_as_done(console: Console) -> None:
+    fuid = console.add_package(bytes(4_000_000), "large.tar").fuid
+    console.request("a", fuid)
+    with connection(console) as link:
+        query = urlencode({"fuid": fuid, "did": "a", "dk": KEY, "cid": CHANNEL})
+        link.request("GET", f"/mf-rproxy/packages/download?{query}")
+        link.getresponse().read(1000)
+        before = -1
+        while before != (before := console.downloads[-1].bytes_sent):
+            time.sleep(0.3)
+        assert 0 <= (console.view("a").percent or 0) < 50
+
+
 def test_percent_of_parts_and_of_what_goes_on(console: Console) -> None:
     console.request("a", "00000001")
     expected = [("0-17", 0), ("0-5375", 5), ("40000-45999", 46), ("90000-90999", 91)]
@@ -240,6 +253,28 @@ def test_a_request_that_somebody_else_clears(
     assert [view.id for view in console.views(after)] == ["a"]  # only time has changed it
     say(console, "a", report(1, "00000001"))
     assert console.view("a").state == "installed on trial"
+
+
+def test_a_node_that_clears_and_reports_at_its_next_wake(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "_CLEARED_S", -1)
+    console.request("a", "00000001")
+    with connection(console) as link:
+        get(link)
+    say(console, "a", b"")
+    assert words(console) == ("downloading 100 %", "request cleared: a report is to come")
+    say(console, "a", report(1, "00000001"))
+    assert words(console) == ("installed on trial", None)
+
+
+def test_a_node_that_tells_that_its_request_was_withdrawn(console: Console) -> None:
+    console.request("a", "00000001")
+    with connection(console) as link:
+        get(link)
+    console.request_raw("a", b"")
+    say(console, "a", b'[{"n":"e","v":3},{"n":"i","vs":"00000001"}]', leaf="stat")
+    assert words(console) == ("idle", "withdrawn")
 
 
 def test_overdue(tmp_path: Path) -> None:
