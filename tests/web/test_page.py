@@ -299,13 +299,14 @@ def test_the_token_is_asked_for(fake: FakeConsole, open_page: Open) -> None:
 # -- with a phone, with a keyboard, in the dark ---------------------------------------------
 
 
-@pytest.mark.parametrize("width", [320, 400, 768, 1024, 1280])
+@pytest.mark.parametrize("width", [320, 400, 768, 1024, 1240, 1280])
 def test_nothing_is_wider_than_the_page(
     web: WebServer, fake: FakeConsole, open_page: Open, width: int
 ) -> None:
     fleet(fake, 12)
+    fake.set("on-trial", state="installed on trial")
     long = "a-device-with-a-name-of-all-the-letters-that-there-are-" * 3
-    fake.set(long, state="downloading", percent=42, version=long, fuid=long, message="x" * 200)
+    fake.set(long, state="downloading", percent=100, version=long, fuid=long, message="x" * 200)
     fake.add_package(PACKAGE, "a_package_with_a_long_name_" * 4 + ".tar.gz")
     page = open_page(web.url, width=width)
     expect(row(page, long)).to_be_visible()
@@ -314,6 +315,12 @@ def test_nothing_is_wider_than_the_page(
     expect(page.locator("#refused")).to_be_visible()
     inside, outside = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert inside <= outside
+    spilt = page.evaluate(
+        """() => [...document.querySelectorAll("#rows .badge, #rows button, #rows input")].filter(
+          (each) => each.getBoundingClientRect().right >
+            each.closest("td").getBoundingClientRect().right + 1).map((each) => each.outerHTML)"""
+    )
+    assert not spilt, spilt
     page.get_by_role("button", name="Inspect").click()
     box = page.get_by_role("dialog").bounding_box()
     assert box and box["x"] >= 0 and box["x"] + box["width"] <= width
