@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from host_sim import ctrl_c
 from host_sim.errors import SimError
@@ -96,12 +97,30 @@ class _Port(click.ParamType):
     default="installed",
     help="when the nodes send e:1, as `report` in their configuration; default: installed",
 )
+@click.option(
+    "--web", type=_Port(), metavar="PORT", help="serve a page to watch and steer the devices with"
+)
+@click.option(
+    "--web-host",
+    metavar="ADDRESS",
+    help="where the page is served; default: 127.0.0.1. Others than this machine need a token",
+)
+@click.option(
+    "--web-token",
+    metavar="TEXT",
+    envvar="INSIGH_OTA_WEB_TOKEN",
+    help="what the page asks for; default: nothing on this machine, elsewhere one is made and "
+    "printed. In INSIGH_OTA_WEB_TOKEN it does not show in the list of processes",
+)
 @click.pass_context
 def console(context: click.Context, **options: Any) -> None:
     """Run the simulated platform.
 
     With a command: drive the one that runs in the same --dir.
     """
+    given = context.get_parameter_source("web_token") is ParameterSource.COMMANDLINE
+    if options["web"] is None and (options["web_host"] is not None or given):
+        raise click.UsageError("--web-host and --web-token are for the page: add --web PORT")
     if context.invoked_subcommand is None:
         _serve(**options)
 
@@ -118,6 +137,9 @@ def _serve(
     link: str | None,
     overdue: float,
     reports: str,
+    web: int | None,
+    web_host: str | None,
+    web_token: str | None,
 ) -> None:
     # Late imports: a command to a running console need not wait for these.
     from host_sim.console.control import ControlServer, is_running
@@ -159,9 +181,17 @@ def _serve(
                 host = "127.0.0.1" if name == "https" else running.mqtt_host
                 ports[name] = parts.enter_context(Link(host, port, profile)).port
         # Whatever else serves while the console does is entered here, and adds its ready keys.
+        page: dict[str, str] = {}
+        if web is not None:
+            from host_sim.web import WebServer
+
+            server = WebServer(running, web, host=web_host or "127.0.0.1", token=web_token)
+            page["web"] = parts.enter_context(server).url
+            if server.token and not web_token:
+                page["web_token"] = server.token
         anchors = {"ca": str(running.ca_pem), "ca_der": str(running.ca_der)}
         ctrl_c.gently(ended.set)
-        _print({"event": "ready"} | ports | anchors)
+        _print({"event": "ready"} | ports | anchors | page)
         ended.wait()
 
 

@@ -5,7 +5,10 @@ It shares no code with MicroPython, so it is also the oracle of what is on a nod
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -34,6 +37,8 @@ GEOMETRY = {
 }
 #: For reading only: the same format, with fewer and larger steps.
 _READING = GEOMETRY | {"read_size": 512, "cache_size": 512}
+#: 256 MB: more than any chip, and less than this machine's memory.
+MOST_BLOCKS = 1 << 16
 #: Files that are no part of a node, wherever they turn up.
 _SKIPPED = {"__pycache__", ".git", ".DS_Store"}
 
@@ -44,9 +49,36 @@ def image_blocks(image: Path) -> int:
         size = image.stat().st_size
     except OSError as error:
         raise SimError(f"no flash image {image}: {error.strerror}") from error
+    if image.is_dir():
+        raise SimError(f"{image} is a folder, and no flash image")
     if size == 0 or size % BLOCK:
         raise SimError(f"{image} is not a flash image: {size} bytes are not whole blocks")
     return size // BLOCK
+
+
+@contextlib.contextmanager
+def claimed(image: Path) -> Iterator[None]:
+    """Inside the `with`, nobody else runs on this image or replaces it; SimError if one does so.
+
+    A lock on the file itself, which ends with its process however that ends.
+    """
+    with contextlib.ExitStack() as files:
+        same = False
+        while not same:  # else it has been replaced between the two calls
+            files.close()
+            try:
+                file = files.enter_context(image.open("rb"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                same = os.path.samestat(os.fstat(file.fileno()), image.stat())
+            except BlockingIOError:
+                raise SimError(
+                    f"{image} is the flash of a node that runs already: end that one, or take "
+                    "another file"
+                ) from None
+            except OSError as error:
+                raise SimError(f"no flash image {image}: {error.strerror}") from error
+        files.callback(fcntl.flock, file, fcntl.LOCK_UN)  # a child process may have it as well
+        yield
 
 
 class _Memory(UserContext):
@@ -123,6 +155,8 @@ def build(
     """
     if root is not None and not root.is_dir():
         raise SimError(f"no folder {root}")
+    if not 2 <= blocks <= MOST_BLOCKS:
+        raise SimError(f"{blocks} blocks: a flash has 2 to {MOST_BLOCKS} of them")
     files = _files(root) if root is not None else {}
     folders = [p for p in sorted(root.rglob("*")) if p.is_dir()] if root is not None else []
     memory = _Memory(buffer=bytearray(b"\xff" * (blocks * BLOCK)))
@@ -146,7 +180,8 @@ def build(
         except littlefs.LittleFSError as error:
             raise SimError(f"cannot put the files into {blocks} blocks: {error}") from error
     filesystem.unmount()
-    disk.write(image, bytes(filesystem.context.buffer), parents=True)
+    with claimed(image) if image.is_file() else contextlib.nullcontext():
+        disk.write(image, bytes(filesystem.context.buffer), parents=True)
 
 
 def _walk(filesystem: LittleFS) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -201,8 +236,7 @@ def extract(image: Path, target: Path) -> int:
         for name in read_folders(image):
             places[name].mkdir(parents=True, exist_ok=True)
         for name, content in tree.items():
-            places[name].parent.mkdir(parents=True, exist_ok=True)
-            places[name].write_bytes(content)
+            disk.write(places[name], content, parents=True)
     except OSError as error:
         raise SimError(f"cannot extract to {target}: {error}") from error
     return len(tree)

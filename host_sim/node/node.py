@@ -19,6 +19,7 @@ from host_sim.errors import SimError
 from host_sim.node import stock
 from host_sim.node.boot import Boot, temporary_file
 from host_sim.node.chip import TIMERS, Chip
+from host_sim.node.flash import claimed
 from host_sim.node.flash_rules import TORN_KINDS
 from host_sim.node.session import SIM_HEAP, Event, Hardware, Plan, Run, Session, heap_option
 
@@ -259,17 +260,18 @@ def _command(arguments: SimpleNamespace) -> int:
         release=arguments.release,
         log=log,
     )
-    run = booted.run(
-        wakes=arguments.wakes,
-        cut=arguments.cut,
-        torn=arguments.torn,
-        seed=arguments.seed,
-        fail=fail,
-        persistent=persistent,
-        storm=arguments.storm,
-        timeout_s=arguments.timeout,
-        max_boots=arguments.max_boots,
-        wear=arguments.wear,
-        on_event=lambda event: print(json.dumps(event), flush=True),
-    )
+    with claimed(arguments.image):
+        run = booted.run(
+            wakes=arguments.wakes,
+            cut=arguments.cut,
+            torn=arguments.torn,
+            seed=arguments.seed,
+            fail=fail,
+            persistent=persistent,
+            storm=arguments.storm,
+            timeout_s=arguments.timeout,
+            max_boots=arguments.max_boots,
+            wear=arguments.wear,
+            on_event=lambda event: print(json.dumps(event), flush=True),
+        )
     return run.exit_code

@@ -126,11 +126,12 @@ def _config(found: Found, config: dict | str) -> str:
 def _update(state: dict) -> str:
     text = _STATES.get(state["state"], state["state"])
     if state["file_id"]:
+        name = escape(state["file_id"])
         if state["state"] == "trial":
-            text += f": {state['file_id']}, boots counted: {state['boots']}"
+            text += f": {name}, boots counted: {state['boots']}"
             text += f" of {state['boots_most']}" if state.get("boots_most") else ""
         else:
-            text += f": {state['file_id']}, tries counted: {state['boots']}"
+            text += f": {name}, tries counted: {state['boots']}"
     return text
 
 

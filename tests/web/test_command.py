@@ -1,0 +1,87 @@
+"""`console --web`: the ready line, Ctrl-C, and what is refused."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from host_sim.console import cli
+
+ROOT = Path(__file__).resolve().parents[2]
+_CONSOLE = "import sys; from host_sim.console.cli import run; sys.exit(run(sys.argv[1:]))"
+
+
+def begin(folder: Path, *options: str) -> tuple[subprocess.Popen[str], dict]:
+    """A console in a process of its own, and its ready line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CONSOLE, "--dir", str(folder), *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout and process.stderr
+    line = process.stdout.readline()
+    assert line, process.stderr.read()
+    return process, json.loads(line)
+
+
+def test_ctrl_c_ends_it_at_once_while_a_page_is_open(tmp_path: Path) -> None:
+    process, ready = begin(tmp_path / "console", "--web", "0")
+    try:
+        assert "web_token" not in ready
+        assert "Devices" in requests.get(ready["web"], timeout=20).text
+        place = http.client.HTTPConnection(ready["web"].split("/")[2], timeout=20)
+        place.request("GET", "/api/stream")
+        answer = place.getresponse()
+        assert answer.readline().startswith(b"event: hello")
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        took = time.monotonic() - began
+    finally:
+        process.kill()
+        process.wait()
+    assert took < 4, took
+    assert "Traceback" not in errors and "Error" not in errors, errors
+    answer.read()  # the stream has ended, and is not broken
+    place.close()
+
+
+def test_a_token_is_printed_for_other_addresses(tmp_path: Path) -> None:
+    process, ready = begin(tmp_path / "console", "--web", "0", "--web-host", "0.0.0.0")
+    try:
+        port = ready["web"].rstrip("/").rsplit(":", 1)[1]
+        here = f"http://127.0.0.1:{port}/"
+        assert "Token" in requests.get(here, timeout=20).text
+        page = requests.get(here, params={"token": ready["web_token"]}, timeout=20)
+        # Without a browser's memory for cookies it only leads back to the login.
+        assert page.history[0].status_code == 303 and page.history[0].cookies
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+    assert ready["web_token"] not in errors
+
+
+@pytest.mark.parametrize(
+    "words, line",
+    [
+        (["--web", "x"], "no port"),
+        (["--web", "70000"], "no port"),
+        (["--web-host", "0.0.0.0"], "add --web PORT"),
+        (["--web-token", "a token of the test"], "add --web PORT"),
+    ],
+)
+def test_what_does_not_go_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], line: str
+) -> None:
+    assert cli.run(["--dir", str(tmp_path), *words]) == 2
+    assert line in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Pictures for docs/, made from the real thing: `python -m tools.screenshots [WHAT…]`."""
