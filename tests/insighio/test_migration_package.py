@@ -393,11 +393,8 @@ def test_templates_stay_as_they_are(desk: Desk) -> None:
 def test_the_commands_of_the_page_exist() -> None:
     text = (Path(__file__).parents[2] / "docs/insighio-migration.md").read_text()
     lines = re.sub(r" *\\\n *", " ", text).splitlines()
-    ours = [
-        line.partition("-m insigh_ota.package ")[2]
-        for line in lines
-        if "-m insigh_ota.package" in line
-    ]
+    words = "insigh-ota package "
+    ours = [line.partition(words)[2] for line in lines if line.strip().startswith(words)]
     assert len(ours) >= 5
     for line in ours:
         parse(commands, shlex.split(line.replace("--sequence N", "--sequence 1")))
