@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import random
 import statistics
 import threading
 import time
@@ -72,12 +73,14 @@ def test_an_update_is_watched(tmp_path: Path, open_page: Open, report: str, end:
         Site(tmp_path, console, config={"report": report}) as site,
         WebServer(console) as web,
     ):
-        console.faults.drip = 4_000
+        console.faults.drip = 6_000
+        noise = random.Random(1).randbytes(30_000)
+        package = sample.tar_gz({"main.py": sample.main_py(2), "noise.bin": noise})
         page = open_page(web.url)
         expect(page.get_by_text("none yet: add one")).to_be_attached()
         expect(row(page, DEVICE_ID)).to_contain_text("idle")
         page.evaluate(_WATCH)
-        drop(page, "app 2.tar.gz", PACKAGE)
+        drop(page, "app 2.tar.gz", package)
         expect(page.locator("#packages li")).to_contain_text("app 2.tar.gz")
         page.get_by_role("button", name=f"Request for {DEVICE_ID}").click()
         expect(row(page, DEVICE_ID)).to_contain_text("requested")

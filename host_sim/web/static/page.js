@@ -327,6 +327,7 @@ function sure(text, yes) {
 }
 
 async function order(path, some, fields, done) {
+  if (some.length > 100) say(`Telling ${many(some.length, "device")} …`);
   try {
     await call(path, { method: "POST", body: JSON.stringify({ ids: some, ...fields }) });
     say(done);
