@@ -141,13 +141,13 @@ def status(state: Path, as_json: bool) -> None:
             **found,
             "reasons": dict(reasons),
         }
-        click.echo(json.dumps(line, ensure_ascii=False))
+        click.echo(json.dumps(line))
         return
     why = f": {known.why}" if known.why else ""
-    click.echo(f"{known.package.fuid}, {known.stage}{why}")
+    click.echo(_plain(f"{known.package.fuid}, {known.stage}{why}"))
     click.echo(f"{asked:,} of {known.size:,} asked: {words(found)}")
     for text, number in reasons.most_common(_SHOWN):
-        click.echo(f"  {number:,} times: {text}")
+        click.echo(_plain(f"  {number:,} times: {text}"))
     for phase, title in (
         (Phase.FAILED, "failed"),
         (Phase.LOST, "took it and fell silent"),
@@ -223,7 +223,7 @@ def _carry(runner: Runner, store: Store, options: dict[str, Any], tell: Tell, ne
 
 def _teller(as_json: bool) -> Tell:
     def tell(event: dict[str, Any], text: str) -> None:
-        click.echo(json.dumps(event, ensure_ascii=False) if as_json else _plain(text))
+        click.echo(json.dumps(event) if as_json else _plain(text))
 
     return tell
 

@@ -91,9 +91,8 @@ class Runner:
         self._store.commit()
 
     def interrupt(self) -> None:
-        """End soon; requests stay where they are."""
+        """End soon; requests stay where they are. For a signal's handler: it takes no lock."""
         self._interrupted = True
-        self._wake.set()
 
     # -- the loop --------------------------------------------------------------------------------
 

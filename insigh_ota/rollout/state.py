@@ -85,7 +85,8 @@ class State:
             if name != "records"
         }
         lines = {one: record.as_json() for one, record in self.records.items()}
-        return json.dumps({"rollout": _FORMAT, **head, "records": lines}, ensure_ascii=False)
+        # ASCII: what a node says may be no Unicode at all, such as half a character.
+        return json.dumps({"rollout": _FORMAT, **head, "records": lines})
 
 
 def load(path: Path) -> State | None:
