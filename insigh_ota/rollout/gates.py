@@ -151,7 +151,8 @@ def _guard(boards: Mapping[str, Tally], fleet: Tally, rules: Rules) -> int:
 
 def _is_strict(boards: Mapping[str, Tally], fleet: Tally, guard: int, rules: Rules) -> bool:
     share, canaries = min(_STRICT, rules.waves[0]), _canaries(boards, guard)
-    return fleet.asked <= sum(_target(board, share, canaries) for board in boards.values())
+    first = sum(_target(board, share, canaries) for board in boards.values())
+    return fleet.asked <= max(guard, first)
 
 
 def _canaries(boards: Mapping[str, Tally], guard: int) -> int:

@@ -175,7 +175,7 @@ def signs(leaf: str, payload: bytes, fuid: str, *, retained: bool) -> list[tuple
     elif ours and event == 0:
         return [(Sign.BEGUN, "")]
     elif ours and event == 1:
-        return [(Sign.CONFIRMED if fields.get("c") is True else Sign.APPLIED, "")]
+        return [(Sign.CONFIRMED if fields.get("c") is True else Sign.BEGUN, "")]
     return []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ _FAILURES_AWAY, _FAILURES_DEVICE = 3, 5
 _LONGEST_PAUSE_S = 30.0
 _TICK_S = 0.2
 _WITHDRAW = frozenset({Phase.SENDING, Phase.ASKED, Phase.TAKEN, Phase.SILENT})
+_URGENCY = (Task.WITHDRAW, Task.ASK, Task.LOOK_WELL, Task.LOOK, Task.FORGET)
 _TASKS = {
     Phase.DUE: Task.ASK,
     Phase.SENDING: Task.ASK,
@@ -66,7 +68,7 @@ class Runner:
         self._visited: set[str] = set()
         self._next: dict[str, float] = {}
         self._failures: Counter[str] = Counter()
-        self._in_a_row = 0
+        self._in_a_row = self._decided = 0
         self._first_failure = self._away_since = 0.0
         # Nothing is decided before all that happened meanwhile has been heard.
         self._unheard = {one for one, r in self._state.records.items() if r.phase in OUT}
@@ -80,7 +82,7 @@ class Runner:
                 self._state.stage, self._state.why = "running", ""
             for record in self._state.records.values():
                 record.seen = record.phase in (Phase.FAILED, Phase.SILENT, Phase.LOST)
-            self._store.changed()
+            self._store.changed(*self._state.records)
         self._store.commit()
 
     def cancel(self) -> None:
@@ -133,6 +135,9 @@ class Runner:
         with self._lock:
             if self._state.stage != "running" or self._unheard or self._away_since:
                 return
+            if self._store.version == self._decided:
+                return
+            self._decided = self._store.version
             tallies = self.tallies()
             decision = decide(tallies, self._state.rules)
             if decision.stop:
@@ -160,6 +165,7 @@ class Runner:
             for one in (withdrawn + new)[:number]:
                 records[one] = Record(Phase.DUE, now, now, session=True)
                 self._next.pop(one, None)
+                self._store.changed(one)
         self._state.steps += 1
         self._store.changed()
 
@@ -190,33 +196,41 @@ class Runner:
             elif record.phase is Phase.DUE:
                 record.phase, record.since = Phase.WITHDRAWN, now
             self._next.pop(one, None)
-        self._store.changed()
+        self._store.changed(*self._state.records)
 
     def _due_tasks(self) -> dict[str, Task]:
         """Who is visited now, those that matter most first."""
-        now, found = self._time(), {}
+        now = self._time()
         room = self._connections - len(self._visited)
         if self._away_since:
             room = min(room, 1 - len(self._visited))
+        if room <= 0:
+            return {}
+        waiting: list[tuple[int, float, str, Task]] = []
         with self._lock:
-            ended = self._state.stage in ("stopped", "done", "cancelled")
-            forget_all = self._state.stage in ("done", "cancelled")
             for one, record in self._state.records.items():
-                if len(found) >= room:
-                    break
-                if one in self._visited or self._next.get(one, 0.0) > now:
+                at = self._next.get(one, 0.0)
+                if at > now or one in self._visited:
                     continue
-                task = _TASKS.get(record.phase)
-                if ended and task is not Task.WITHDRAW:
-                    task = None
-                if task is None and record.session and (record.phase in FINAL or forget_all):
-                    task = Task.FORGET
-                if task is Task.LOOK and self._is_overdue(record):
-                    task = Task.LOOK_WELL
+                task = self._task(record)
                 if task is not None:
-                    found[one] = task
-            self._visited |= found.keys()
-        return found
+                    waiting.append((_URGENCY.index(task), at, one, task))
+            chosen = heapq.nsmallest(room, waiting)
+            self._visited.update(one for _, _, one, _ in chosen)
+        return {one: task for _, _, one, task in chosen}
+
+    def _task(self, record: Record) -> Task | None:
+        """What is to be done for it, if its time has come."""
+        stage = self._state.stage
+        task = _TASKS.get(record.phase)
+        if stage != "running" and task is not Task.WITHDRAW:
+            task = None
+        if task is None and record.session:
+            over = record.phase in FINAL or stage in ("done", "cancelled")
+            return Task.FORGET if over else None
+        if task is Task.LOOK and self._is_overdue(record):
+            return Task.LOOK_WELL
+        return task
 
     def _is_finished(self) -> bool:
         with self._lock:
@@ -253,7 +267,7 @@ class Runner:
                     sign = Sign.CONFIRMED
                 record.hear(sign, self._now(), text)
             if record.as_json() != before:
-                self._store.changed()
+                self._store.changed(device_id)
 
     def looked(self, device_id: str, task: Task, retained: bool) -> None:
         """All that there was has been heard."""
@@ -282,9 +296,9 @@ class Runner:
                 elif not known:
                     # Sent or not: the broker has lost what it kept for us. Not sent twice.
                     record.phase, record.since = Phase.TAKEN, self._now()
-                    self._store.changed()
+                    self._store.changed(one)
                     continue
-                self._store.changed()
+                self._store.changed(one)
                 chosen.append(one)
         self._store.commit()
         return chosen
@@ -305,7 +319,7 @@ class Runner:
         """The session is gone."""
         with self._lock:
             self._state.records[device_id].session = False
-            self._store.changed()
+            self._store.changed(device_id)
 
     def done(self, device_id: str, error: Exception | None) -> None:
         """The visit is over."""
@@ -368,7 +382,7 @@ class Runner:
             record.hear(Sign.OVERDUE, self._now(), why)
         elif record.phase not in OUT:
             record.session = False
-        self._store.changed()
+        self._store.changed(device_id)
 
     def _is_back(self) -> None:
         if self._away_since:

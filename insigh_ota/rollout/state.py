@@ -77,16 +77,13 @@ class State:
     steps: int = 0
     records: dict[str, Record] = field(default_factory=dict)
 
-    def dump(self) -> str:
-        """The file's text."""
-        head = {
+    def head(self) -> dict[str, Any]:
+        """All but the records."""
+        return {
             name: asdict(value) if hasattr(value, "__dataclass_fields__") else value
             for name, value in vars(self).items()
             if name != "records"
         }
-        lines = {one: record.as_json() for one, record in self.records.items()}
-        # ASCII: what a node says may be no Unicode at all, such as half a character.
-        return json.dumps({"rollout": _FORMAT, **head, "records": lines})
 
 
 def load(path: Path) -> State | None:
@@ -115,30 +112,43 @@ def load(path: Path) -> State | None:
 class Store:
     """Writes the state; thread-safe. Many that want it written at once share one writing.
 
-    Whoever changes the state holds `lock`, and says `changed()`.
+    Whoever changes the state holds `lock`, and says what has `changed()`.
     """
 
     def __init__(self, path: Path, state: State) -> None:
         self.path, self.state = path, state
         self.lock = threading.RLock()
         self._writing = threading.Lock()
-        self._version, self._written = 1, 0
+        self.version, self._written = 1, 0
+        # Each record as it is in the file, so that a write costs what has changed.
+        self._lines: dict[str, str] = {}
+        self._stale = set(state.records)
 
-    def changed(self) -> None:
-        """There is something to write."""
-        self._version += 1
+    def changed(self, *device_ids: str) -> None:
+        """There is something to write: of these records, or of what stands before them."""
+        self.version += 1
+        self._stale.update(device_ids)
 
     def commit(self) -> None:
         """Return when all that was changed so far is on disk. Raises SimError."""
         with self.lock:
-            wanted = self._version
+            wanted = self.version
         with self._writing:
             if self._written >= wanted:
                 return
             with self.lock:
-                version, text = self._version, self.state.dump()
+                version, text = self.version, self._text()
             self._write(text)
             self._written = version
+
+    def _text(self) -> str:
+        for one in self._stale:
+            # ASCII: what a node says may be no Unicode at all, such as half a character.
+            record = self.state.records[one].as_json()
+            self._lines[one] = f"{json.dumps(one)}: {json.dumps(record)}"
+        self._stale.clear()
+        head = json.dumps({"rollout": _FORMAT, **self.state.head()}).removesuffix("}")
+        return head + ', "records": {\n' + ",\n".join(self._lines.values()) + "\n}}"
 
     def _write(self, text: str) -> None:
         files.write(self.path, text + "\n", mode=0o600, sync=True)

@@ -48,7 +48,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(os, "fsync", full)
     store.state.records["b"] = Record(Phase.DUE, 1.0, 1.0)
-    store.changed()
+    store.changed("b")
     with pytest.raises(SimError, match="No space left"):
         store.commit()
     assert store.path.read_bytes() == before
@@ -66,7 +66,7 @@ def test_many_at_once_share_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def change(number: int) -> None:
         with store.lock:
             store.state.records[f"n{number}"] = Record(Phase.DUE, 1.0, 1.0)
-            store.changed()
+            store.changed(f"n{number}")
         store.commit()
         found = load(store.path)
         assert found is not None and f"n{number}" in found.records

@@ -1,4 +1,4 @@
-"""`rollout-campaign`: rollouts to light nodes, and their decisions over seeds."""
+"""`rollouts`: rollouts to light nodes, and their decisions over seeds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGE, PLACE = "rollout.md", "decisions"
 _SHOWN = 20
 
 
-@click.command("rollout-campaign")
+@click.command("rollouts")
 @click.option(
     "--case", "names", multiple=True, type=click.Choice(list(BY_NAME)), help="default: all"
 )
@@ -78,7 +78,7 @@ def rollout_campaign(
         for line in found.wrong[:_SHOWN]:
             screen.print(f"WRONG {line}", style="red")
         failed |= bool(found.wrong)
-    raise SystemExit(1 if failed else 0)
+    click.get_current_context().exit(1 if failed else 0)
 
 
 def summary(name: str, nodes: int, found: Found) -> str:
