@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
@@ -179,7 +180,7 @@ def _run(options: dict[str, Any]) -> int:
             found,
             transport,
             tell,
-            connections=options["connections"],
+            connections=len(found) if options["console"] else options["connections"],
             look_every=options["look_every"],
             keep_requests=options["keep_requests"],
         )
@@ -223,7 +224,9 @@ def _carry(runner: Runner, store: Store, options: dict[str, Any], tell: Tell, ne
 
 def _teller(as_json: bool) -> Tell:
     def tell(event: dict[str, Any], text: str) -> None:
-        click.echo(json.dumps(event) if as_json else _plain(text))
+        # Nobody may read it any more; the rollout goes on.
+        with contextlib.suppress(BrokenPipeError):
+            click.echo(json.dumps(event) if as_json else _plain(text))
 
     return tell
 

@@ -115,6 +115,9 @@ class Record:
         # Not in WITHDRAWING: there it may be the echo of our own clear.
         if sign in (Sign.BEGUN, Sign.GONE) and self.phase in OUT:
             self.begun = True
+        if sign is Sign.BEGUN and self.phase is Phase.TAKEN:
+            self.since = now  # it tries again: not silent
+            return True
         if after is None or after is self.phase:
             return False
         if sign is Sign.OVERDUE and self.begun:

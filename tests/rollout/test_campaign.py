@@ -1,4 +1,4 @@
-"""Light nodes at a real mosquitto, the rollout a process of its own; `python -m host_sim rollouts` has more."""
+"""Light nodes at a real mosquitto; `python -m host_sim rollouts` has more of it."""
 
 from __future__ import annotations
 

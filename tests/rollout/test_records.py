@@ -90,6 +90,12 @@ def test_silent_with_the_request_there_or_taken():
     assert off.phase is Phase.INSTALLED
 
 
+def test_a_node_that_tries_again_is_not_silent():
+    one = record(Phase.ASKED)
+    one.hear(Sign.BEGUN, 5.0)
+    assert one.hear(Sign.BEGUN, 8.0) and (one.phase, one.since) == (Phase.TAKEN, 8.0)
+
+
 def test_our_own_clear_is_not_the_nodes():
     one = record(Phase.WITHDRAWING)
     assert not one.hear(Sign.GONE, 2.0) and not one.begun
