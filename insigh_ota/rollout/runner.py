@@ -21,8 +21,8 @@ Tell = Callable[[dict[str, Any], str], None]
 
 #: A device that has been out for long is looked at less often: each twentieth of that time.
 _AGE_SHARE = 20
-#: So many visits in a row fail before it is the broker's fault, or this device's.
-_FAILURES_AWAY, _FAILURES_DEVICE = 3, 5
+#: So many visits in a row fail, over so long, before it is the broker's fault; or this device's.
+_FAILURES_AWAY, _AWAY_AFTER_S, _FAILURES_DEVICE = 3, 2.0, 5
 _LONGEST_PAUSE_S = 30.0
 _TICK_S = 0.2
 _WITHDRAW = frozenset({Phase.SENDING, Phase.ASKED, Phase.TAKEN, Phase.SILENT})
@@ -360,7 +360,8 @@ class Runner:
             if not self._in_a_row:
                 self._first_failure = self._time()
             self._in_a_row += 1
-            if self._in_a_row >= _FAILURES_AWAY and not self._away_since:
+            lasted = self._time() - self._first_failure >= _AWAY_AFTER_S
+            if self._in_a_row >= _FAILURES_AWAY and lasted and not self._away_since:
                 self._away_since = self._first_failure
                 text = f"the broker is away ({error}): tried again until it is back"
                 self._tell({"event": "away", "why": str(error)}, text)
