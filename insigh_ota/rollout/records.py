@@ -108,6 +108,8 @@ class Record:
     """The broker may still keep a session for us as this device."""
     begun: bool = False
     """It was seen to have begun."""
+    cleared: bool = False
+    """It is lost, and its request, if it still was there, is not any more."""
 
     def hear(self, sign: Sign, now: float, text: str = "") -> bool:
         """Take one sign in. Returns whether anything is new."""
@@ -129,14 +131,14 @@ class Record:
 
     def as_json(self) -> list[Any]:
         """One line of the state file."""
-        flags = self.seen | self.session << 1 | self.begun << 2
+        flags = self.seen | self.session << 1 | self.begun << 2 | self.cleared << 3
         return [self.phase.value, round(self.asked, 2), round(self.since, 2), flags, self.text]
 
     @classmethod
     def from_json(cls, value: list[Any]) -> Record:
         """The other way. Raises ValueError, TypeError."""
         phase, asked, since, flags, text = value
-        bits = (bool(flags & bit) for bit in (1, 2, 4))
+        bits = (bool(flags & bit) for bit in (1, 2, 4, 8))
         return cls(Phase(phase), float(asked), float(since), str(text), *bits)
 
 

@@ -223,6 +223,8 @@ class Runner:
         """What is to be done for it, if its time has come."""
         stage = self._state.stage
         task = _TASKS.get(record.phase)
+        if self._is_to_clear(record):
+            task = Task.WITHDRAW
         if stage != "running" and task is not Task.WITHDRAW:
             task = None
         if task is None and record.session:
@@ -237,10 +239,16 @@ class Runner:
             if self._visited or self._state.stage == "running":
                 return False
             records = self._state.records.values()
-            if any(record.phase is Phase.WITHDRAWING for record in records):
+            if any(r.phase is Phase.WITHDRAWING or self._is_to_clear(r) for r in records):
                 return False
             forget = self._state.stage in ("done", "cancelled")
             return not any(r.session and (forget or r.phase in FINAL) for r in records)
+
+    def _is_to_clear(self, record: Record) -> bool:
+        """A node that fell silent while it installed may find its request again, one day."""
+        stage = self._state.stage
+        wanted = stage == "cancelled" or (stage == "stopped" and not self._keep_requests)
+        return wanted and record.phase is Phase.LOST and not record.cleared
 
     def _deadline(self, record: Record) -> float:
         """When its phase ends by itself, on the rollout's clock."""
@@ -274,7 +282,10 @@ class Runner:
         sign = None
         with self._lock:
             record = self._state.records[device_id]
-            if task is Task.WITHDRAW:
+            if task is Task.WITHDRAW and record.phase is Phase.LOST:
+                record.cleared = True
+                self._store.changed(device_id)
+            elif task is Task.WITHDRAW:
                 sign = Sign.KEPT if record.begun and not retained else Sign.CLEARED
             elif record.phase is Phase.INSTALLED and self._now() >= self._deadline(record):
                 sign = Sign.SETTLED
@@ -312,8 +323,8 @@ class Runner:
         with self._lock:
             record = self._state.records[device_id]
             ended = self._state.stage in ("done", "cancelled")
-            over = record.phase in FINAL or (ended and record.phase is not Phase.WITHDRAWING)
-            return record.session and over
+            open_ = record.phase is Phase.WITHDRAWING or self._is_to_clear(record)
+            return record.session and (record.phase in FINAL or (ended and not open_))
 
     def forgotten(self, device_id: str) -> None:
         """The session is gone."""
@@ -377,6 +388,10 @@ class Runner:
             record.session = False
         elif before is Phase.WITHDRAWING:
             record.hear(Sign.KEPT, self._now(), why)
+            text = f"{device_id}: its request could not be withdrawn: {why}"
+            self._tell({"event": "kept", "device": device_id, "why": why}, text)
+        elif self._is_to_clear(record):
+            record.cleared = True
             text = f"{device_id}: its request could not be withdrawn: {why}"
             self._tell({"event": "kept", "device": device_id, "why": why}, text)
         elif self._is_overdue(record):

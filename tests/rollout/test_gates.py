@@ -89,7 +89,7 @@ def test_whose_fault(reason: str, grave: bool):
 # -- the decisions over seeds: docs/rollout.md has those of hundreds -----------------------------
 
 
-@pytest.mark.parametrize("name", ["small", "brick", "full"])
+@pytest.mark.parametrize("name", ["small", "brick", "dark", "full"])
 def test_a_board_that_fails_stops_at_its_canaries(name: str):
     for seed in range(10):
         course = simulate(BY_NAME[name], 10_000, seed, RULES)

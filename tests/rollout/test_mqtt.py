@@ -237,6 +237,20 @@ def test_installed_and_rolled_back_behind_it(two: Hall):
     assert result.exit_code == 1 and events(result)[-1]["failed"] == 1
 
 
+def test_the_request_of_a_node_that_broke_is_withdrawn(two: Hall):
+    """With stat it is known to have begun; its request is still there."""
+
+    def play(one: str) -> None:
+        begun = REQUEST.encode()
+        with two.node(one) as node:
+            node.publish(two.console.topic(one, "stat"), begun)
+
+    with Played(two, play) as played:
+        result = two.run("--silence", "2s")
+    assert result.exit_code == 1 and events(result)[-1]["lost"] == 1
+    assert two.retained(played.asked[0]) is None
+
+
 def test_silent_nodes_are_looked_at_and_left(two: Hall):
     with Played(two, lambda one: DONE if one == "n0" else None):
         result = two.run("--silence", "2s")

@@ -106,7 +106,7 @@ def test_our_own_clear_is_not_the_nodes():
 
 
 def test_a_record_is_written_and_read():
-    one = Record(Phase.FAILED, 1.5, 2.5, 'a "quote"\n<script> ü', True, False, True)
+    one = Record(Phase.FAILED, 1.5, 2.5, 'a "quote"\n<script> ü', True, False, True, True)
     assert Record.from_json(json.loads(json.dumps(one.as_json()))) == one
     for wrong in (["gone", 1, 1, 0, ""], ["good", 1], ["good", "x", 1, 0, ""]):
         with pytest.raises((ValueError, TypeError)):
