@@ -17,11 +17,12 @@ def write(
     mode: int | None = None,
     parents: bool = False,
     new: bool = False,
+    sync: bool = False,
 ) -> None:
     """Write beside, then rename: a full disk takes nothing of what was there before.
 
     mode: of the file, None: what is usual; parents: make missing folders; new: refuse a file that
-    is there. Raises SimError.
+    is there; sync: return when it would survive a loss of power. Raises SimError.
     """
     data = content.encode() if isinstance(content, str) else content
     try:
@@ -31,7 +32,7 @@ def write(
             path.write_bytes(data)  # a device, such as /dev/stdout
             return
         # What a link leads to is meant, not the link.
-        _replace(path if new else Path(os.path.realpath(path)), data, mode, new)
+        _replace(path if new else Path(os.path.realpath(path)), data, mode, new, sync)
     except OSError as error:
         raise SimError(f"{path} can not be written: {why(path, error)}") from error
 
@@ -49,7 +50,7 @@ def place(text: str) -> Path:
     return path
 
 
-def _replace(path: Path, data: bytes, mode: int | None, new: bool) -> None:
+def _replace(path: Path, data: bytes, mode: int | None, new: bool, sync: bool) -> None:
     if path.is_dir():
         raise IsADirectoryError
     beside = path.with_name(f".{secrets.token_hex(8)}~")
@@ -57,11 +58,20 @@ def _replace(path: Path, data: bytes, mode: int | None, new: bool) -> None:
     try:
         with os.fdopen(os.open(beside, flags, 0o666 if mode is None else mode), "wb") as file:
             file.write(data)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         if mode is None and path.exists():
             beside.chmod(path.stat().st_mode & 0o777)
         if new and (path.exists() or path.is_symlink()):
             raise FileExistsError
         beside.replace(path)
+        if sync:
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()

@@ -1,0 +1,1 @@
+"""A package to a whole fleet, in waves that stop by themselves."""

@@ -1,0 +1,170 @@
+"""The state file: all that a rollout has to know after it was stopped at any moment.
+
+It is written beside, synced and renamed before anything that it tells of is done. No key is in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import secrets
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from host_sim import files
+from host_sim.errors import SimError
+from insigh_ota.rollout.gates import Rules
+from insigh_ota.rollout.records import Record
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Package:
+    """What the request says of it."""
+
+    fuid: str
+    type: str
+    size: int
+
+    def request(self) -> bytes:
+        """The message, as docs/protocol.md has it."""
+        pack = [
+            {"n": "e", "v": 0},
+            {"n": "i", "vs": self.fuid},
+            {"n": "t", "vs": self.type},
+            {"n": "s", "v": self.size},
+        ]
+        return json.dumps(pack, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True)
+class Times:
+    """In seconds."""
+
+    silence: float = 2 * 86400
+    """Without an end for so long a device counts as silent."""
+    settle: float = 3600
+    """So long after an `e:1` that says installed, an `e:2` may follow."""
+
+
+@dataclass
+class State:
+    """What the file has."""
+
+    package: Package
+    seed: str
+    devices: str
+    """The fleet's fingerprint."""
+    size: int
+    """How many devices the fleet has."""
+    where: str
+    rules: Rules = field(default_factory=Rules)
+    times: Times = field(default_factory=Times)
+    report: str = "installed"
+    number: str = field(default_factory=lambda: secrets.token_hex(4))
+    """Names the rollout: in the names of its sessions at the broker."""
+    stage: str = "running"
+    """running, stopped, done or cancelled."""
+    why: str = ""
+    """Why it stopped."""
+    away: float = 0.0
+    """For how many seconds the broker was away: the rollout's clock stood still."""
+    steps: int = 0
+    records: dict[str, Record] = field(default_factory=dict)
+
+    def head(self) -> dict[str, Any]:
+        """All but the records."""
+        return {
+            name: asdict(value) if hasattr(value, "__dataclass_fields__") else value
+            for name, value in vars(self).items()
+            if name != "records"
+        }
+
+
+def load(path: Path) -> State | None:
+    """What an earlier run has written; None: there is no file. Raises SimError."""
+    damaged = f"{path} is no state file of a rollout, or is damaged: "
+    advice = "take it from a backup, or move it away and begin with a new one"
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if value.pop("rollout") != _FORMAT:
+            raise SimError(f"{path} was written by another version of this command")
+        return State(
+            package=Package(**value.pop("package")),
+            rules=Rules(**(rules := value.pop("rules")) | {"waves": tuple(rules["waves"])}),
+            times=Times(**value.pop("times")),
+            records={one: Record.from_json(r) for one, r in value.pop("records").items()},
+            **value,
+        )
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SimError(f"{path} can not be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SimError(damaged + advice) from error
+
+
+class Store:
+    """Writes the state; thread-safe. Many that want it written at once share one writing.
+
+    Whoever changes the state holds `lock`, and says what has `changed()`.
+    """
+
+    def __init__(self, path: Path, state: State) -> None:
+        self.path, self.state = path, state
+        self.lock = threading.RLock()
+        self._writing = threading.Lock()
+        self.version, self._written = 1, 0
+        # Each record as it is in the file, so that a write costs what has changed.
+        self._lines: dict[str, str] = {}
+        self._stale = set(state.records)
+
+    def changed(self, *device_ids: str) -> None:
+        """There is something to write: of these records, or of what stands before them."""
+        self.version += 1
+        self._stale.update(device_ids)
+
+    def commit(self) -> None:
+        """Return when all that was changed so far is on disk. Raises SimError."""
+        with self.lock:
+            wanted = self.version
+        with self._writing:
+            if self._written >= wanted:
+                return
+            with self.lock:
+                version, text = self.version, self._text()
+            self._write(text)
+            self._written = version
+
+    def _text(self) -> str:
+        for one in self._stale:
+            # ASCII: what a node says may be no Unicode at all, such as half a character.
+            record = self.state.records[one].as_json()
+            self._lines[one] = f"{json.dumps(one)}: {json.dumps(record)}"
+        self._stale.clear()
+        head = json.dumps({"rollout": _FORMAT, **self.state.head()}).removesuffix("}")
+        return head + ', "records": {\n' + ",\n".join(self._lines.values()) + "\n}}"
+
+    def _write(self, text: str) -> None:
+        files.write(self.path, text + "\n", mode=0o600, sync=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One process at a time works with a state file. Raises SimError."""
+    beside = path.with_name(path.name + ".lock")
+    try:
+        file = beside.open("w")
+    except OSError as error:
+        raise SimError(f"{beside} can not be written: {files.why(beside, error)}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SimError(f"another rollout is at work with {path}: wait for it") from error
+        yield
