@@ -546,7 +546,7 @@ def scenarios(
             "flash nearly full",
             v1 | ballast,
             v2 | {"ballast2.bin": random.Random(2).randbytes(9000)},
-            blocks=114,
+            blocks=115,
         ),
         Scenario(
             "foreign",
