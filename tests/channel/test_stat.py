@@ -19,9 +19,12 @@ from host_sim.console import Console
 from host_sim.link.wiretap import Wiretap
 from host_sim.node.node import run_code
 from host_sim.sample import DEVICE_ID
+from tests.channel.test_asyncio_client import asyncio_site, source
 from tests.channel.test_serve import QUICK, Serving, serving
 from tests.channel.test_withdrawn import held, main_py
 from tests.conftest import FIRMWARE, MakeSite
+from tests.insighio.fleet import check_updated, field_node
+from tests.insighio.fleet import package as field_package
 from tests.package.test_signed_nodes import KEYS, NEW, OLD, make_package
 from tests.secrecy import WatchedSite
 
@@ -367,6 +370,27 @@ def test_an_application_with_its_own_client(make_site: MakeSite, listen: Any, re
     assert (begin["e"], begin["i"], begin["a"]) == (0, fuid, 1)
     assert (end["e"], end["i"], end["c"]) == (1, fuid, report == "confirmed")
     assert "connected anew" not in run.output
+
+
+def test_an_asyncio_client(make_site: MakeSite, listen: Any):
+    site = asyncio_site(make_site, config=STAT)
+    fleet = listen(site)
+    fuid = site.ask(sample.tar_gz({"main.py": source(2), "filler.bin": FILLER}))
+    run = site.run(timeout_s=60)
+    assert "poll: confirmed" in run.output, run.output
+    assert [(p["e"], p["i"]) for p in fleet.packs] == [(0, fuid), (1, fuid)]
+
+
+@pytest.mark.parametrize("modem", [False, True], ids=["wifi", "modem"])
+def test_a_client_of_another_shape(make_site: MakeSite, listen: Any, modem: bool):
+    """That of the public insighioNode firmware."""
+    site = field_node(make_site, modem, config=STAT)
+    fleet = listen(site)
+    brought, archive = field_package(site)
+    fuid = site.ask(archive)
+    site.run(wakes=2, timeout_s=120)
+    check_updated(site, brought, fuid)
+    assert [(p["e"], p["i"]) for p in fleet.packs] == [(0, fuid), (1, fuid)]
 
 
 def test_begin_and_check(make_site: MakeSite, listen: Any):
