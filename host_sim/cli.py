@@ -72,6 +72,10 @@ simulator = Lazy(
                 _CAMPAIGNS + "brokers.cli:brokers",
                 "what a node hears on each broker, and how long it waits for it",
             ),
+            "rollouts": _campaign(
+                _CAMPAIGNS + "rollout.cli:rollout_campaign",
+                "a package to 10,000 light nodes in waves, and who got it when it is bad",
+            ),
             "bench": _campaign(
                 "host_sim.bench.cli:bench", "measure flash, heap, code, wear and time"
             ),

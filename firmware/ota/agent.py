@@ -43,6 +43,7 @@ class Agent:
     fetched = 0  # bytes of the package on its way, in earlier wakes
     whole = False  # whether its index is not looked at
     resumed = False  # whether this attempt goes on with what they have staged
+    stat = None  # what tells the platform meanwhile, where that is wanted
 
     def __init__(
         self, config, progress=None, open_stream=None, client=None, policy=None, watchdog=None

@@ -78,6 +78,8 @@ def stage(agent, request, rehearsal=None, local=None):
         from .install.staging import Staging
 
         gc.collect()
+        if agent.stat:
+            agent.stat.look()
         if left:
             journal = Journal(None, None, left[0][1], left[0][2])
         else:
@@ -156,4 +158,6 @@ def stage(agent, request, rehearsal=None, local=None):
             signed.close()
         if journal:
             journal.close()
+        if not local:
+            agent.fetched += download.fetched
         download.close()

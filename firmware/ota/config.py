@@ -39,6 +39,7 @@ _KEYS = (
     ("min_rate", 50, 0, 1000000),
     ("retry_s", 60, 1, _LONGEST_S),
     ("watchdog_s", 0, 0, _LONGEST_S),
+    ("stat", False, 0, 0),
 )
 _MQTT_KEYS = (
     ("host", "console.insigh.io", 0, 0),

@@ -45,6 +45,8 @@ def run(agent, task=None):
                     agent.feed()
         return (task or _run)(agent)
     finally:
+        if agent.stat:
+            agent.stat = agent.stat.close()
         gc.threshold(before)
         # An application that looks for modules elsewhere after this finds its own ones.
         for name in ours:

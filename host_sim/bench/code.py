@@ -29,14 +29,14 @@ def boot_calls(laboratory: Laboratory) -> dict:
 def ram(laboratory: Laboratory) -> dict[str, int]:
     """Heap that each module takes, in bytes, in this order; what it imports itself comes first."""
     order = "errors wire link dial enter control agent config backoff trust cycle recovery "
-    order += "install.transaction install.ending install.attempt install.trouble "
-    order += "install.opening arrival begin front request install.report install.kept download "
-    order += "fetch https chunks tarfile_lite package.ahead package.archive package.inflate "
-    order += "package.widen package.zlib package.pax package.utf8 package.vetting "
-    order += "package.source install.journal install.staging install.marks install.start "
-    order += "install.resume install.again install.finish install.boot_file install.ready "
-    order += "package.signature package.manifest package.signed package.wanted "
-    order += "package.plan install.anchors install.trial install.proof install.parts "
-    order += "install.rehearsal serve halves borrowed local"
+    order += "install.transaction install.ending install.attempt install.trouble install.opening "
+    order += "stat arrival begin front request install.report install.kept download fetch https "
+    order += "chunks tarfile_lite package.ahead package.archive package.inflate package.widen "
+    order += "package.zlib package.pax package.utf8 package.vetting package.source "
+    order += "install.journal install.staging install.marks install.start install.resume "
+    order += "install.again install.finish install.boot_file install.ready package.signature "
+    order += "package.manifest package.signed package.wanted package.plan install.anchors "
+    order += "install.trial install.proof install.parts install.rehearsal serve "
+    order += "halves borrowed local"
     heaps = laboratory.measure("ram", order.split())
     return {name.replace(".", "/"): size for name, size in heaps.items()}

@@ -87,12 +87,12 @@ def test_a_broken_package_changes_nothing(make_site: MakeSite, name: str):
 
 def test_it_has_to_fit(make_site: MakeSite):
     big = {"big.bin": random.Random(1).randbytes(300_000)}
-    site = card(make_site, sample.tar(big), blocks=150)
+    site = card(make_site, sample.tar(big), blocks=151)
     run = site.run()
     assert "install: failed not enough space: 3" in run.output, run.output
     assert site.flash_files() == site.files
     # It grows while it unpacks.
-    site = card(make_site, sample.tar_gz({"big.bin": bytes(600_000)}), blocks=150)
+    site = card(make_site, sample.tar_gz({"big.bin": bytes(600_000)}), blocks=151)
     run = site.run()
     assert "install: failed not enough space: " in run.output, run.output
     assert site.flash_files() == site.files

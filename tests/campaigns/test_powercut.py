@@ -38,6 +38,7 @@ SCENARIOS = (
     "full",
     "foreign",
     "confirmed",
+    "stat",
     "boots",
     "wakes",
     "report",

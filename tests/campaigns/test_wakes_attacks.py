@@ -281,5 +281,5 @@ def test_space_is_not_counted_twice(bench: Bench):
     tree["z/big.bin"] = noise(160_000)
     old = {"z/big.bin": noise(160_000, 7)}
     for wakes in (), (Wake("budget", 66_000),):
-        outcome = play(bench, attack(tree, *wakes, old=old, blocks=314))
+        outcome = play(bench, attack(tree, *wakes, old=old, blocks=315))
         assert outcome.resumed == len(wakes)

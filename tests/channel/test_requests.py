@@ -208,7 +208,7 @@ def test_a_package_larger_than_free_flash_is_not_even_asked_for(make_site: MakeS
 
 
 def test_a_package_that_grows_beyond_free_flash_stops_before_it_is_full(make_site: MakeSite):
-    site = make_site(blocks=76)
+    site = make_site(blocks=77)
     site.ask(sample.tar_gz({f"zeros/{n}.bin": bytes(20_000) for n in range(20)}))
     run = site.run()
     assert "check: failed" in run.output

@@ -28,6 +28,7 @@ class Node:
     def __init__(self):
         ramflash.mount(32)
         self.config = dict(CONFIG)
+        self.stat = None
         self.fetched = 0
         self.clock = attempt.time = Clock()
         self.request = Request("fa8884d2", ".tar", SIZE)

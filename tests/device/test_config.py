@@ -76,6 +76,8 @@ def test_wrong_types():
     wrong("mqtt is not an object", mqtt=1883)
     wrong("mqtt.port is not of type int", mqtt={"port": True})
     wrong("mqtt.tls is not of type bool", mqtt={"tls": 1})
+    wrong("stat is not of type bool", stat=1)
+    check.equal(complete(IDS)["stat"], False)
     check.raises(ConfigError, "not a JSON object", complete, [])
 
 

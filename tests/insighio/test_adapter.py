@@ -169,7 +169,7 @@ with open("/ota.json", "w") as file:
     ids=["apply", "download", "space"],
 )
 def test_the_texts_are_the_field_s(make_site: MakeSite, spoil: Callable, text: str) -> None:
-    site = field_node(make_site, blocks=162)
+    site = field_node(make_site, blocks=163)
     _, archive = package(site)
     fuid = site.ask(spoil(archive) if spoil else archive)
     if not spoil:

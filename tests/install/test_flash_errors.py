@@ -26,7 +26,7 @@ NEW = {
 
 def updatable(make_site: MakeSite) -> tuple[WatchedSite, str, bytes]:
     """A node, the file id of a package for it, and its image before anything happened."""
-    site = make_site(OLD, blocks=112, config={"mqtt": {"grace_ms": 2}})
+    site = make_site(OLD, blocks=113, config={"mqtt": {"grace_ms": 2}})
     fuid = site.console.add_package(sample.tar(NEW), "p.tar").fuid
     return site, fuid, site.image.read_bytes()
 

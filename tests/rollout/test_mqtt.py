@@ -65,7 +65,7 @@ class Process:
     """The command as a process, in which nothing is told beforehand."""
 
     def __init__(self, room: Hall, *more: str) -> None:
-        words = [sys.executable, "-m", "insigh_ota.rollout", *room.words(*more)]
+        words = [sys.executable, "-m", "insigh_ota", "rollout", *room.words(*more)]
         self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def __enter__(self) -> subprocess.Popen:

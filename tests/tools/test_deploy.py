@@ -44,7 +44,7 @@ from tests.secrecy import holds_key
 
 PROJECT = Path(__file__).parents[2]
 PACKAGE = PROJECT / "package.json"
-BLOCKS = 144
+BLOCKS = 145
 MAIN = b"import os\nprint('alive', open('/boot.py').read(3) != '')\n"
 FOREIGN = b"print('foreign boot')\n"
 IDS = {"device_id": DEVICE_ID, "device_key": DEVICE_KEY, "control_channel": CONTROL_CHANNEL}

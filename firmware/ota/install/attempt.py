@@ -124,6 +124,8 @@ def count_attempt(agent, request):
     # at once: a link that breaks early says nothing of memory.
     agent.whole = told == "00000000" or count == most > 1
     save("attempts", " ".join([str(x) for x in (file_id, count, told, best, fetched, end, now)]))
+    if agent.stat:
+        agent.stat.begin(request, count == most)
     return count == most
 
 

@@ -34,6 +34,8 @@ def install(agent, request, staged, sequence):
             if owed:
                 send(agent, owed)
                 transaction.forget("report")
+            if agent.stat:
+                agent.stat.close()
     except Transient as error:
         agent.later(error)  # the report waits on flash
     finally:
@@ -101,3 +103,5 @@ def send(agent, owed, kept=True):
     event, file_id, text = (owed + "  ").split(" ", 2)
     text = text.strip() or None
     finish(agent.control, int(event), file_id, text, agent.progress, kept)
+    if agent.stat:
+        agent.stat.end(int(event), file_id)

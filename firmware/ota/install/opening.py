@@ -15,6 +15,13 @@ def settle(agent):
     """
     from . import transaction
 
+    if agent.config["stat"] and not agent.reason:  # else memory has ended the update
+        try:
+            from ..stat import Stat
+
+            agent.stat = Stat(agent)
+        except Exception:
+            pass  # an update does without it
     if not transaction.exists("/.ota"):
         return "idle", None
     from .trial import on_trial
@@ -30,6 +37,8 @@ def settle(agent):
             outcome = "open"
         else:
             clear_up(agent, transaction)
+            if agent.stat:
+                agent.stat.gone()
     return outcome, need
 
 

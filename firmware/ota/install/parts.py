@@ -34,7 +34,7 @@ _PHASES = const(
         # Where a request stands on flash each contact begins with it, and broken would end there.
         "install.report stand_before finish done put_back,install.kept has_ended",
         "install.ready prepare write_copies,install.ending install fail send"
-        ",install.opening settle go_on",
+        ",install.opening settle go_on,stat Stat.look Stat.begin Stat.end Stat.gone Stat.close",
         "install.proof decide,install.trial confirm give_up status",
     )
 )

@@ -101,6 +101,8 @@ def end_attempt(agent, request, error, counted, last):
 
         agent.progress("notice", "the request was withdrawn")
         discard(agent.feed)
+        if agent.stat:
+            agent.stat.end(3, request.file_id)
         # Heard again after that: the broker takes longer than any patience, as a node that stays
         # finds out. Then it counts, or the package would be fetched for ever.
         before = getattr(agent, "gone", None)
@@ -179,10 +181,13 @@ def _count(agent, request):
     """Count an attempt for which there was no memory before it was counted. True: the last one."""
     from .attempt import count_attempt
 
+    stat, agent.stat = agent.stat, None  # nothing begins
     try:
         return count_attempt(agent, request)
     except Refused:
         return True
+    finally:
+        agent.stat = stat
 
 
 def without_boot_py(agent):

@@ -28,7 +28,7 @@ from host_sim.errors import SimError
 from host_sim.node import flash
 from host_sim.node.node import Event, Node, Run
 
-_BLOCKS = 168
+_BLOCKS = 169
 _TIMEOUT_S = 90
 _STORM_BOOTS = 30
 _NO_EVENTS = Wake("deepsleep")

@@ -138,6 +138,9 @@ class Platform:
         self._published += 1
         if self.on_publish(self._published):
             return
+        if topic.endswith(b"/stat"):  # at QoS 0, and nobody is subscribed to it
+            self.after_publish(self._published)
+            return
         if first & 1:
             self.state.retained = payload
         else:

@@ -546,7 +546,7 @@ def scenarios(
             "flash nearly full",
             v1 | ballast,
             v2 | {"ballast2.bin": random.Random(2).randbytes(9000)},
-            blocks=114,
+            blocks=115,
         ),
         Scenario(
             "foreign",
@@ -555,6 +555,7 @@ def scenarios(
             v2 | {"boot.py": b"greeting = 'hello'\n"},
         ),
         Scenario("confirmed", "report after confirm", v1, v2, config={"report": "confirmed"}),
+        Scenario("stat", "the node also tells how it goes on", v1, v2, config={"stat": True}),
         Scenario(
             "boots",
             "rolled back after 3 bad boots; no folders are named in the archive",

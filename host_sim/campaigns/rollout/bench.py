@@ -151,7 +151,7 @@ class Bench:
     def _once(
         self, found: Found, chance: random.Random | None, more: tuple[str, ...]
     ) -> int | None:
-        module, first = "insigh_ota.rollout", []
+        module, first = "insigh_ota", ["rollout"]
         if chance is not None:
             module = "host_sim.campaigns.rollout.killed"
             first = [str(chance.randint(1, 12)), chance.choice(("before", "behind"))]

@@ -1,4 +1,4 @@
-"""`python -m host_sim.campaigns.rollout.killed N before|behind …`: a rollout that dies at a write.
+"""`python -m host_sim.campaigns.rollout.killed N before|behind OPTIONS…`: a rollout that dies at a write.
 
 It is killed with SIGKILL before its Nth write of the state file, or right behind it.
 """
@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from insigh_ota.rollout.__main__ import main
+from insigh_ota.commands import main
 from insigh_ota.rollout.state import Store
 
 
@@ -31,5 +31,4 @@ def _arm(number: int, when: str) -> None:
 
 if __name__ == "__main__":
     _arm(int(sys.argv[1]), sys.argv[2])
-    del sys.argv[1:3]
-    sys.exit(main())
+    sys.exit(main(["rollout", *sys.argv[3:]]))

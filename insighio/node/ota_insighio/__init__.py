@@ -337,7 +337,10 @@ class Job:
         if self._installed and (step in ("report", "later") or self._late):
             # What comes now is the reset.
             self._installed = False
-            self._channel.leave()
+            if step == "report" and self.agent.stat:
+                self._channel.ends = True  # it has something to say behind the report
+            else:
+                self._channel.leave()
 
 
 def as_the_field_says(payload):

@@ -52,6 +52,7 @@ class Channel:
         self.others = {}
         self.said = None
         self.lost = False
+        self.ends = False  # where the agent gives it back, what comes next is the reset
         self._again = True  # one new connection in a check
         self._given_back = False
         self._rehearsed = False
@@ -91,6 +92,8 @@ class Channel:
             self._given_back = True
             self._heard = []
             self.detach()
+            if self.ends:
+                self.leave()
 
     def subscribe(self, topic, qos=0):
         """Subscribe to all of the node's own topics; on trial, show that this works.
