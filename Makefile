@@ -8,8 +8,8 @@ OTA := $(BIN)/python -m insigh_ota
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test slow lint format \
-	powercut obstacles mix keys badlink archives fuzz scripts orders lives wakes brokers fleet bench ram \
-	board provision deploy ca status undeploy package dist romfs frozen aedes releases lock clean
+	powercut obstacles mix keys badlink archives fuzz scripts orders lives wakes brokers fleet rollouts bench ram \
+	board provision deploy ca status undeploy package dist romfs frozen aedes releases screenshots lock clean
 
 ##@ First look
 
@@ -97,11 +97,15 @@ lives: $(READY) ## 2,000 random lives of a node, watched by a model (N=how many,
 wakes: $(READY) ## 1,000 random schedules of wakes that each fetch a part (N=how many, SEED=one of them) | minutes
 	@$(BIN)/python -m host_sim wakes $(if $(N),--count $(N)) $(if $(SEED),--seed $(SEED))
 
-brokers: $(READY) ## 200 requests on each broker, plain and with TLS (N=how many, C=nats or C=nats/tls for one) | minutes
-	@$(BIN)/python -m host_sim brokers $(if $(N),--requests $(N)) $(if $(C),--cell $(C))
+brokers: $(READY) ## 200 requests on each broker, plain and with TLS (N=how many, C=nats or C=nats/tls for one, J=rows at a time) | minutes
+	@$(BIN)/python -m host_sim brokers $(if $(N),--requests $(N)) $(if $(C),--cell $(C)) \
+		$(if $(J),--jobs $(J))
 
 fleet: $(READY) ## 200 nodes at one console: asked at once, then without their broker (N=how many); MIXED=1: 100 of several releases | minutes
 	@$(BIN)/python -m host_sim fleet $(if $(N),--nodes $(N)) $(if $(MIXED),--mixed)
+
+rollouts: $(READY) ## packages, good and bad, to 10,000 light nodes in waves (N=how many, C=case) | 25 min
+	@$(BIN)/python -m host_sim rollouts $(if $(N),--nodes $(N)) $(if $(C),--case $(C))
 
 bench: $(READY) ## measure flash, heap, code, wear and time, and write docs/benchmarks.md (P=part for one) | minutes
 	@$(BIN)/python -m host_sim bench --write $(P)
@@ -156,6 +160,9 @@ aedes: $(READY) ## install the broker aedes (npm, pinned) into the virtual envir
 
 releases: $(READY) ## install MicroPython's releases for Node.js (npm, pinned) into it, for tests | 10 s
 	@$(BIN)/python -m host_sim.releases.interpreters
+
+screenshots: $(READY) ## the pictures of page and terminal in docs/, anew (needs Chromium) | 2 min
+	@$(BIN)/python -m tools.screenshots page terminal
 
 lock: $(READY) ## pin requirements.in, with all it pulls in, in requirements.txt | 10 s
 	@$(BIN)/pip install -q --disable-pip-version-check uv

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from host_sim import ctrl_c
+from host_sim.command import SETTINGS
 from host_sim.errors import SimError
 from insigh_ota.rollout import devices as fleet
 from insigh_ota.rollout import state as states
@@ -69,7 +70,7 @@ class Waves(click.ParamType):
 _PERCENT = click.FloatRange(0, 100)
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, context_settings=SETTINGS)
 @click.option("--state", type=click.Path(path_type=Path), help="the file that it goes on from")
 @click.option(
     "--devices", type=click.Path(path_type=Path), help="CSV: id,key,channel[,board][,report]"

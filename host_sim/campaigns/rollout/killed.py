@@ -1,4 +1,4 @@
-"""`python -m host_sim.campaigns.rollout.killed N before|behind OPTIONS…`: a rollout that dies at a write.
+"""`python -m host_sim.campaigns.rollout.killed N before|behind …`: a rollout that dies at a write.
 
 It is killed with SIGKILL before its Nth write of the state file, or right behind it.
 """
