@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Not the script insigh-ota: this runs the code of the folder that make is in.
+OTA := $(BIN)/python -m insigh_ota
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test slow lint format \
@@ -35,11 +37,12 @@ $(READY): requirements.txt host_sim/node/stock.py
 	@echo "Setting up $(VENV) (first use only) …"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m host_sim.node.stock
 	@touch $@
 
 demo: $(READY) ## live: an update, a power cut, a broken version | 40 s
-	@$(BIN)/python -m host_sim demo
+	@$(OTA) demo
 
 check: $(READY) lint ## lint, and a few tests of each capability | 1 min
 	@$(BIN)/python -m pytest -q -n 2 -m 'check and not slow' $$(grep -rl --include="*.py" pytest.mark.check tests)
@@ -61,17 +64,17 @@ format: $(READY) ## put the code into the project's format | 1 s
 ##@ Campaigns: N= takes fewer cases, Ctrl-C stops
 
 powercut: $(READY) ## cut the power at every flash operation (S=scenario, N=only so many of each) | 1 h
-	@$(BIN)/python -m host_sim powercut $(if $(S),--scenario $(S)) $(if $(N),--sample $(N))
+	@$(OTA) powercut $(if $(S),--scenario $(S)) $(if $(N),--sample $(N))
 
 obstacles: $(READY) ## something in the way, a full flash, flipped bits, in each phase (N=so many of each, S=scenario) | 1 h
-	@$(BIN)/python -m host_sim powercut --obstacles --full --bits $(if $(N),--sample $(N)) \
+	@$(OTA) powercut --obstacles --full --bits $(if $(N),--sample $(N)) \
 		$(if $(S),--scenario $(S))
 
 mix: $(READY) ## 5,000 random obstacles, full flashes and flipped bits, each with a power cut (N=how many) | 1 h
-	@$(BIN)/python -m host_sim powercut --mix $(or $(N),5000)
+	@$(OTA) powercut --mix $(or $(N),5000)
 
 keys: $(READY) ## Ctrl-C and soft resets at each statement of the boot path (N=so many, S=scenario) | 1 h
-	@$(BIN)/python -m host_sim powercut --keys $(if $(N),--sample $(N)) $(if $(S),--scenario $(S))
+	@$(OTA) powercut --keys $(if $(N),--sample $(N)) $(if $(S),--scenario $(S))
 
 badlink: $(READY) ## cut and silence the link at every place (P=part, N=at most so many) | 5 min
 	@$(BIN)/python -m host_sim badlink $(if $(P),--part $(P)) $(if $(N),--sample $(N))
@@ -113,39 +116,38 @@ ram: $(READY) ## what fits an ESP32's RAM, with an interpreter built for it ([SO
 ##@ Nodes and packages
 
 board: $(READY) ## a virtual board for mpremote, on the port board.port ([IMG=board.img LINK=board.port]) | to Ctrl-C
-	@$(BIN)/python -m host_sim board "$(or $(IMG),board.img)" --link "$(or $(LINK),board.port)"
+	@$(OTA) board "$(or $(IMG),board.img)" --link "$(or $(LINK),board.port)"
 
-DEPLOY = $(BIN)/python -m insigh_ota.deploy
 provision: $(READY) ## write down who a node is ([ID= CHANNEL= SERVER= MQTT= TLS=0 FILE=], asks for the rest) | 1 s
-	@$(DEPLOY) provision $(if $(FILE),--file "$(FILE)") $(if $(ID),--id "$(ID)") \
+	@$(OTA) provision $(if $(FILE),--file "$(FILE)") $(if $(ID),--id "$(ID)") \
 		$(if $(CHANNEL),--channel "$(CHANNEL)") $(if $(SERVER),--server "$(SERVER)") \
 		$(if $(MQTT),--mqtt "$(MQTT)") $(if $(TLS),--tls "$(TLS)")
 
 deploy: $(READY) ## put the agent on a board (PORT= [SRC=1, AGENT=firmware, BOOT=keep or replace, TRIAL=keep, FILE=]) | 10 s
-	@$(DEPLOY) deploy --port "$(PORT)" $(if $(SRC),--src) \
+	@$(OTA) deploy --port "$(PORT)" $(if $(SRC),--src) \
 		$(if $(AGENT),--agent "$(AGENT)") $(if $(BOOT),--boot "$(BOOT)") \
 		$(if $(TRIAL),--trial "$(TRIAL)") $(if $(FILE),--provision "$(FILE)")
 
 ca: $(READY) ## put trust anchors on a board (PORT= and HOST=server, CHAIN=file or CA=file) | 2 s
-	@$(DEPLOY) ca --port "$(PORT)" $(if $(HOST),--host "$(HOST)") \
+	@$(OTA) ca --port "$(PORT)" $(if $(HOST),--host "$(HOST)") \
 		$(if $(CHAIN),--chain "$(CHAIN)") $(if $(CA),--file "$(CA)")
 
 status: $(READY) ## what runs on a board (PORT= [STAY=1: do not reset it afterwards]) | 2 s
-	@$(DEPLOY) status --port "$(PORT)" $(if $(STAY),--stay)
+	@$(OTA) status --port "$(PORT)" $(if $(STAY),--stay)
 
 undeploy: $(READY) ## take the agent and its configuration off a board (PORT=) | 2 s
-	@$(DEPLOY) undeploy --port "$(PORT)"
+	@$(OTA) undeploy --port "$(PORT)"
 
 package: $(READY) ## make a package (SRC=folder OUT=file [GIT=A..B KEY=pem SEQUENCE=n TRY=img ARGS="…"]) | 2 s
-	@$(BIN)/python -m insigh_ota.package build "$(SRC)" --out "$(OUT)" $(if $(GIT),--git "$(GIT)") \
+	@$(OTA) package build "$(SRC)" --out "$(OUT)" $(if $(GIT),--git "$(GIT)") \
 		$(if $(KEY),--key "$(KEY)") $(if $(SEQUENCE),--sequence "$(SEQUENCE)") \
 		$(if $(TRY),--try "$(TRY)") $(ARGS)
 
 dist: $(READY) ## dist/ with the compiled agent for mip, and package.json up to date | 2 s
-	@$(DEPLOY) dist
+	@$(OTA) dist
 
 romfs: $(READY) ## the agent as an image for a firmware's ROMFS ([MORE=folder to add OUT=file]) | 2 s
-	@$(DEPLOY) romfs $(if $(OUT),--out "$(OUT)") $(if $(MORE),--more "$(MORE)")
+	@$(OTA) romfs $(if $(OUT),--out "$(OUT)") $(if $(MORE),--more "$(MORE)")
 
 ##@ Upkeep
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
 from pathlib import Path
 
+import click
 from rich.console import Console as Terminal
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
@@ -280,12 +280,11 @@ def _missing(checks: dict[str, object]) -> list[str]:
     return [name for name, ok in checks.items() if not ok]
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add the `demo` command."""
-    parser = subparsers.add_parser("demo", help="the whole story, live")
-    parser.add_argument("--broker", default="amqtt", choices=("amqtt", "mosquitto"))
-    parser.set_defaults(run=_command)
-
-
-def _command(arguments: argparse.Namespace) -> int:
-    return run(Terminal(), arguments.broker)
+@click.command(
+    help="The whole story, live: a good update, a power cut, and a version that comes back. Exit "
+    "code 0 only if all of it was seen.",
+)
+@click.option("--broker", type=click.Choice(["amqtt", "mosquitto"]), default="amqtt")
+def demo(broker: str) -> int:
+    """`demo`."""
+    return run(Terminal(), broker)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import secrets
@@ -38,12 +37,15 @@ def write(
 
 
 def place(text: str) -> Path:
-    """An argument that names a file to write: told before hours of work, not behind them."""
+    """An argument that names a file to write: told before hours of work, not behind them.
+
+    Raises SimError.
+    """
     path = Path(text)
     if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text or '.'} is a folder: name a file in it")
+        raise SimError(f"{text or '.'} is a folder: name a file in it")
     if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path.parent} is no folder: make it first")
+        raise SimError(f"{path.parent} is no folder: make it first")
     return path
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from host_sim.console.process_broker import find_program
 from host_sim.errors import SimError
+from insigh_ota.places import cache
 
 _PINNED = ("package.json", "package-lock.json")
 _TIMEOUT = 300
@@ -28,7 +29,7 @@ class Pinned:
     def folder(self) -> Path:
         """Where it belongs."""
         digest = hashlib.sha256(b"".join((self.source / name).read_bytes() for name in _PINNED))
-        return Path(sys.prefix) / self.source.name / digest.hexdigest()[:16]
+        return cache(self.source.name) / digest.hexdigest()[:16]
 
     def find(self) -> Path | None:
         """The folder that has it, or None when it, or Node.js, is not installed."""
@@ -43,7 +44,7 @@ class Pinned:
         npm = find_program("npm")
         if npm is None or find_program("node") is None:
             raise SimError(f"{self.what}: install Debian's packages nodejs and npm, it needs them")
-        folder.parent.mkdir(exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=folder.parent))
         try:
             for name in _PINNED:

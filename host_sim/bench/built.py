@@ -6,7 +6,6 @@ Frozen modules can only be had by building MicroPython. So this needs its source
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import re
@@ -14,6 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 from rich.console import Console as Terminal
 
 from host_sim import sample
@@ -21,6 +21,7 @@ from host_sim.bench.cli import DOCS, Part, write
 from host_sim.bench.figures import table
 from host_sim.bench.heap import KB, Bench, least, packages
 from host_sim.bench.laboratory import FLASH, FROZEN, ROMFS, Laboratory
+from host_sim.command import PATH
 from host_sim.errors import SimError
 from host_sim.node import process, romfs
 from host_sim.node.flash import FIRMWARE
@@ -39,28 +40,27 @@ _PAGE = DOCS / "firmware-builders.md"
 Column = dict[str, str]
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add the `frozen` command."""
-    parser = subparsers.add_parser("frozen", help="heap of the agent frozen, in ROMFS, on flash")
-    parser.add_argument("sources", metavar="MICROPYTHON", type=Path, help="folder of its sources")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {_PAGE.name}")
-    parser.set_defaults(run=_command)
-
-
-def _command(arguments: argparse.Namespace) -> int:
+@click.command(
+    help="Measure the heap that the agent takes frozen, in ROMFS and on flash, on interpreters "
+    "that are built from MICROPYTHON, the folder of its sources."
+)
+@click.argument("sources", metavar="MICROPYTHON", type=PATH)
+@click.option("--write", "writes", is_flag=True, help=f"put the table into {_PAGE.name}")
+def frozen(sources: Path, writes: bool) -> int:
+    """`frozen`."""
     terminal, columns = Terminal(), {}
     for where in _MANIFESTS:
         with terminal.status(f"building for: {where} …"):
-            interpreter = build(arguments.sources.resolve(), where)
+            interpreter = build(sources.resolve(), where)
         with terminal.status(f"measuring: {where} …"), _interpreter(interpreter):
             if where == FLASH:
                 columns["floor"] = measure(FLASH, floor=True)
             columns[where] = measure(where)
     rows = [(name, *(column[name] for column in columns.values())) for name in columns["floor"]]
     text = table(("KB", *columns), rows)
-    text += f"\n\nMicroPython {version(arguments.sources)}, Unix port, 32-bit words."
+    text += f"\n\nMicroPython {version(sources)}, Unix port, 32-bit words."
     terminal.print(text, highlight=False, soft_wrap=True, markup=False)
-    if arguments.write:
+    if writes:
         write(Part({"built": text}), _PAGE)
     return 0
 

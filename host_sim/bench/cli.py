@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
 from rich.console import Console as Terminal
 
 from host_sim import files
@@ -42,29 +42,29 @@ PARTS: dict[str, Callable[[Laboratory], tuple[dict[str, str], dict[str, str]]]] 
 }
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add the `bench` command."""
-    parser = subparsers.add_parser("bench", help="measure flash, heap, code, wear and time")
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--write", action="store_true", help="put the results into docs/")
-    parser.set_defaults(run=_command)
+@click.command(help=f"Measure flash, heap, code, wear and time. PART is of {', '.join(PARTS)}.")
+@click.argument("parts", nargs=-1, metavar="[PART]...")
+@click.option("--write", "writes", is_flag=True, help="put the results into docs/")
+def bench(parts: tuple[str, ...], writes: bool) -> int:
+    """`bench`."""
+    return _command(parts, writes)
 
 
-def _command(arguments: argparse.Namespace) -> int:
-    unknown = set(arguments.parts) - set(PARTS)
+def _command(parts: Sequence[str], writes: bool) -> int:
+    unknown = set(parts) - set(PARTS)
     if unknown:
         raise SimError(f"no part {min(unknown)}: choose from {', '.join(PARTS)}")
     terminal = Terminal()
     part = Part()
     with Laboratory() as laboratory:
-        for name in arguments.parts or PARTS:
+        for name in parts or PARTS:
             with terminal.status(f"measuring {name} …"):
                 tables, plots = PARTS[name](laboratory)
             for text in tables.values():
                 terminal.print(text + "\n", highlight=False, soft_wrap=True, markup=False)
             part.tables |= tables
             part.plots |= plots
-    if arguments.write:
+    if writes:
         write(part, DOCS / "benchmarks.md")
     return 0
 

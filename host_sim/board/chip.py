@@ -19,6 +19,7 @@ from host_sim.board.child import KEYBOARD_INTERRUPT
 from host_sim.errors import SimError
 from host_sim.node import boot, chip
 from host_sim.node.boot import Boot, End
+from insigh_ota.places import NO_SIMULATOR
 
 # Reported by inside/_board.py, which has the same numbers.
 BOOTING, MAIN = 32, 33
@@ -211,7 +212,7 @@ def _spawn(argv: list[str], fds: list[int], env: dict[str, str]) -> subprocess.P
     """Start ``micropython argv…`` with `fds` as its descriptors 0, 1, 2, …"""
     spec = importlib.util.find_spec("micropython_run")
     if spec is None or spec.origin is None:
-        raise SimError("MicroPython is missing: make setup")
+        raise SimError(NO_SIMULATOR)
     settings = {
         "path": [str(Path(__file__).parents[2]), str(Path(spec.origin).parent)],
         "spawn": ["micropython", *argv],

@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import signal
 import sys
-from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
 
 from host_sim import ctrl_c
 from host_sim.board.board import Board
+from host_sim.command import PATH
 from host_sim.node.flash_rules import IN_PLACE_KINDS
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``board`` to the command line."""
-    parser = subparsers.add_parser("board", help="the virtual node on a port, for mpremote")
-    parser.add_argument("image", metavar="IMG", type=Path, help="its flash; made if missing")
-    parser.add_argument("--blocks", type=int, default=512, help="of a new flash; 512 is 2 MB")
-    parser.add_argument("--heap", metavar="SIZE", help="MicroPython heap, such as 96K")
-    parser.add_argument("--link", metavar="PATH", type=Path, help="make this a link to the port")
-    parser.add_argument("--fast", action="store_true", help="deep sleep takes no time")
-    parser.add_argument("--fat", action="store_true", help="the flash is FAT, not littlefs")
-    parser.add_argument("--romfs", type=Path, metavar="FILE", help="its firmware's ROMFS image")
-    parser.add_argument("--cut", type=int, metavar="OP", help="power fails at this operation")
-    parser.add_argument("--torn", choices=[*IN_PLACE_KINDS], default="none", metavar="KIND")
-    parser.add_argument("--seed", type=int, default=0, help="for the random torn kinds")
-    parser.set_defaults(run=_command)
+@click.command(
+    help="Put the virtual node on a port, for mpremote and for insigh-ota deploy. IMG is its "
+    "flash, which is made if it is missing. Events are lines of JSON on stdout.",
+    epilog="Example: insigh-ota board board.img --link board.port",
+)
+@click.argument("image", metavar="IMG", type=PATH)
+@click.option("--blocks", type=int, default=512, help="of a new flash; 512 is 2 MB")
+@click.option("--heap", metavar="SIZE", help="MicroPython heap, such as 96K")
+@click.option("--link", metavar="PATH", type=PATH, help="make this a link to the port")
+@click.option("--fast", is_flag=True, help="deep sleep takes no time")
+@click.option("--fat", is_flag=True, help="the flash is FAT, not littlefs")
+@click.option("--romfs", type=PATH, metavar="FILE", help="its firmware's ROMFS image")
+@click.option("--cut", type=int, metavar="OP", help="power fails at this operation")
+@click.option("--torn", type=click.Choice([*IN_PLACE_KINDS]), default="none", metavar="KIND")
+@click.option("--seed", type=int, default=0, help="for the random torn kinds")
+@click.option("--json", "always", is_flag=True, help="as it always does: lines of JSON on stdout")
+def board(**given: Any) -> int:
+    """`board IMG`."""
+    return _command(SimpleNamespace(**given))
 
 
-def _command(arguments: argparse.Namespace) -> int:
+def _command(arguments: SimpleNamespace) -> int:
     """``board IMG``: events as JSON lines on stdout, first of all the port."""
 
     def report(event: dict) -> None:
         print(json.dumps(event), flush=True)
 
-    board = Board(
+    served = Board(
         arguments.image,
         blocks=arguments.blocks,
         heap=arguments.heap,
@@ -49,13 +57,13 @@ def _command(arguments: argparse.Namespace) -> int:
         report=report,
     )
     # So that a board ended by `kill` hangs up, and its node with it.
-    signal.signal(signal.SIGTERM, lambda *_: board.stop())
-    ctrl_c.gently(board.stop)
-    report({"event": "ready", "port": board.port, "new": board.fresh})
-    port = arguments.link or board.port
+    signal.signal(signal.SIGTERM, lambda *_: served.stop())
+    ctrl_c.gently(served.stop)
+    report({"event": "ready", "port": served.port, "new": served.fresh})
+    port = arguments.link or served.port
     print(f"board on {port}; for its REPL: mpremote connect {port}", file=sys.stderr)
-    code = board.serve()
-    traffic = board.traffic
+    code = served.serve()
+    traffic = served.traffic
     report(
         {
             "event": "flash",

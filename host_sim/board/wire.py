@@ -98,7 +98,7 @@ def _make_link(link: Path, port: str) -> None:
         elif before.startswith("/dev/"):
             raise SimError(
                 f"{link} is the port of a board that runs already, {before}: end that one, or "
-                f"take another name (make board LINK=…). If none runs, remove {link}"
+                f"take another name (--link PATH; make: LINK=…). If none runs, remove {link}"
             )
     try:
         link.symlink_to(port)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
 import multiprocessing
 import os
@@ -16,8 +15,10 @@ from dataclasses import dataclass, field
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Protocol
 
+import click
 from rich.console import Console as Terminal
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.progress import TimeElapsedColumn as Elapsed
@@ -222,30 +223,38 @@ class Campaign:
     bench: Callable[..., AbstractContextManager[Any]]
     """Makes a bench; `options` are its arguments."""
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Further options of the command, by name, as argparse takes them."""
+    """Further options of the command, by name, as click takes them."""
     tally: type[Tally] = Tally
     page: str = ""
     """Which page of docs/ has the table, between `<!-- NAME -->` and `<!-- end -->`."""
 
-    def register(self, subparsers: argparse._SubParsersAction) -> argparse.ArgumentParser:
-        """Add the command."""
-        parser = subparsers.add_parser(self.name, help=self.help)
-        parser.add_argument(
-            "--count", type=int, default=self.count, metavar="N", help="how many seeds"
-        )
-        parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first one")
+    def command_line(
+        self, run: Callable[[SimpleNamespace], int] | None = None, *more: click.Option
+    ) -> click.Command:
+        """The command; run: what it does with its options, None: `command`."""
         text = "only this one, and print what happens"
-        parser.add_argument("--seed", type=int, metavar="SEED", help=text)
-        parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-        for option, how in self.options.items():
-            parser.add_argument(f"--{option}", **how)
+        options = [
+            click.Option(
+                ["--count"], type=int, default=self.count, metavar="N", help="how many seeds"
+            ),
+            click.Option(["--first"], type=int, default=0, metavar="SEED", help="the first one"),
+            click.Option(["--seed"], type=int, metavar="SEED", help=text),
+            click.Option(["--jobs"], type=int, default=os.cpu_count() or 1, help="processes"),
+            *(click.Option([f"--{option}"], **how) for option, how in self.options.items()),
+            *more,
+        ]
         if self.page:
             text = f"put the result into docs/{self.page}"
-            parser.add_argument("--write", action="store_true", help=text)
-        parser.set_defaults(run=self.command)
-        return parser
+            options.append(click.Option(["--write"], is_flag=True, help=text))
+        does = run or self.command
 
-    def command(self, arguments: argparse.Namespace) -> int:
+        def callback(**given: Any) -> int:
+            return does(SimpleNamespace(**given))
+
+        text = self.help[0].upper() + self.help[1:] + "."
+        return click.Command(self.name, callback=callback, params=[*options], help=text)
+
+    def command(self, arguments: SimpleNamespace) -> int:
         """What the command does; returns its exit code."""
         if arguments.count < 1 or arguments.jobs < 1:
             raise SimError("--count and --jobs are at least 1")
@@ -273,7 +282,7 @@ class Campaign:
             write(self.page, self.name, tally.table())
         return 0
 
-    def open(self, arguments: argparse.Namespace) -> AbstractContextManager[Any]:
+    def open(self, arguments: SimpleNamespace) -> AbstractContextManager[Any]:
         """A bench as the command line wants it."""
         return self.bench(**{option: getattr(arguments, option) for option in self.options})
 

@@ -473,27 +473,3 @@ def _ago(moment: float, now: float) -> str:
     from host_sim.console.state import duration
 
     return duration(now - moment)
-
-
-def register(commands: Any) -> None:
-    """Add `console` to an argparse command line, which hands over all words behind it."""
-    # No prefix that anybody writes: options are for click.
-    parser = commands.add_parser(
-        "console",
-        add_help=False,
-        prefix_chars="\0",
-        help="the simulated platform, or a command to one that runs",
-    )
-    parser.add_argument("words", nargs="*")
-    parser.set_defaults(run=lambda arguments: run(arguments.words))
-
-
-def run(words: list[str]) -> int:
-    """The command line behind `console`; returns its exit code. Raises SimError."""
-    try:
-        code = console.main(words, prog_name="console", standalone_mode=False)
-        sys.stdout.flush()
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    return code if isinstance(code, int) else 0

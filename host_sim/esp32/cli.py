@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 from pathlib import Path
 
+import click
+
 from host_sim.bench.laboratory import Laboratory
+from host_sim.command import PATH
 from host_sim.esp32 import interpreter
 from host_sim.esp32.model import KINDS, Model, Ram
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add the `ram` command."""
-    parser = subparsers.add_parser("ram", help="a model of an ESP32's growing heap")
-    parser.add_argument("kinds", nargs="*", metavar="KIND", help=f"of {', '.join(KINDS)}")
-    parser.add_argument("--sources", type=Path, help="a release of MicroPython to build")
-    parser.add_argument("--ram", type=int, default=Ram.total, help="RAM in all, KB")
-    parser.add_argument("--tls", type=int, default=Ram.tls, help="what a TLS session takes, KB")
-    parser.add_argument("--kept", type=int, default=Ram.kept, help="by the application, KB")
-    parser.add_argument("--least", action="store_true", help="search from how much RAM in all on")
-    parser.add_argument("--steps", type=int, default=0, metavar="N", help="say what is in use")
-    parser.set_defaults(run=_command)
-
-
-def _command(arguments: argparse.Namespace) -> int:
-    os.environ["MICROPYTHON"] = str(interpreter.ensure(arguments.sources))
-    ram = Ram(arguments.ram, arguments.tls, arguments.kept)
+@click.command(
+    help=f"A model of an ESP32's growing heap: does an update fit? KIND is of {', '.join(KINDS)}."
+)
+@click.argument("kinds", nargs=-1, metavar="[KIND]...")
+@click.option("--sources", type=PATH, help="a release of MicroPython to build")
+@click.option("--ram", "total", type=int, default=Ram.total, help="RAM in all, KB")
+@click.option("--tls", type=int, default=Ram.tls, help="what a TLS session takes, KB")
+@click.option("--kept", type=int, default=Ram.kept, help="by the application, KB")
+@click.option("--least", is_flag=True, help="search from how much RAM in all on")
+@click.option("--steps", type=int, default=0, metavar="N", help="say what is in use")
+def ram(
+    kinds: tuple[str, ...],
+    sources: Path | None,
+    total: int,
+    tls: int,
+    kept: int,
+    least: bool,
+    steps: int,
+) -> int:
+    """`ram`."""
+    os.environ["MICROPYTHON"] = str(interpreter.ensure(sources))
+    given = Ram(total, tls, kept)
     all_done = True
     with (
         tempfile.TemporaryDirectory() as folder,
         Laboratory() as laboratory,
         Model(Path(folder), laboratory) as model,
     ):
-        for kind in arguments.kinds or KINDS:
-            if arguments.least:
-                print(f"{kind}: {model.least(kind, ram)} KB", flush=True)
+        for kind in kinds or KINDS:
+            if least:
+                print(f"{kind}: {model.least(kind, given)} KB", flush=True)
                 continue
-            outcome = model.run(kind, ram, arguments.steps)
+            outcome = model.run(kind, given, steps)
             all_done &= outcome.done
             print(f"{kind}: {'complete' if outcome.done else 'NOT complete'}, {outcome.said}")
             for line in outcome.trace:

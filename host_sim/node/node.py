@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -10,12 +9,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
+import click
+
+from host_sim.command import PATH
 from host_sim.errors import SimError
 from host_sim.node import stock
 from host_sim.node.boot import Boot, temporary_file
 from host_sim.node.chip import TIMERS, Chip
+from host_sim.node.flash import claimed
 from host_sim.node.flash_rules import TORN_KINDS
 from host_sim.node.session import SIM_HEAP, Event, Hardware, Plan, Run, Session, heap_option
 
@@ -206,25 +210,30 @@ def run_code(
         return CodeResult("".join(texts), boot.status)
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add ``node`` to the command line."""
-    parser = subparsers.add_parser("node", help="boot the virtual node from a flash image")
-    parser.add_argument("image", metavar="IMG", type=Path)
-    parser.add_argument("--heap", metavar="SIZE", help="MicroPython heap, such as 96K")
-    parser.add_argument("--frozen", type=Path, metavar="DIR", help="modules frozen into firmware")
-    parser.add_argument("--romfs", type=Path, metavar="FILE", help="the firmware's ROMFS image")
-    parser.add_argument("--chip", choices=TIMERS, default="esp32")
-    parser.add_argument("--release", default="1.28", metavar="1.N", help="of MicroPython")
-    parser.add_argument("--wakes", type=int, default=1, help="follow this many wakes")
-    parser.add_argument("--cut", type=int, metavar="OP", help="power fails at this operation")
-    parser.add_argument("--torn", choices=TORN_KINDS, default="none", metavar="KIND")
-    parser.add_argument("--seed", type=int, default=0, help="for the random torn kinds")
-    parser.add_argument("--storm", type=int, metavar="K", help="a cut after every K operations")
-    parser.add_argument("--fail", metavar="OP[+]:ERROR", help="flash error, + for ever from OP on")
-    parser.add_argument("--wear", action="store_true", help="count erases by block")
-    parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS")
-    parser.add_argument("--max-boots", type=int, default=100)
-    parser.set_defaults(run=_command)
+@click.command(
+    help="Boot the virtual node from the flash image IMG, and follow its resets and deep sleeps. "
+    "Events are lines of JSON on stdout; what the node prints goes to stderr.",
+    epilog="Example: insigh-ota node node.img --wakes 3",
+)
+@click.argument("image", metavar="IMG", type=PATH)
+@click.option("--heap", metavar="SIZE", help="MicroPython heap, such as 96K")
+@click.option("--frozen", type=PATH, metavar="DIR", help="modules frozen into firmware")
+@click.option("--romfs", type=PATH, metavar="FILE", help="the firmware's ROMFS image")
+@click.option("--chip", type=click.Choice(list(TIMERS)), default="esp32")
+@click.option("--release", default="1.28", metavar="1.N", help="of MicroPython")
+@click.option("--wakes", type=int, default=1, help="follow this many wakes")
+@click.option("--cut", type=int, metavar="OP", help="power fails at this operation")
+@click.option("--torn", type=click.Choice(TORN_KINDS), default="none", metavar="KIND")
+@click.option("--seed", type=int, default=0, help="for the random torn kinds")
+@click.option("--storm", type=int, metavar="K", help="a cut after every K operations")
+@click.option("--fail", metavar="OP[+]:ERROR", help="flash error, + for ever from OP on")
+@click.option("--wear", is_flag=True, help="count erases by block")
+@click.option("--timeout", type=float, default=60, metavar="SECONDS")
+@click.option("--max-boots", type=int, default=100)
+@click.option("--json", "always", is_flag=True, help="as it always does: lines of JSON on stdout")
+def node(**given: Any) -> int:
+    """`node IMG`; the exit code tells how the run ended."""
+    return _command(SimpleNamespace(**given))
 
 
 def _parse_fail(text: str) -> tuple[tuple[int, str], bool]:
@@ -234,7 +243,7 @@ def _parse_fail(text: str) -> tuple[tuple[int, str], bool]:
     return (int(operation.rstrip("+")), error), operation.endswith("+")
 
 
-def _command(arguments: argparse.Namespace) -> int:
+def _command(arguments: SimpleNamespace) -> int:
     """``node IMG``: events as JSON lines on stdout, the node's output on stderr."""
 
     def log(text: str) -> None:
@@ -242,7 +251,7 @@ def _command(arguments: argparse.Namespace) -> int:
         sys.stderr.flush()
 
     fail, persistent = _parse_fail(arguments.fail) if arguments.fail else (None, False)
-    node = Node(
+    booted = Node(
         arguments.image,
         heap=arguments.heap,
         frozen=arguments.frozen,
@@ -251,17 +260,18 @@ def _command(arguments: argparse.Namespace) -> int:
         release=arguments.release,
         log=log,
     )
-    run = node.run(
-        wakes=arguments.wakes,
-        cut=arguments.cut,
-        torn=arguments.torn,
-        seed=arguments.seed,
-        fail=fail,
-        persistent=persistent,
-        storm=arguments.storm,
-        timeout_s=arguments.timeout,
-        max_boots=arguments.max_boots,
-        wear=arguments.wear,
-        on_event=lambda event: print(json.dumps(event), flush=True),
-    )
+    with claimed(arguments.image):
+        run = booted.run(
+            wakes=arguments.wakes,
+            cut=arguments.cut,
+            torn=arguments.torn,
+            seed=arguments.seed,
+            fail=fail,
+            persistent=persistent,
+            storm=arguments.storm,
+            timeout_s=arguments.timeout,
+            max_boots=arguments.max_boots,
+            wear=arguments.wear,
+            on_event=lambda event: print(json.dumps(event), flush=True),
+        )
     return run.exit_code

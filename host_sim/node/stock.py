@@ -1,6 +1,6 @@
 """What stock ESP32 firmware freezes and the Unix interpreter lacks: ``umqtt.simple``.
 
-It is downloaded once from PyPI into the virtual environment; pip itself refuses the package, which
+It is downloaded once from PyPI into :func:`places.cache`; pip itself refuses the package, which
 has no ``setup.py``. ``python -m host_sim.node.stock`` does just this at set-up.
 """
 
@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from host_sim.errors import SimError
+from insigh_ota.places import cache
 
 PROJECT, VERSION = "micropython-umqtt.simple", "1.3.4"
 SHA256 = "b6a2520239e3992c63a7de9370ee9b3d9d27819a90359c521f1c0f7ccab8d12f"
@@ -22,9 +23,10 @@ MODULE = "umqtt/simple.py"
 
 def ensure() -> Path:
     """The folder with ``umqtt/simple.py``, downloaded on first use."""
-    folder = Path(sys.prefix) / "node_stock"
+    folder = cache("node_stock")
     if not (folder / MODULE).is_file():
-        with tempfile.TemporaryDirectory(dir=sys.prefix, prefix="node_stock-") as scratch:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="node_stock-") as scratch:
             archive = Path(scratch) / "sdist.tar.gz"
             _download(archive)
             install(archive, folder)

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 from rich.console import Console
+from rich.markup import escape
 
 from insigh_ota.deploy import plan
 from insigh_ota.deploy.deploy import probe
@@ -37,7 +38,7 @@ def of_host(host: str, roots: Path | None = None) -> Certificate:
     """The root that vouches for `host` (or host:port), which really verifies with it alone."""
     name, _, port = host.partition(":")
     if port and not port.isdecimal():
-        raise DeployError(f"HOST={host}: write host or host:port")
+        raise DeployError(f"--host {host}: write host or host:port")
     context = ssl.create_default_context(cafile=str(roots or certifi.where()))
     chain = _verified_chain(name, int(port or 443), context)
     root = x509.load_der_x509_certificate(chain[-1])
@@ -65,7 +66,7 @@ def _verified_chain(host: str, port: int, context: ssl.SSLContext) -> list[bytes
         raise DeployError(
             missing
             or f"{host}: {error.verify_message}: no public root vouches for it; give its own with "
-            "CA=file"
+            "--file FILE (make: CA=)"
         ) from error
     except OSError as error:
         reason = error.strerror or str(error)
@@ -96,7 +97,7 @@ def _missing_issuer(host: str, port: int) -> str | None:
     return (
         f"{host} sends its own certificate only, and no public root has issued that: let it send "
         f"its whole chain, or give the certificate of its issuer, {leaf.issuer.rfc4514_string()}, "
-        f"with CA=file{_where(leaf)}"
+        f"with --file FILE (make: CA=){_where(leaf)}"
     )
 
 
@@ -126,7 +127,7 @@ def of_chain(path: Path, roots: Path | None = None) -> Certificate:
                 continue
     issuer = chain[-1].issuer.rfc4514_string()
     raise DeployError(
-        f"no public root issued what {path} ends with ({issuer}): give it as CA=file"
+        f"no public root issued what {path} ends with ({issuer}): give it with --file (make: CA=)"
     )
 
 
@@ -138,7 +139,8 @@ def of_file(path: Path) -> list[Certificate]:
         return roots
     if len(certificates) > 1:
         raise DeployError(
-            f"{path} holds {len(certificates)} certificates and no root: CHAIN=file finds the "
+            f"{path} holds {len(certificates)} certificates and no root: --chain (make: CHAIN=) "
+            "finds the "
             "public one, or give the one to trust alone"
         )
     if not _may_issue(certificates[0]):
@@ -169,21 +171,26 @@ def _load(path: Path) -> list[Certificate]:
         raise DeployError(f"{path} holds no certificate, neither PEM nor DER") from error
 
 
-def install(board: Board, terminal: Console, anchors: list[Certificate]) -> None:
-    """Write one as DER, more as PEM, to where the node's configuration wants the first."""
+def install(board: Board, terminal: Console, anchors: list[Certificate]) -> dict:
+    """Write one as DER, more as PEM, to where the node's configuration wants the first.
+
+    Returns where, and which, for programs.
+    """
     content = anchors[0].public_bytes(Encoding.DER)
     if len(anchors) > 1:
         content = b"".join(each.public_bytes(Encoding.PEM) for each in anchors)
     for each in anchors:
         kind = "root" if each.issuer == each.subject else "issuer"
         name, end = each.subject.rfc4514_string(), each.not_valid_after_utc
-        terminal.print(f"{kind:<8} {name}, valid to {end:%Y-%m-%d}", highlight=False)
+        terminal.print(f"{kind:<8} {escape(name)}, valid to {end:%Y-%m-%d}", highlight=False)
     found = probe(board)
     plan.check_flash(found)
-    path = found.ca[0]
-    if found.has(path, content):
+    path, form = found.ca[0], "PEM" if len(anchors) > 1 else "DER"
+    names = [each.subject.rfc4514_string() for each in anchors]
+    told = {"path": path, "form": form, "anchors": names, "written": not found.has(path, content)}
+    if not told["written"]:
         terminal.print(f"it was in {path} already")
-        return
+        return told
     folder, _, file = path.rpartition("/")
     with tempfile.TemporaryDirectory(prefix="deploy-") as scratch:
         local = Path(scratch) / f"{file}~"
@@ -193,5 +200,5 @@ def install(board: Board, terminal: Console, anchors: list[Certificate]) -> None
         prepare = {"folders": [folder] if folder else [], "remove": []}
         steps = [Run("prepare", prepare), Copy([local], folder), Run("install", install)]
         board.session(steps, reset=True)
-    form = "PEM" if len(anchors) > 1 else "DER"
     terminal.print(f"[green]written[/] to {path} as {form}, {len(content)} bytes, and verified")
+    return told

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from insigh_ota.deploy import firmware, plan, provision
@@ -28,11 +29,12 @@ def deploy(
     boot: str | None = None,
     keep_trial: bool = False,
     provisioning: Path | None = None,
-) -> None:
+) -> dict:
     """Put the agent, boot.py and /ota.json on the board, verify, and reset it.
 
     in_firmware: the agent is there already, frozen or in ROMFS, so it takes only the rest.
     provisioning: None means the usual file, without which the board keeps what it has.
+    Returns what was done, for programs.
     """
     file = provisioning or provision.DEFAULT
     config = provision.read(file) if provisioning or file.exists() else None
@@ -45,7 +47,7 @@ def deploy(
     if in_firmware:
         plan.check_firmware(found, told)
     if config is None and "/ota.json" not in found.files:
-        raise DeployError(f"{file} is missing: say who the node is with make provision")
+        raise DeployError(f"{file} is missing: say who the node is with insigh-ota provision")
     todo = plan.make(found, agent, config, boot)
     tell_board(terminal, found)
     if in_firmware:
@@ -65,10 +67,21 @@ def deploy(
     else:
         _carry_out(board, terminal, todo, found, keep_trial)
         terminal.print("[green]done[/], verified by SHA-256 on the board")
-    if not found.anchored:
-        where = " or ".join(found.ca)
-        terminal.print(f"[yellow]no trust anchor in {where}[/]: make ca HOST=… PORT={board.port}")
+    anchored = found.anchored
+    if not anchored:
+        where = escape(" or ".join(found.ca))
+        terminal.print(
+            f"[yellow]no trust anchor in {where}[/]: insigh-ota ca --host … --port {board.port}"
+        )
     terminal.print("the board has been reset and runs")
+    return {
+        "port": board.port,
+        "agent": told["version"] if in_firmware else firmware.version(),
+        "place": None if in_firmware else todo.place,
+        "boot": todo.boot,
+        "copied": len(todo.moved),
+        "anchored": anchored,
+    }
 
 
 def tell_board(terminal: Console, found: Found) -> None:
@@ -76,7 +89,8 @@ def tell_board(terminal: Console, found: Found) -> None:
     version = ".".join(map(str, found.version))
     abi = f".mpy ABI {found.mpy & 0xFF}" if found.mpy else "no .mpy"
     terminal.print(
-        f"board    {found.machine}, MicroPython {version}, {abi}, {found.free >> 10} KB free",
+        f"board    {escape(found.machine)}, MicroPython {version}, {abi}, "
+        f"{found.free >> 10} KB free",
         highlight=False,
     )
 

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from host_sim import files as disk
 from insigh_ota.deploy import firmware
-from insigh_ota.deploy.firmware import ROOT
-
-PACKAGE = ROOT / "package.json"
+from insigh_ota.deploy.errors import DeployError
+from insigh_ota.places import CHECKOUT
 
 
 def package(files: list[tuple[str, str]]) -> str:
@@ -29,14 +29,25 @@ def source_package() -> str:
 
 
 def refresh(terminal: Console) -> None:
-    """Bring the checkout's package.json up to date."""
-    if PACKAGE.read_text() != source_package():
-        disk.write(PACKAGE, source_package())
+    """Bring the checkout's package.json up to date. Raises DeployError where there is none."""
+    file = _checkout() / "package.json"
+    if file.read_text() != source_package():
+        disk.write(file, source_package())
         terminal.print("package.json is up to date now: commit it")
 
 
-def write(terminal: Console, folder: Path = ROOT / "dist") -> None:
-    """Make `folder` anew: the compiled agent, boot.py, and a package.json of them."""
+def _checkout() -> Path:
+    if CHECKOUT is None:
+        raise DeployError("dist is for a checkout of the project: run it there")
+    return CHECKOUT
+
+
+def write(terminal: Console, folder: Path | None = None) -> dict:
+    """Make `folder` anew: the compiled agent, boot.py, and a package.json of them.
+
+    folder: None means dist/ of the checkout. Returns what was made, for programs.
+    """
+    folder = folder or _checkout() / "dist"
     if folder.exists():
         shutil.rmtree(folder)
     files = {"boot.py": firmware.boot()}
@@ -45,4 +56,8 @@ def write(terminal: Console, folder: Path = ROOT / "dist") -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     (folder / "package.json").write_text(package([(name, name) for name in files]))
-    terminal.print(f"{folder}: {len(files)} files and package.json, version {firmware.version()}")
+    version = firmware.version()
+    terminal.print(
+        f"{escape(str(folder))}: {len(files)} files and package.json, version {version}"
+    )
+    return {"folder": str(folder), "files": len(files), "version": version}

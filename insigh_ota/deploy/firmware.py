@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 import tempfile
 from pathlib import Path
 
 from host_sim.errors import SimError
 from host_sim.node.agent_code import compile_agent
 from insigh_ota.deploy.errors import DeployError
-
-ROOT = Path(__file__).parents[2]
-FIRMWARE = ROOT / "firmware"
-
-
-def version() -> str:
-    """The agent's, from its own source."""
-    source = (FIRMWARE / "ota/__init__.py").read_text()
-    return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)[1]
+from insigh_ota.places import FIRMWARE
+from insigh_ota.places import version as version
 
 
 def modules() -> list[str]:
@@ -65,11 +57,13 @@ def check_abi(files: dict[str, bytes], board: int) -> None:
             continue
         ours, theirs = content[1], board & 0xFF
         if not board:
-            raise DeployError("the board's firmware loads no .mpy files: deploy sources, SRC=1")
+            raise DeployError(
+                "the board's firmware loads no .mpy files: deploy sources, --src (make: SRC=1)"
+            )
         if ours != theirs:
             raise DeployError(
                 f"the board loads .mpy of ABI {theirs}, these have ABI {ours}: give it newer "
-                "firmware, or deploy sources, SRC=1"
+                "firmware, or deploy sources, --src (make: SRC=1)"
             )
         native = content[2] >> 2 & 0x2F
         if native and native != board >> 10 & 0x2F:

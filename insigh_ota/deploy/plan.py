@@ -167,7 +167,7 @@ def check_firmware(found: Found, told: dict) -> None:
         if found.folder(place):
             raise DeployError(
                 f"an agent is on flash, in {place}, where an update would bring another one: take "
-                "it away first, with make undeploy"
+                "it away first, with insigh-ota undeploy"
             )
     if "error" in told:
         raise DeployError(f"the board's firmware has no agent that loads: {told['error']}")
@@ -180,8 +180,8 @@ def check_transaction(found: Found, keep_trial: bool) -> None:
         raise DeployError("the node is in the middle of an update: reset it, then repeat")
     if now and not keep_trial:
         raise DeployError(
-            "the node has an update on trial: let it run until it has confirmed (make status), or "
-            "keep what it installed with TRIAL=keep"
+            "the node has an update on trial: let it run until it has confirmed (insigh-ota "
+            "status), or keep what it installed with --trial keep (make: TRIAL=keep)"
         )
 
 
@@ -273,7 +273,7 @@ def _plan_boot(plan: Plan, found: Found, boot: str | None) -> None:
     if found.frozen_boot and boot != "keep":
         raise DeployError(
             "a boot.py is frozen into the board's firmware and runs in place of ours, so that "
-            "nothing brings a failed update back: put another firmware on it, or say BOOT=keep "
+            "nothing brings a failed update back: put another firmware on it, or say --boot keep "
             "if that is meant"
         )
     kind = boot_kind(found)
@@ -287,8 +287,8 @@ def _plan_boot(plan: Plan, found: Found, boot: str | None) -> None:
         whose = "has lines of your own after ours" if kind == "ours extended" else "is not ours"
         if boot is None:
             raise DeployError(
-                f"/boot.py on the board {whose}: say BOOT=keep (it becomes /boot_user.py, which "
-                "ours runs last) or BOOT=replace"
+                f"/boot.py on the board {whose}: say --boot keep (it becomes /boot_user.py, which "
+                "ours runs last) or --boot replace (make: BOOT=)"
             )
         if boot == "keep":
             _keep_boot(plan, found, kind)

@@ -9,27 +9,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from host_sim.node.node import run_code
+from insigh_ota import agent_config
 from insigh_ota.deploy.errors import DeployError
-from insigh_ota.deploy.firmware import FIRMWARE, ROOT
 from insigh_ota.package.errors import PackageError
 from insigh_ota.package.git import Repository
 
-#: Becomes /ota.json on the board, byte for byte.
-DEFAULT = ROOT / "provision.json"
+#: In the current folder. Becomes /ota.json on the board, byte for byte.
+DEFAULT = Path("provision.json")
 
 #: For people, wherever a node is told of that does so.
 PLAIN = "[yellow]plain MQTT: the device key goes over the network in clear[/]"
-
-_CHECK = """
-import ota
-try:
-    config = ota.load_config({path!r})
-except Exception as error:
-    print(error)
-else:
-    print(bool(config["mqtt"]["tls"]))
-"""
 
 
 def is_ignored(path: Path) -> bool | None:
@@ -53,10 +42,11 @@ def check(path: Path) -> tuple[bytes, bool]:
         content = path.read_bytes()
     except OSError as error:
         raise DeployError(f"{path} can not be read: {error.strerror}") from error
-    said = run_code(_CHECK.format(path=str(path)), path=[FIRMWARE]).output.strip()
-    if said not in ("True", "False"):
-        raise DeployError(f"{path}: {said.removeprefix('bad configuration: ')}")
-    return content, said == "True"
+    try:
+        config = agent_config.parse(content)
+    except agent_config.ConfigError as error:
+        raise DeployError(f"{path}: {error}") from error
+    return content, config["mqtt"]["tls"]
 
 
 def write(
@@ -129,7 +119,7 @@ def _mqtt(config: dict, address: str | None, tls: bool | None) -> dict:
         config["host"] = host
         if colon:
             if not port.isdecimal():
-                raise DeployError(f"MQTT={address}: write host or host:port")
+                raise DeployError(f"--mqtt {address}: write host or host:port")
             config["port"] = int(port)
     if tls is not None:
         config["tls"] = tls

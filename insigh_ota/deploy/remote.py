@@ -34,7 +34,7 @@ class Board:
 
     def __init__(self, port: str | None) -> None:
         if not port:
-            raise DeployError(f"which port? Say PORT=…{_ports_found()}")
+            raise DeployError(f"which port? Say --port DEVICE (make: PORT=…){_ports_found()}")
         # mpremote knows a pseudo-terminal by its name only.
         self.port = os.path.realpath(port) if Path(port).is_symlink() else port
         there = Path(self.port).exists()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
+from rich.markup import escape
 
 from insigh_ota.deploy import firmware, plan
 from insigh_ota.deploy.deploy import probe, tell_board, tell_frozen
 from insigh_ota.deploy.plan import Found
 from insigh_ota.deploy.provision import PLAIN
 from insigh_ota.deploy.remote import Board
+from insigh_ota.places import WHOSE
 
 _BOOT = {
     "none": "[yellow]none: an update could not be finished after a power cut[/]",
@@ -27,10 +31,11 @@ _STATES = {
 }
 
 
-def status(board: Board, terminal: Console, stay: bool) -> None:
-    """Say what runs. The node is interrupted for it, and begins anew afterwards unless `stay`.
+def status(board: Board, terminal: Console, stay: bool) -> dict:
+    """Say what runs, and return it, for programs.
 
-    By a soft reset, which weighs little in a trial: looking at it must not end it.
+    The node is interrupted for it, and begins anew afterwards unless `stay`. By a soft reset,
+    which weighs little in a trial: looking at it must not end it.
     """
     found = probe(board)
     told = board.run("status")
@@ -59,13 +64,37 @@ def status(board: Board, terminal: Console, stay: bool) -> None:
         line("report", _report(told["status"]["undelivered"]))
     if not stay:
         line("", f"the node was interrupted for this and {again}")
+    return _facts(found, told)
+
+
+def _facts(found: Found, told: dict) -> dict[str, Any]:
+    """The same for programs; null where the node does not say."""
+    config, update = told.get("config"), told.get("status")
+    known = isinstance(config, dict)
+    return {
+        "board": found.machine,
+        "micropython": ".".join(map(str, found.version)),
+        "mpy": found.mpy & 0xFF if found.mpy else None,
+        "free": found.free,
+        "filesystem": "FAT" if found.fat else "littlefs",
+        "block": found.block,
+        "agent": None if "error" in told else told["version"],
+        "agent_file": told.get("file"),
+        "error": told.get("error"),
+        "boot": plan.boot_kind(found),
+        "server": config["server"] if known else None,
+        "mqtt": config["mqtt"] if known else None,
+        "config_error": config if isinstance(config, str) else None,
+        "anchored": found.anchored,
+        "update": update,
+    }
 
 
 def _agent(found: Found, told: dict) -> str:
     if "error" in told:
         if not any(map(found.folder, plan.PLACES)):
-            return "[yellow]none[/]: make deploy"
-        return f"[red]does not load: {told['error']}[/]"
+            return "[yellow]none[/]: insigh-ota deploy puts it there"
+        return f"[red]does not load: {escape(told['error'])}[/]"
     file = told["file"]
     if file.startswith("/rom/"):
         return f"{told['version']}, in the firmware's ROMFS"
@@ -78,27 +107,31 @@ def _agent(found: Found, told: dict) -> str:
     files = firmware.agent(source="mpy" not in forms)
     same = all(found.has(f"{place}/{name}", content) for name, content in files.items())
     same = same and len(names) == len(files)
-    whose = "that of this checkout" if same else "[yellow]not that of this checkout[/]"
+    whose = f"that of {WHOSE}" if same else f"[yellow]not that of {WHOSE}[/]"
     return f"{told['version']} as {form} in {place}, {whose}"
 
 
 def _config(found: Found, config: dict | str) -> str:
     if isinstance(config, str):
-        return f"[red]{config}[/]"
+        return f"[red]{escape(config)}[/]"
     mqtt = config["mqtt"]
     tls = " with TLS" if mqtt["tls"] else ""
-    anchor = "" if found.anchored else f", [red]no trust anchor in {' or '.join(found.ca)}[/]"
-    return f"{config['server']}, MQTT {mqtt['host']}:{mqtt['port']}{tls}{anchor}"
+    anchor = (
+        "" if found.anchored else f", [red]no trust anchor in {escape(' or '.join(found.ca))}[/]"
+    )
+    where = escape(f"{config['server']}, MQTT {mqtt['host']}:{mqtt['port']}")
+    return f"{where}{tls}{anchor}"
 
 
 def _update(state: dict) -> str:
     text = _STATES.get(state["state"], state["state"])
     if state["file_id"]:
+        name = escape(state["file_id"])
         if state["state"] == "trial":
-            text += f": {state['file_id']}, boots counted: {state['boots']}"
+            text += f": {name}, boots counted: {state['boots']}"
             text += f" of {state['boots_most']}" if state.get("boots_most") else ""
         else:
-            text += f": {state['file_id']}, tries counted: {state['boots']}"
+            text += f": {name}, tries counted: {state['boots']}"
     return text
 
 

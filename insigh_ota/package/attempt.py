@@ -96,7 +96,8 @@ def attempt(package: bytes, image: Path, *, signed: bool = False) -> Cost:
         ids = [config[key] for key in _IDS]
         console.add_device(*ids)
         config["server"] = f"localhost:{console.ports.https}"
-        mqtt = {"host": "localhost", "port": console.ports.mqtt, "tls": False}
+        # Its broker sends what is retained before it answers a ping: nothing to wait for.
+        mqtt = {"host": "localhost", "port": console.ports.mqtt, "tls": False, "grace_ms": 50}
         config["mqtt"] = config.get("mqtt", {}) | mqtt
         # Beside the node's own: the package may bring others in their place.
         anchors = config.get("ca", "/ca.der")
@@ -120,6 +121,19 @@ def attempt(package: bytes, image: Path, *, signed: bool = False) -> Cost:
         return cost
 
 
+def new_node(folder: Path, modulus: bytes | None = None) -> Path:
+    """The flash image of a node in `folder` that has the agent alone, and one key if given."""
+    config: dict[str, object] = dict(_STAND_IN)
+    tree: dict[str, bytes] = {}
+    if modulus:
+        config |= {"keys": ["/try.key"], "require_signature": True}
+        tree["try.key"] = modulus
+    tree["ota.json"] = json.dumps(config).encode()
+    image = folder / "new.img"
+    flash.build(write_tree(tree, folder / "new"), image, mpy=True)
+    return image
+
+
 def _application(image: Path) -> str:
     """Run the node's own main.py after the update, and say how that went."""
     if "/main.py" not in flash.read_tree(image):
@@ -127,6 +141,8 @@ def _application(image: Path) -> str:
     run = Node(image).run(timeout_s=_RUN_S)
     if run.error:
         how = f"ended with {run.error} (the virtual node has no Wi-Fi and no sensors)"
+    elif run.boots > 1:
+        how = f"the node was reset {run.boots - 1} times"
     elif "timeout" in run.names():
         how = f"still ran after {_RUN_S} s"
     else:
@@ -136,7 +152,7 @@ def _application(image: Path) -> str:
 
 def _config(tree: dict[str, bytes], image: Path) -> dict:
     if "/boot.py" not in tree or not any(path.startswith(("/ota/", "/lib/ota/")) for path in tree):
-        raise PackageError(f"{image} holds no agent: make it with python -m host_sim flash build")
+        raise PackageError(f"{image} holds no agent: make it with insigh-ota flash build")
     if "/.ota/state" in tree:
         raise PackageError(
             f"{image} is in the middle of an update: boot it until that is confirmed"
@@ -151,7 +167,8 @@ def _config(tree: dict[str, bytes], image: Path) -> dict:
         pass
     raise PackageError(
         f"{image} has an {_CONFIG} without {', '.join(_IDS)}: put a right ota.json into the "
-        "folder of `flash build --root` (`make provision` writes one, as provision.json), or none"
+        "folder of `flash build --root` (`insigh-ota provision` writes one, as provision.json), "
+        "or none"
     )
 
 

@@ -12,6 +12,7 @@ from insigh_ota.package.errors import PackageError
 #: Machine code and assembler compile only for a processor that knows them.
 _PROCESSORS = "", "xtensawin", "armv7emdp", "rv32imc"
 _NO_PROCESSOR = "invalid arch"
+_BOM = b"\xef\xbb\xbf"
 
 
 def sources(files: dict[str, bytes], unchecked: list[str]) -> None:
@@ -29,6 +30,11 @@ def sources(files: dict[str, bytes], unchecked: list[str]) -> None:
 
 def source(path: str, content: bytes, advice: str = "Mend it") -> None:
     """Raise PackageError, with the advice behind it, if this source compiles for no processor."""
+    if content.startswith(_BOM):  # the compiler takes it for a part of the first name
+        raise PackageError(
+            f"{path} begins with a byte order mark, which MicroPython reads as a name: save it as "
+            f"UTF-8 without BOM. {advice}"
+        )
     told: list[str] = []
     for processor in _PROCESSORS:
         try:

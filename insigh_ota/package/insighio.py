@@ -9,14 +9,13 @@ from pathlib import Path
 
 from insigh_ota.package.errors import PackageError
 from insigh_ota.package.sources import Selection
+from insigh_ota.places import ADAPTER
 
 APP = "apps/demo_console/"
 #: What the application calls; ours stand there from the migration on.
 OTA, APPLY = APP + "ota.py", APP + "apply_ota.py"
 #: The maintainers' own, which still does all that is no package.
 FIELD_OTA = APP + "field_ota.py"
-#: The adapter of this checkout, as it stands on a node.
-ADAPTER = Path(__file__).parents[2] / "insighio/node"
 _PACKAGE = "ota_insighio"
 _ENTRANCES = {OTA: b"checkAndApply", APPLY: b"do_apply"}
 

@@ -53,6 +53,8 @@ def verifies(modulus: bytes, message: bytes, signature: bytes) -> bool:
 
 def generate(stem: Path) -> str:
     """Make `stem`.pem, secret, `stem`.pub for nodes and `stem`.pub.pem; returns the key's id."""
+    if not stem.name or stem.name == "..":
+        raise PackageError(f"{stem} is no name for a key: write one, such as release")
     private, raw, public = (
         stem.with_name(stem.name + end) for end in (".pem", ".pub", ".pub.pem")
     )

@@ -11,24 +11,25 @@ field's boot.py would be lost.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
 import subprocess
 import tarfile
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import Any
 
+import click
 from cryptography.hazmat.primitives.serialization import Encoding
-from rich.console import Console
 from rich.markup import escape
 
 from host_sim import files as disk
+from host_sim.command import PATH, Output, json_option, options
 from host_sim.errors import SimError
-from host_sim.node.node import run_code
 from host_sim.node.process import compiled
+from insigh_ota import agent_config
 from insigh_ota.deploy import ca, firmware, plan
 from insigh_ota.deploy.errors import DeployError
 from insigh_ota.package import check, insighio, keys
@@ -65,28 +66,27 @@ class Migration:
         return 2 * self.package_bytes + self.unpacked_bytes
 
 
-def register(commands: argparse._SubParsersAction) -> None:
-    """Add the command."""
-    parser = commands.add_parser("migrate", help="from the field's updater to this one, by air")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="*.tar")
-    parser.add_argument(
-        "--release", type=Path, metavar="FOLDER", help="the maintainers' release of the nodes"
-    )
-    parser.add_argument("--git", metavar="REV", help="that commit or tag of --release")
-    parser.add_argument(
-        "--ca", metavar="FILE|HOST", help="trust anchor: a file, or the root of this server"
-    )
-    parser.add_argument(
-        "--key", type=Path, action="append", default=[], metavar="PUB", help="from then on signed"
-    )
-    parser.add_argument(
-        "--config", type=Path, metavar="JSON", help="more for /ota.json, but not who the node is"
-    )
-    parser.add_argument("--src", action="store_true", help="sources, not .mpy")
+@click.command(
+    help="Make the package with which nodes go over from the field's updater to this one, by air.",
+)
+@click.option("--out", type=PATH, required=True, metavar="FILE", help="*.tar")
+@click.option(
+    "--release", type=PATH, metavar="FOLDER", help="the maintainers' release of the nodes"
+)
+@click.option("--git", metavar="REV", help="that commit or tag of --release")
+@click.option("--ca", metavar="FILE|HOST", help="trust anchor: a file, or the root of this server")
+@click.option("--key", type=PATH, multiple=True, metavar="PUB", help="from then on signed")
+@click.option(
+    "--config", type=PATH, metavar="JSON", help="more for /ota.json, but not who the node is"
+)
+@click.option("--src", is_flag=True, help="sources, not .mpy")
+@json_option
+def migrate(as_json: bool, **given: Any) -> None:
+    """`package migrate`."""
+    _run(options(**given), Output(as_json, highlight=False))
 
 
-def run(arguments: argparse.Namespace, terminal: Console) -> None:
-    """What the command does. Raises PackageError."""
+def _run(arguments: SimpleNamespace, output: Output) -> None:
     out = arguments.out
     if out.is_dir():
         raise PackageError(f"--out {out}: it is a folder, name a file in it: *.tar")
@@ -109,6 +109,7 @@ def run(arguments: argparse.Namespace, terminal: Console) -> None:
         source=arguments.src,
     )
     disk.write(out, found.content)
+    terminal = output.terminal
     signed = f"signed packages only ({len(arguments.key)} keys)" if arguments.key else "not signed"
     terminal.print(
         f"{escape(str(out))}: {len(found.content)} bytes, {len(found.files)} files; from then on "
@@ -118,6 +119,13 @@ def run(arguments: argparse.Namespace, terminal: Console) -> None:
         f"a node needs {found.package_bytes + found.unpacked_bytes >> 10} KB of free flash: "
         f"{found.package_bytes >> 10} KB for the package, {found.unpacked_bytes >> 10} KB beside "
         f"it; {found.free_bytes >> 10} KB where power fails and it is downloaded again"
+    )
+    output.data(
+        package=str(out),
+        bytes=len(found.content),
+        files=len(found.files),
+        keys=len(arguments.key),
+        free_bytes=found.free_bytes,
     )
 
 
@@ -273,22 +281,6 @@ def _compiled(path: str, content: bytes) -> bytes:
         raise PackageError(" ".join(str(error).split())) from error
 
 
-_CHECK = """
-import json
-import ota
-try:
-    with open({path!r}) as file:
-        config = json.load(file)
-    for key in "device_id", "device_key", "control_channel":
-        config[key] = "x"
-    from ota.config import complete
-    complete(config)
-    print("good")
-except Exception as error:
-    print(error)
-"""
-
-
 def _config(trusted: str, named: list[str], more: dict) -> bytes:
     """The node's /ota.json, which the agent itself has accepted."""
     for key in (*_IDENTITY, "ca", "keys"):
@@ -300,12 +292,11 @@ def _config(trusted: str, named: list[str], more: dict) -> bytes:
         config.setdefault("require_signature", True)
     config["protected"] = PROTECTED + [p for p in more.get("protected", []) if p not in PROTECTED]
     content = json.dumps(config, indent=1).encode() + b"\n"
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        file.write(content)
-        file.flush()
-        said = run_code(_CHECK.format(path=file.name), path=[firmware.FIRMWARE]).output.strip()
-    if said != "good":
-        raise PackageError(f"--config: {said.removeprefix('bad configuration: ')}")
+    stand_in = dict.fromkeys(("device_id", "device_key", "control_channel"), "x")
+    try:
+        agent_config.complete(config | stand_in)
+    except agent_config.ConfigError as error:
+        raise PackageError(f"--config: {error}") from error
     return content
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -10,10 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from insigh_ota.package.archive import TRAILER, Package
-from insigh_ota.package.attempt import Cost
 from insigh_ota.package.delta import MOST, WHOLE, Layout, Release, differing
 from insigh_ota.package.manifest import Manifest
 from insigh_ota.package.restarts import Point, distances, price
+
+if TYPE_CHECKING:  # it needs the simulator
+    from insigh_ota.package.attempt import Cost
 
 #: What flash takes, in ms: an erase of a block, and a page that is programmed.
 _BLOCK, _ERASE, _PAGE, _PROGRAM = 4096, 45, 256, 0.7

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from host_sim.errors import SimError
 from host_sim.node.agent_code import compile_agent
-from host_sim.node.flash import FIRMWARE
 from host_sim.node.process import compile_mpy
 from insigh_ota.package import insighio, paths
 from insigh_ota.package.errors import PackageError
 from insigh_ota.package.sources import Selection
+from insigh_ota.places import FIRMWARE
 
 #: A node starts these as source, and compares boot.py's first lines with its own.
 _STARTED = ("boot.py", "main.py", "boot_user.py")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from host_sim.__main__ import build_parser
 from host_sim.campaigns.brokers import facts, story
-from host_sim.campaigns.brokers.cli import _plan
+from host_sim.campaigns.brokers.cli import _plan, brokers
 from host_sim.campaigns.brokers.matrix import CELLS, HEAD, Cell, Result, choose, run_cell, version
 from host_sim.campaigns.brokers.story import MEASURED, Counts, Plan
 from host_sim.campaigns.brokers.turns import LEAST_TURNS, Idle, idle
@@ -16,6 +16,7 @@ from host_sim.console.brokers import KINDS
 from host_sim.errors import SimError
 from host_sim.link.wiretap import Segment
 from tests.brokers import need, real_brokers
+from tests.command_lines import parse
 
 
 def segments(*words: tuple[str, float], connection: int = 0, length: int = 9) -> list[Segment]:
@@ -66,7 +67,7 @@ def test_cells_by_name():
 )
 def test_how_much_each_node_does(options: str, expected: tuple[int, Plan]):
     """All requests together are those asked for: one in ten wakes of learning has one."""
-    assert _plan(build_parser().parse_args(["brokers", *options.split()])) == expected
+    assert _plan(SimpleNamespace(**parse(brokers, options.split()).params)) == expected
 
 
 @pytest.mark.slow

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -125,7 +125,7 @@ def test_a_script_that_fails_says_its_seed(
     monkeypatch.setattr(campaign, "run_all", lambda *_: iter([good, bad]))
     told: list[str] = []
     monkeypatch.setattr(ctrl_c, "tell", told.append)
-    arguments = argparse.Namespace(seed=None, count=2, first=3, jobs=1, broker="amqtt")
+    arguments = SimpleNamespace(seed=None, count=2, first=3, jobs=1, broker="amqtt")
     assert CAMPAIGN.command(arguments) == 1
     text = capsys.readouterr().out
     assert "FAILED seed 4: still retained" in text

@@ -9,12 +9,17 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
-from host_sim.__main__ import build_parser
 from host_sim.bench.compilers import RELEASES
+from host_sim.cli import simulator
 from host_sim.node.node import run_code
 from host_sim.releases.interpreters import releases
+from insigh_ota.commands import insigh_ota
+from insigh_ota.deploy.cli import boards
+from insigh_ota.package.cli import package
+from tests.command_lines import parse
 from tests.docs.readme import ROOT, commands, pages
 
 README = (ROOT / "README.md").read_text()
@@ -22,6 +27,15 @@ STARTED = (ROOT / "docs/getting-started.md").read_text()
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 PAGES = {page.relative_to(ROOT).as_posix(): page.read_text() for page in pages()}
+#: Our programs, by the words that they begin with.
+PROGRAMS = {
+    "insigh-ota": insigh_ota,
+    "python -m insigh_ota": insigh_ota,
+    "python -m insigh_ota.deploy": boards,
+    "python -m insigh_ota.package": package,
+    "python -m host_sim": simulator,
+}
+OURS = ("insigh-ota", "make", "python", "mpremote")
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -155,9 +169,21 @@ def recipes() -> dict[str, str]:
     return dict(found)
 
 
+def refusal(group: click.Command, words: list[str]) -> str | None:
+    """Why it does not take these words, or None."""
+    try:
+        parse(group, words)
+    except click.UsageError as error:
+        return error.format_message()
+    except click.exceptions.Exit:  # behind --help
+        pass
+    return None
+
+
 def wrong_command(command: str) -> str | None:
     """Why a command of a page can not be right, or None."""
-    words = shlex.split(command.split("|")[-1].replace("…", "X"))
+    text = command.split("|")[-1].replace("…", "X").replace("--sequence N", "--sequence 1")
+    words = shlex.split(text)
     if words[0] == "make":
         targets = [word for word in words[1:] if "=" not in word]
         for target in targets:
@@ -167,12 +193,14 @@ def wrong_command(command: str) -> str | None:
             name = word.split("=")[0]
             if "=" in word and f"$({name})" not in "".join(recipes()[t] for t in targets):
                 return f"{targets} takes no {name}"
-    if words[1:3] == ["-m", "host_sim"]:
-        try:
-            build_parser().parse_args(words[3:])
-        except SystemExit:
-            return "host_sim does not take it"
+    program = words[0].rpartition("/")[2]
+    for length in (1, 3):
+        group = PROGRAMS.get(" ".join([program, *words[1:length]]))
+        refused = refusal(group, words[length:]) if group else None
+        if refused:
+            return refused
     if words[0].startswith(".venv/bin/") and words[0].removeprefix(".venv/bin/") not in (
+        "insigh-ota",
         "python",
         "mpremote",
     ):
@@ -184,12 +212,14 @@ def wrong_command(command: str) -> str | None:
 @pytest.mark.parametrize("name", PAGES)
 def test_commands_exist(name: str):
     for command in commands(PAGES[name]):
-        if command.split()[0].rpartition("/")[2] in ("make", "python", "mpremote"):
+        if command.split()[0].rpartition("/")[2] in OURS:
             assert wrong_command(command) is None, command
     for target in re.findall(r"`make ([a-z]+)", PAGES[name]):
         assert target in recipes(), target
     for part in re.findall(r"`(?:\.venv/bin/)?python -m host_sim ([a-z]+)", PAGES[name]):
-        build_parser().parse_args([part, *{"node": ["I"], "board": ["I"]}.get(part, [])])
+        assert part in simulator.entries, part
+    for part in re.findall(r"`(?:\.venv/bin/)?insigh-ota ([a-z]+)", PAGES[name]):
+        assert part in insigh_ota.entries, part
 
 
 def test_wrong_commands_are_noticed():
@@ -199,6 +229,10 @@ def test_wrong_commands_are_noticed():
     assert wrong_command("make deploy PROT=x")
     assert wrong_command(".venv/bin/python -m host_sim board IMG --fast") is None
     assert wrong_command(".venv/bin/python -m host_sim board IMG --fats")
+    assert wrong_command("printf 'key' | insigh-ota provision --id a") is None
+    assert wrong_command("insigh-ota provision --name a")
+    assert wrong_command(".venv/bin/insigh-ota flash bild")
+    assert wrong_command("python -m insigh_ota.package verify")
     assert wrong_command(".venv/bin/pithon x")
 
 

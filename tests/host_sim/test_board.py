@@ -376,12 +376,41 @@ def test_flash_outlives_the_process(tmp_path: Path) -> None:
     with program(image, "--link", link) as board:
         assert json.loads(board.stdout.readline())["new"] is False
         assert mpremote(str(link), "cat", "kept") == "x" * 9000
-        with pytest.raises(SimError, match="a board that runs already"):
+        with pytest.raises(SimError, match="a node that runs already"):
             Board(image)
         board.send_signal(signal.SIGTERM)
         assert board.wait(10) == 0
         assert json.loads(board.stdout.read().splitlines()[-1])["event"] == "flash"
         assert not link.is_symlink()
+
+
+def test_a_flash_is_of_one_node_at_a_time(tmp_path: Path) -> None:
+    """Whoever comes second is told so, by whatever name; the first one goes on."""
+    (tmp_path / "root").mkdir()
+    image = tmp_path / "a b.img"
+    flash.build(tmp_path / "root", image, blocks=BLOCKS, agent=False)
+    (tmp_path / "link.img").symlink_to(image)
+    before = image.stat().st_ino
+    with Board(image, blocks=BLOCKS):
+        for name in ("a b.img", "link.img"):
+            for words in ("node", "board", "flash build --no-agent --root root --out"):
+                done = subprocess.run(
+                    [sys.executable, "-m", "host_sim", *words.split(), name],
+                    cwd=tmp_path,
+                    env=os.environ | {"PYTHONPATH": str(PROJECT)},
+                    capture_output=True,
+                    text=True,
+                    timeout=60,
+                    check=False,
+                )
+                assert (done.returncode, done.stdout) == (2, ""), (words, done)
+                assert re.fullmatch(
+                    rf".*{name} is the flash of a node that runs already: .*\n", done.stderr
+                )
+        assert image.stat().st_ino == before
+    flash.build(tmp_path / "root", image, blocks=BLOCKS, agent=False)
+    with flash.claimed(image), pytest.raises(SimError, match="a node that runs already"):
+        Board(image)
 
 
 def test_a_second_board_does_not_take_the_port_of_the_first(tmp_path: Path) -> None:

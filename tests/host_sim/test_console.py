@@ -805,17 +805,10 @@ def run(*arguments: str, code: int = 0) -> str:
 
 # What `python -m host_sim` does, with the console's part only.
 _ONLY_CONSOLE = """
-import argparse, sys
-from host_sim.console import cli
-from host_sim.errors import SimError
-parser = argparse.ArgumentParser()
-cli.register(parser.add_subparsers(required=True))
-arguments = parser.parse_args()
-try:
-    sys.exit(arguments.run(arguments))
-except SimError as error:
-    print(f"host_sim: {error}", file=sys.stderr)
-    sys.exit(2)
+import sys
+from host_sim.command import run
+from host_sim.console.cli import console
+sys.exit(run(console, sys.argv[2:], program="console", speaker="host_sim"))
 """
 
 

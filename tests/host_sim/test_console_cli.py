@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 
-from host_sim.console import Console, Device, cli
+from host_sim.console import Console, Device
+from host_sim.console.cli import console as console_group
 from host_sim.console.control import ControlServer
 from host_sim.console.mqtt_client import MqttClient
 from host_sim.console.registry import Registry
@@ -27,6 +29,16 @@ KEY, CHANNEL = "key", "channel"
 FUID, OTHER = "00000001", "00000002"
 
 Run = Callable[..., list[str]]
+
+
+def cli_run(words: list[str]) -> int:
+    """The command line in this process; raises SimError."""
+    try:
+        code = console_group.main(words, prog_name="console", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    return code if isinstance(code, int) else 0
 
 
 @pytest.fixture
@@ -44,7 +56,7 @@ def run(console: Console, capsys: pytest.CaptureFixture[str]) -> Run:
 
     def run(*words: str, code: int = 0, errors: bool = False) -> list[str]:
         capsys.readouterr()
-        assert cli.run(["--dir", str(console.directory), *words]) == code
+        assert cli_run(["--dir", str(console.directory), *words]) == code
         said = capsys.readouterr()
         return (said.err if errors else said.out).splitlines()
 
@@ -294,8 +306,9 @@ def test_a_table_that_is_none(
 def test_ctrl_c_while_it_waits(console: Console) -> None:
     words = ["--dir", str(console.directory), "request", "a", FUID, "--wait"]
     code = (
-        "import sys; from host_sim import ctrl_c; from host_sim.console import cli; "
-        "sys.exit(ctrl_c.run(lambda: cli.run(sys.argv[1:])))"
+        "import sys; from host_sim import ctrl_c; from host_sim.command import run; "
+        "from host_sim.console.cli import console; "
+        "sys.exit(ctrl_c.run(lambda: run(console, program='console')))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words],
@@ -335,7 +348,7 @@ def test_the_console_ends_while_it_is_waited_for(tmp_path: Path) -> None:
 
     def wait() -> None:
         try:
-            cli.run(["--dir", str(tmp_path), "request", "a", FUID, "--wait"])
+            cli_run(["--dir", str(tmp_path), "request", "a", FUID, "--wait"])
         except SimError as error:
             errors.append(error)
 

@@ -191,6 +191,7 @@ def test_while_it_imports(start: Callable[..., Command], module: str):
     command.wait_for(
         lambda: (
             "host_sim.errors" in command.stderr.read_text()
+            or "click" in command.stderr.read_text()
             or "argparse" in command.stderr.read_text()
         )
     )
@@ -217,7 +218,9 @@ runpy.run_module(%r, run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize("module", ["host_sim", "insigh_ota.deploy", "insigh_ota.package"])
+@pytest.mark.parametrize(
+    "module", ["host_sim", "insigh_ota", "insigh_ota.deploy", "insigh_ota.package"]
+)
 def test_before_the_first_import(module: str):
     done = subprocess.run(
         [sys.executable, "-c", EARLY % module],

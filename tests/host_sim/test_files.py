@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import resource
 import subprocess
@@ -67,7 +66,7 @@ def test_places_that_are_none(tmp_path: Path) -> None:
     ):
         with pytest.raises(SimError, match=words):
             files.write(path, b"1")
-        with pytest.raises(argparse.ArgumentTypeError):
+        with pytest.raises(SimError):
             files.place(str(path))
     with pytest.raises(SimError, match="it is there already"):
         files.write(tmp_path / "file", b"1", new=True)
@@ -85,6 +84,11 @@ def test_what_a_full_disk_leaves_of_keys_packages_and_images(
     build = ["build", str(tmp_path / "app"), "--out", str(out)]
     assert package(build) == 0
     flash.build(tmp_path / "app", image, blocks=16, agent=False)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/main.bin").write_bytes(b"old")
+    (tmp_path / "app/main.bin").write_bytes(bytes(1001))
+    whole = tmp_path / "whole.img"
+    flash.build(tmp_path / "app", whole, blocks=16, agent=False)
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     capsys.readouterr()
     with full(1000):
@@ -96,6 +100,9 @@ def test_what_a_full_disk_leaves_of_keys_packages_and_images(
             Board(tmp_path / "new.img", blocks=16)
         with pytest.raises(SimError, match="can not be written"):
             files.write(tmp_path / "table", "x" * 2000)
+        with pytest.raises(SimError, match=r"x/main\.bin can not be written"):
+            flash.extract(whole, tmp_path / "x")
+    assert (tmp_path / "x/main.bin").read_bytes() == b"old"
     told = capsys.readouterr().err.splitlines()
     assert [line.rpartition(" can not be")[2] for line in told] == [" written: File too large"] * 2
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before

@@ -80,8 +80,14 @@ def test_clear_errors(tmp_path: Path, firmware: Path) -> None:
     image.write_bytes(b"\xff" * flash.BLOCK * 8)
     with pytest.raises(SimError, match="does not mount"):
         flash.read_tree(image)
+    for read in (flash.read_tree, flash.listing, flash.image_blocks):
+        with pytest.raises(SimError, match="is a folder, and no flash image"):
+            read(tmp_path)
     with pytest.raises(SimError, match="no folder"):
         flash.build(tmp_path / "nothing", image)
+    for blocks in (-3, 0, 1, 1 << 30):
+        with pytest.raises(SimError, match=f"{blocks} blocks: a flash has 2 to 65536"):
+            flash.build(None, image, blocks=blocks)
     root = write(tmp_path / "big", {"x": bytes(9 * flash.BLOCK)})
     with pytest.raises(SimError, match="into 8 blocks"):
         flash.build(root, image, blocks=8, agent=False)
@@ -119,11 +125,7 @@ def test_command_line(tmp_path: Path) -> None:
     image = tmp_path / "node.img"
 
     def command(*arguments: object) -> str:
-        program = (
-            "import argparse,sys;from host_sim.node import flash;p=argparse.ArgumentParser();"
-            "flash.register(p.add_subparsers());a=p.parse_args();sys.exit(a.run(a))"
-        )
-        line = [sys.executable, "-c", program, "flash", *map(str, arguments)]
+        line = [sys.executable, "-m", "host_sim", "flash", *map(str, arguments)]
         return subprocess.run(line, cwd=PROJECT, check=True, capture_output=True, text=True).stdout
 
     made = command("build", "--root", root, "--out", image, "--blocks", 16, "--no-agent")

@@ -540,10 +540,7 @@ def test_an_answer_that_nobody_has_read_is_not_the_next_one():
 
 
 def test_command_line(make: MakeNode) -> None:
-    program = (
-        "import argparse,sys;from host_sim.node import node;p=argparse.ArgumentParser();"
-        "node.register(p.add_subparsers());a=p.parse_args();sys.exit(a.run(a))"
-    )
+    program = "import sys;from host_sim.__main__ import main;sys.exit(main())"
 
     def command(*arguments: str) -> subprocess.CompletedProcess:
         # No stock modules in a test without network: the default is not what is tested here.

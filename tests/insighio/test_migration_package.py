@@ -16,9 +16,10 @@ from host_sim.console import certificates
 from host_sim.node import flash
 from host_sim.sample import write_tree
 from insigh_ota.package import archive, insighio, transform
-from insigh_ota.package.__main__ import build_parser
 from insigh_ota.package.build import build
+from insigh_ota.package.cli import package as commands
 from insigh_ota.package.sources import Selection
+from tests.command_lines import parse
 from tests.conftest import MakeSite
 from tests.insighio.field import FIELD_OTA, FIELD_TREE, adapter
 from tests.tools.test_package import Desk
@@ -392,11 +393,8 @@ def test_templates_stay_as_they_are(desk: Desk) -> None:
 def test_the_commands_of_the_page_exist() -> None:
     text = (Path(__file__).parents[2] / "docs/insighio-migration.md").read_text()
     lines = re.sub(r" *\\\n *", " ", text).splitlines()
-    ours = [
-        line.partition("-m insigh_ota.package ")[2]
-        for line in lines
-        if "-m insigh_ota.package" in line
-    ]
+    words = "insigh-ota package "
+    ours = [line.partition(words)[2] for line in lines if line.strip().startswith(words)]
     assert len(ours) >= 5
     for line in ours:
-        build_parser().parse_args(shlex.split(line.replace("--sequence N", "--sequence 1")))
+        parse(commands, shlex.split(line.replace("--sequence N", "--sequence 1")))

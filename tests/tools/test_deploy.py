@@ -43,6 +43,7 @@ from tests.ports import mpremote
 from tests.secrecy import holds_key
 
 PROJECT = Path(__file__).parents[2]
+PACKAGE = PROJECT / "package.json"
 BLOCKS = 144
 MAIN = b"import os\nprint('alive', open('/boot.py').read(3) != '')\n"
 FOREIGN = b"print('foreign boot')\n"
@@ -252,7 +253,7 @@ def test_a_foreign_boot(desk: Desk) -> None:
     with desk.board(image) as board:
         before = image.read_bytes()
         seen = desk.type("deploy", board.port, code=2)
-        assert "/boot.py on the board is not ours: say BOOT=keep" in seen
+        assert "/boot.py on the board is not ours: say --boot keep" in seen
         assert image.read_bytes() == before
         assert "boot.py  foreign" in desk.type("status", board.port)
         desk.type("deploy", board.port, "--boot", "keep")
@@ -461,7 +462,7 @@ def test_in_the_middle_of_an_update(desk: Desk, kind: str) -> None:
             desk.type("undeploy", board.port, code=2)
             assert flash.read_tree(image) == {"/main.py": MAIN, "/.ota/state": state}
             return
-        assert "TRIAL=keep" in seen
+        assert "--trial keep (make: TRIAL=keep)" in seen
         desk.type("deploy", board.port, "--trial", "keep")
     assert flash.read_tree(image) == expected(main=MAIN)
 
@@ -475,7 +476,7 @@ def test_who_the_node_is_has_to_be_said(desk: Desk, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(desk, "provisioning", None)
     image = desk.flash({"main.py": MAIN})
     with desk.board(image) as board:
-        assert "make provision" in desk.type("deploy", board.port, code=2)
+        assert "insigh-ota provision" in desk.type("deploy", board.port, code=2)
     assert flash.read_tree(image) == {"/main.py": MAIN}
     file.write_text('{"device_id": "x", "devicekey": "y"}')
     seen = desk.type("deploy", "/dev/null", code=2)
@@ -499,7 +500,9 @@ def test_without_a_provisioning_file_a_node_stays_who_it_is(
 
 
 def test_wrong_ports(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert desk.type("deploy", "", code=2).startswith("deploy: which port? Say PORT=")
+    assert desk.type("deploy", "", code=2).startswith(
+        "deploy: which port? Say --port DEVICE (make: PORT=…)"
+    )
     assert "/dev/ttyUSB99 is no port" in desk.type("deploy", "/dev/ttyUSB99", code=2)
     assert "is not a serial port" in desk.type("deploy", str(desk.provisioning), code=2)
     assert "/dev/null is not a serial port" in desk.type("status", "/dev/null", code=2)
@@ -784,7 +787,7 @@ def test_a_node_that_speaks_plain_is_told_of(desk: Desk, monkeypatch: pytest.Mon
         ([], ["a", "b", ""], "no device key given"),
         (["--id", "a/b"], ["c", "k"], "not written: device_id has a character not allowed"),
         (["--server", "x y"], ["a", "b", "c"], "not written: server is not host or host:port"),
-        (["--mqtt", "h:x"], ["a", "b", "c"], "MQTT=h:x: write host or host:port"),
+        (["--mqtt", "h:x"], ["a", "b", "c"], "--mqtt h:x: write host or host:port"),
     ],
 )
 def test_provisioning_that_makes_no_sense(
@@ -798,7 +801,7 @@ def test_provisioning_that_makes_no_sense(
 
 
 def test_the_provisioning_file_stays_out_of_git() -> None:
-    assert provision.DEFAULT == PROJECT / "provision.json"
+    assert str(provision.DEFAULT) == "provision.json"
     assert "/provision*.json" in (PROJECT / ".gitignore").read_text().splitlines()
 
 
@@ -906,7 +909,7 @@ def test_the_root_of_a_host(authority: dict) -> None:
     folder = authority["folder"]
     root = ca.of_host(authority["host"], folder / "roots.pem")
     assert root.public_bytes(Encoding.DER) == authority["der"]
-    with pytest.raises(DeployError, match="no public root vouches for it; give its own with CA="):
+    with pytest.raises(DeployError, match="no public root vouches for it; give its own with"):
         ca.of_host(authority["host"], folder / "stranger.pem")
     with pytest.raises(DeployError, match=r"can not reach 127\.0\.0\.1:1: "):
         ca.of_host("127.0.0.1:1")
@@ -944,7 +947,7 @@ def test_the_anchor_on_the_node(desk: Desk, authority: dict) -> None:
     with desk.board(image) as board:
         chain = str(authority["folder"] / "chain.pem")
         seen = desk.type("ca", board.port, "--file", chain, code=2)
-        assert "holds 2 certificates and no root: CHAIN=file finds the public one" in seen
+        assert "holds 2 certificates and no root: --chain (make: CHAIN=) finds" in seen
         leaf = str(authority["folder"] / "leaf.pem")
         seen = desk.type("ca", board.port, "--file", leaf, code=2)
         assert "is a server's certificate that somebody else has issued" in seen
@@ -1012,8 +1015,8 @@ def test_mip_brings_the_same_files(desk: Desk, tmp_path: Path, source: bool) -> 
 
 
 def test_package_json_names_every_file() -> None:
-    assert dist.PACKAGE.read_text() == dist.source_package(), "run make dist"
-    for name, source in json.loads(dist.PACKAGE.read_text())["urls"]:
+    assert PACKAGE.read_text() == dist.source_package(), "run make dist"
+    for name, source in json.loads(PACKAGE.read_text())["urls"]:
         assert (PROJECT / source).read_bytes()
         assert source == f"firmware/{name}"
 
@@ -1058,7 +1061,7 @@ def test_an_agent_in_the_firmware_needs_boot_and_config(desk: Desk, tmp_path: Pa
 def test_an_agent_on_flash_would_hide_that_of_the_firmware(desk: Desk) -> None:
     files = {"/ota/agent.mpy": [1, "x"]}
     found = plan.Found("m", [1], 6, False, 4096, 1 << 20, ["/ca.der"], None, None, files)
-    with pytest.raises(DeployError, match="make undeploy"):
+    with pytest.raises(DeployError, match="insigh-ota undeploy"):
         plan.check_firmware(found, {"version": "1"})
 
 
@@ -1075,13 +1078,15 @@ def manifest() -> tuple[dict, list]:
 
 
 def test_versions_are_equal_everywhere() -> None:
-    pyproject = re.search(r'^version = "(.+)"$', (PROJECT / "pyproject.toml").read_text(), re.M)
+    pyproject = re.search(r'^path = "(.+)"$', (PROJECT / "pyproject.toml").read_text(), re.M)
+    assert pyproject
+    version = re.search(r'^__version__ = "(.+)"$', (PROJECT / pyproject[1]).read_text(), re.M)
     change_log = re.search(r"^## (\S+)", (PROJECT / "CHANGELOG.md").read_text(), re.M)
     versions = {
         firmware.version(),
-        pyproject[1],
+        version[1],
         change_log[1],
-        json.loads(dist.PACKAGE.read_text())["version"],
+        json.loads(PACKAGE.read_text())["version"],
         manifest()[0]["version"],
     }
     assert len(versions) == 1, versions
@@ -1130,6 +1135,6 @@ def test_make_hands_on_what_was_said(words: str) -> None:
 
 @pytest.mark.slow
 def test_make_without_a_port() -> None:
-    assert "deploy: which port? Say PORT=" in make("deploy").stderr
-    assert "ca: which trust anchor? Say HOST=" in make("ca", "PORT=/dev/none").stderr
+    assert "deploy: which port? Say --port DEVICE (make: PORT=…)" in make("deploy").stderr
+    assert "ca: which trust anchor? Say --host SERVER" in make("ca", "PORT=/dev/none").stderr
     assert "BOOT=keep or replace" in re.sub(r"  +[0-9]* ?s?\s+", " ", make("help").stdout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from insigh_ota.package.__main__ import build_parser
+from insigh_ota.package.__main__ import main
 from tests.tools.test_package import Desk, Project, desk  # noqa: F401
 from tests.tools.test_since import NOISE, names, project, refusal, rows  # noqa: F401
 
@@ -95,6 +95,5 @@ def test_the_help_says_what_is_the_default(capsys: pytest.CaptureFixture):
         ("build", "(default: the folder as it is)"),
         ("inspect", "(default: what is checked out)"),
     ):
-        with pytest.raises(SystemExit):
-            build_parser().parse_args([command, "--help"])
+        assert main([command, "--help"]) == 0
         assert words in " ".join(capsys.readouterr().out.split())

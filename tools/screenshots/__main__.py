@@ -10,7 +10,7 @@ from host_sim.errors import SimError
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 #: By name, the module whose `make(folder)` makes them and returns their paths.
-MAKERS = {"page": "tools.screenshots.page"}
+MAKERS = {"page": "tools.screenshots.page", "terminal": "tools.screenshots.terminal"}
 #: A clone should stay small.
 _MOST = 200 * 1024
 

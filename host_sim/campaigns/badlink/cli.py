@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
+import click
 from rich.console import Console as Terminal
 
 from host_sim import files
@@ -16,6 +18,7 @@ from host_sim.campaigns.badlink.holes import BlackHoles
 from host_sim.campaigns.badlink.parts import Part, Result, run_part
 from host_sim.campaigns.badlink.resume import CutEverywhere, CutOnce, CutStream
 from host_sim.campaigns.campaign import Bars, tell_failures
+from host_sim.command import PLACE
 from host_sim.errors import SimError
 
 PARTS: dict[str, Callable[[], Part]] = {
@@ -36,24 +39,20 @@ _TRACKS = (
 _SAMPLED = {"mqtt.amqtt": 100}
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add the `badlink` command."""
-    parser = subparsers.add_parser(
-        "badlink", help="cut and silence the link everywhere, judge what comes of it"
-    )
-    parser.add_argument("--part", metavar="P", help="one part only (default: all)")
-    parser.add_argument("--sample", type=int, metavar="N", help="N random cases a part at most")
-    parser.add_argument("--seed", type=int, default=0, help="of the random cases")
-    parser.add_argument(
-        "--table", type=files.place, metavar="FILE", help="write the figures there"
-    )
-    parser.add_argument("--log", type=files.place, metavar="FILE", help="write every case there")
-    parser.add_argument("--replay", metavar="ID", help="run one case again")
-    parser.add_argument("--list", action="store_true", help="list the parts")
-    parser.set_defaults(run=_command)
+@click.command(help="Cut and silence the link everywhere, judge what comes of it.")
+@click.option("--part", metavar="P", help="one part only (default: all)")
+@click.option("--sample", type=int, metavar="N", help="N random cases a part at most")
+@click.option("--seed", type=int, default=0, help="of the random cases")
+@click.option("--table", type=PLACE, metavar="FILE", help="write the figures there")
+@click.option("--log", type=PLACE, metavar="FILE", help="write every case there")
+@click.option("--replay", metavar="ID", help="run one case again")
+@click.option("--list", is_flag=True, help="list the parts")
+def badlink(**given: Any) -> int:
+    """`badlink`."""
+    return _command(SimpleNamespace(**given))
 
 
-def _command(arguments: argparse.Namespace) -> int:
+def _command(arguments: SimpleNamespace) -> int:
     terminal = campaign.terminal()
     if arguments.list:
         for name, make in PARTS.items():
@@ -78,7 +77,7 @@ def _command(arguments: argparse.Namespace) -> int:
 
 
 def _run(
-    terminal: Terminal, bars: Bars, name: str, arguments: argparse.Namespace, case: str
+    terminal: Terminal, bars: Bars, name: str, arguments: SimpleNamespace, case: str
 ) -> Result:
     with PARTS[name]() as part:
         cases = part.cases()

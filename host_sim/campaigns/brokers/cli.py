@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import click
 
 from host_sim.campaigns.brokers.facts import table
 from host_sim.campaigns.brokers.matrix import CELLS, HEAD, Cell, Result, choose, run_cell, versions
 from host_sim.campaigns.brokers.story import Plan
 from host_sim.campaigns.campaign import Bars, terminal
+from host_sim.command import options
 from host_sim.errors import SimError
 
 _SHOWN = 20
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add the `brokers` command."""
-    parser = subparsers.add_parser(
-        "brokers",
-        help="what a node hears on each broker, and how long it waits for it",
-        description="Run nodes on real brokers: idle, request, clear, report, cancel, replace.",
-    )
-    parser.add_argument(
-        "--cell", action="append", default=[], metavar="NAME", help="only nats/tls, or all of nats"
-    )
-    parser.add_argument("--list", action="store_true", help="list the names for --cell")
-    parser.add_argument("--requests", type=int, default=200, metavar="N", help="in each row")
-    parser.add_argument("--nodes", type=int, metavar="N", help="default: one for 20 requests")
-    parser.add_argument(
-        "--others",
-        type=int,
-        metavar="N",
-        help="cancels, replaces and updates; default: one a node",
-    )
-    parser.add_argument("--learn", type=int, metavar="N", help="wakes before anything is measured")
-    parser.add_argument("--jobs", type=int, default=3, metavar="N", help="rows at a time")
-    parser.add_argument(
-        "--facts", action="store_true", help="only tell what else each broker does"
-    )
-    parser.set_defaults(run=_command)
+@click.command(
+    help="What a node hears on each broker, and how long it waits for it: idle, request, clear, "
+    "report, cancel, replace, on real brokers."
+)
+@click.option("--cell", multiple=True, metavar="NAME", help="only nats/tls, or all of nats")
+@click.option("--list", is_flag=True, help="list the names for --cell")
+@click.option("--requests", type=int, default=200, metavar="N", help="in each row")
+@click.option("--nodes", type=int, metavar="N", help="default: one for 20 requests")
+@click.option(
+    "--others", type=int, metavar="N", help="cancels, replaces and updates; default: one a node"
+)
+@click.option("--learn", type=int, metavar="N", help="wakes before anything is measured")
+@click.option("--jobs", type=int, default=3, metavar="N", help="rows at a time")
+@click.option("--facts", is_flag=True, help="only tell what else each broker does")
+def brokers(**given: Any) -> int:
+    """`brokers`."""
+    return _command(options(**given))
 
 
-def _command(arguments: argparse.Namespace) -> int:
+def _command(arguments: SimpleNamespace) -> int:
     if arguments.list:
         for cell in CELLS:
             print(cell)
@@ -72,7 +68,7 @@ def _command(arguments: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _plan(arguments: argparse.Namespace) -> tuple[int, Plan]:
+def _plan(arguments: SimpleNamespace) -> tuple[int, Plan]:
     """How many nodes, and what each does."""
 
     def given(value: int | None, default: int) -> int:

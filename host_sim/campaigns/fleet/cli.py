@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import time
+from types import SimpleNamespace
+from typing import Any
+
+import click
 
 from host_sim import files
 from host_sim.campaigns import campaign
@@ -11,35 +14,35 @@ from host_sim.campaigns.fleet import mixed
 from host_sim.campaigns.fleet.campaign import Fleet, Plan, Result
 from host_sim.campaigns.fleet.crew import raise_file_limit
 from host_sim.campaigns.fleet.plot import expected_rate, histogram
+from host_sim.command import PLACE
 from host_sim.errors import SimError
 
 _SHOWN = 20
 _MB = 1_000_000
 _NODES, _MIXED_NODES = 200, 100
-_DAY = {"cut": 0.1, "retry": 20, "down": 8.0, "plot": None}
+_DAY: dict[str, Any] = {"cut": 0.1, "retry": 20, "down": 8.0, "plot": None}
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add the `fleet` command."""
-    parser = subparsers.add_parser(
-        "fleet", help="many nodes at one Mosquitto and one console, asked at once"
-    )
-    text = f"how many (default: {_NODES}, with --mixed {_MIXED_NODES})"
-    parser.add_argument("--nodes", type=int, metavar="N", help=text)
-    parser.add_argument("--cut", type=float, help="share of nodes on bad links")
-    parser.add_argument("--retry", type=int, metavar="S", help="the nodes' retry_s")
-    parser.add_argument("--down", type=float, metavar="S", help="broker away so long")
-    parser.add_argument(
-        "--plot", type=files.place, metavar="SVG", help="when they came back, as a plot"
-    )
-    text = "nodes of several releases take one package, and its bytes are counted"
-    parser.add_argument("--mixed", action="store_true", help=text)
-    text = f"with --mixed: put the result into docs/{mixed.PAGE}"
-    parser.add_argument("--write", action="store_true", help=text)
-    parser.set_defaults(run=_command, **_DAY)
+@click.command(help="Many nodes at one Mosquitto and one console, asked at once.")
+@click.option(
+    "--nodes", type=int, metavar="N", help=f"how many ({_NODES}, with --mixed {_MIXED_NODES})"
+)
+@click.option("--cut", type=float, default=_DAY["cut"], help="share of nodes on bad links")
+@click.option("--retry", type=int, default=_DAY["retry"], metavar="S", help="the nodes' retry_s")
+@click.option("--down", type=float, default=_DAY["down"], metavar="S", help="broker away so long")
+@click.option("--plot", type=PLACE, metavar="SVG", help="when they came back, as a plot")
+@click.option(
+    "--mixed",
+    is_flag=True,
+    help="nodes of several releases take one package, and its bytes are counted",
+)
+@click.option("--write", is_flag=True, help=f"with --mixed: put the result into docs/{mixed.PAGE}")
+def fleet(**given: Any) -> int:
+    """`fleet`."""
+    return _command(SimpleNamespace(**given))
 
 
-def _command(arguments: argparse.Namespace) -> int:
+def _command(arguments: SimpleNamespace) -> int:
     nodes = arguments.nodes
     if nodes is None:
         nodes = _MIXED_NODES if arguments.mixed else _NODES
@@ -58,15 +61,15 @@ def _command(arguments: argparse.Namespace) -> int:
         terminal.print(f"{time.monotonic() - began:6.1f} s  {text}")
 
     if arguments.mixed:
-        with mixed.Mixed(nodes, tell) as fleet:
-            found = fleet.run()
+        with mixed.Mixed(nodes, tell) as crowd:
+            found = crowd.run()
         terminal.print(found.table())
         wrong = found.wrong
         if arguments.write and not wrong:
             campaign.write(mixed.PAGE, mixed.PLACE, found.table())
     else:
-        with Fleet(plan, tell) as fleet:
-            result = fleet.run()
+        with Fleet(plan, tell) as crowd:
+            result = crowd.run()
         for line in summary(result):
             terminal.print(line)
         if arguments.plot:

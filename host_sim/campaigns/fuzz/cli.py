@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
+from types import SimpleNamespace
+from typing import Any
 
+import click
 from rich.console import Console as Terminal
 
 from host_sim.campaigns import campaign
@@ -17,21 +19,19 @@ from host_sim.errors import SimError
 _HEAD = "target, cases, sound, outcomes, heap in use, growth, seconds, failures"
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add the `fuzz` command."""
-    parser = subparsers.add_parser(
-        "fuzz", help="feed mutated archives and messages to the agent inside MicroPython"
-    )
-    parser.add_argument("--cases", type=int, default=2_000_000, metavar="N", help="in all")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the mutations")
-    parser.add_argument("--target", choices=TARGETS, metavar="T", help=", ".join(TARGETS))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--source", action="store_true", help="the agent as .py, not as .mpy")
-    parser.add_argument("--replay", metavar="ID", help="run one case again and show it")
-    parser.set_defaults(run=_command)
+@click.command(help="Feed mutated archives and messages to the agent inside MicroPython.")
+@click.option("--cases", type=int, default=2_000_000, metavar="N", help="in all")
+@click.option("--seed", type=int, default=1, metavar="S", help="of the mutations")
+@click.option("--target", type=click.Choice(list(TARGETS)), metavar="T", help=", ".join(TARGETS))
+@click.option("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+@click.option("--source", is_flag=True, help="the agent as .py, not as .mpy")
+@click.option("--replay", metavar="ID", help="run one case again and show it")
+def fuzz(**given: Any) -> int:
+    """`fuzz`."""
+    return _command(SimpleNamespace(**given))
 
 
-def _command(arguments: argparse.Namespace) -> int:
+def _command(arguments: SimpleNamespace) -> int:
     if arguments.cases < 1 or arguments.jobs < 1 or arguments.seed < 0:
         raise SimError("--cases and --jobs are at least 1, --seed at least 0")
     terminal = campaign.terminal()
@@ -61,7 +61,7 @@ def share_out(cases: int, target: str | None = None) -> dict[str, int]:
 
 
 def _run(
-    terminal: Terminal, fuzzer: Fuzzer, cases: dict[str, int], arguments: argparse.Namespace
+    terminal: Terminal, fuzzer: Fuzzer, cases: dict[str, int], arguments: SimpleNamespace
 ) -> list[Tally]:
     with Bars(terminal) as bars:
         tasks = {target: bars.add(target, count) for target, count in cases.items()}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+from types import SimpleNamespace
+
+import click
 
 from host_sim.campaigns.campaign import Campaign, tell
 from host_sim.campaigns.lives.bench import Bench, Tally, shrink
 from host_sim.campaigns.lives.life import make
-from host_sim.node import flash
+from host_sim.command import PATH
+from insigh_ota.places import FIRMWARE
 
-_FIRMWARE = {"type": Path, "default": flash.FIRMWARE, "metavar": "DIR", "help": "another agent"}
+_FIRMWARE = {"type": PATH, "default": FIRMWARE, "metavar": "DIR", "help": "another agent"}
 
 CAMPAIGN = Campaign(
     name="lives",
@@ -23,16 +25,19 @@ CAMPAIGN = Campaign(
 )
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add the `lives` command."""
-    parser = CAMPAIGN.register(subparsers)
-    text = "leave out of it what it does not need to fail"
-    parser.add_argument("--shrink", type=int, metavar="SEED", help=text)
-    parser.set_defaults(run=_command)
-
-
-def _command(arguments: argparse.Namespace) -> int:
+def _run(arguments: SimpleNamespace) -> int:
     if arguments.shrink is None:
         return CAMPAIGN.command(arguments)
     with CAMPAIGN.open(arguments) as bench:
         return tell(bench.live(shrink(bench, make(arguments.shrink, arguments.firmware), print)))
+
+
+lives = CAMPAIGN.command_line(
+    _run,
+    click.Option(
+        ["--shrink"],
+        type=int,
+        metavar="SEED",
+        help="leave out of it what it does not need to fail",
+    ),
+)

@@ -9,4 +9,4 @@ CAMPAIGN = Campaign(
     count=1000,
     bench=Bench,
 )
-register = CAMPAIGN.register
+orders = CAMPAIGN.command_line()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
+import click
 from rich.console import Console as Terminal
 
 from host_sim import files
@@ -20,6 +22,7 @@ from host_sim.campaigns.powercut.campaign import Campaign, Examiner, Row, Tally
 from host_sim.campaigns.powercut.dimensions import DIMENSIONS, IN_FULL
 from host_sim.campaigns.powercut.layouts import PREFIX
 from host_sim.campaigns.powercut.scenarios import FROZEN
+from host_sim.command import PLACE
 from host_sim.errors import SimError
 from host_sim.node.flash_rules import TORN_KINDS
 
@@ -43,52 +46,43 @@ class Part:
     weight: float = 1.0
 
 
-def register(subparsers: argparse._SubParsersAction) -> None:
-    """Add the `powercut` command."""
-    parser = subparsers.add_parser(
-        "powercut",
-        help="cut the power at every flash operation, judge what comes back",
-        description="Something goes wrong at every place of a complete update; the node has to "
-        "come to a right end by itself. Without options: each way of cutting the power at every "
-        "flash operation of every scenario.",
-    )
-    what = parser.add_argument_group("what goes wrong, in place of single power cuts")
-    what.add_argument("--depth", type=int, choices=(1, 2, 3), default=1, help="cuts in a row")
-    what.add_argument("--storm", action="store_true", help="a cut after every K operations")
-    what.add_argument("--errors", action="store_true", help="an error of flash")
-    what.add_argument("--persistent", action="store_true", help="… for the rest of the run")
-    for name, text in _MISHAPS.items():
-        what.add_argument(f"--{name}", action="store_true", help=text)
-    what.add_argument(
-        "--mix",
-        type=int,
-        metavar="N",
-        help="N random ones of the last three (or of those that are given), each with a power cut",
-    )
-    what.add_argument(
-        "--keys", action="store_true", help="Ctrl-C and soft resets at each statement of boot"
-    )
-    which = parser.add_argument_group("which cases")
-    which.add_argument("--scenario", metavar="S", help="one scenario only (default: all)")
-    which.add_argument("--list", action="store_true", help="list the scenarios")
-    which.add_argument("--frozen", action="store_true", help="the agent is in the firmware")
-    which.add_argument(
-        "--layouts", action="store_true", help="updates from a flat agent to today's, and back"
-    )
-    which.add_argument("--torn", metavar="KIND", default="all", help="one kind of cut, or all")
-    which.add_argument("--sample", type=int, metavar="N", help="N random cases each, not all")
-    which.add_argument("--seed", type=int, default=0, help="of the random cases")
-    which.add_argument("--replay", metavar="ID", help="run one failing case again")
-    how = parser.add_argument_group("how")
-    how.add_argument("--jobs", type=int, help="worker processes (default: one a core)")
-    how.add_argument(
-        "--table", type=files.place, metavar="FILE", help="write the result table there"
-    )
-    how.add_argument("--log", type=files.place, metavar="FILE", help="write every case there")
-    parser.set_defaults(run=_command)
+@click.command(
+    help="Something goes wrong at every place of a complete update; the node has to come to a "
+    "right end by itself. Without options: each way of cutting the power at every flash operation "
+    "of every scenario.",
+    epilog="Example: insigh-ota powercut --sample 60",
+)
+@click.option("--depth", type=click.Choice((1, 2, 3)), default=1, help="cuts in a row")
+@click.option("--storm", is_flag=True, help="a cut after every K operations")
+@click.option("--errors", is_flag=True, help="an error of flash")
+@click.option("--persistent", is_flag=True, help="… for the rest of the run")
+@click.option("--obstacles", is_flag=True, help=_MISHAPS["obstacles"])
+@click.option("--full", is_flag=True, help=_MISHAPS["full"])
+@click.option("--bits", is_flag=True, help=_MISHAPS["bits"])
+@click.option(
+    "--mix",
+    type=int,
+    metavar="N",
+    help="N random ones of the last three (or of those that are given), each with a power cut",
+)
+@click.option("--keys", is_flag=True, help="Ctrl-C and soft resets at each statement of boot")
+@click.option("--scenario", metavar="S", help="one scenario only (default: all)")
+@click.option("--list", is_flag=True, help="list the scenarios")
+@click.option("--frozen", is_flag=True, help="the agent is in the firmware")
+@click.option("--layouts", is_flag=True, help="updates from a flat agent to today's, and back")
+@click.option("--torn", metavar="KIND", default="all", help="one kind of cut, or all")
+@click.option("--sample", type=int, metavar="N", help="N random cases each, not all")
+@click.option("--seed", type=int, default=0, help="of the random cases")
+@click.option("--replay", metavar="ID", help="run one failing case again")
+@click.option("--jobs", type=int, help="worker processes (default: one a core)")
+@click.option("--table", type=PLACE, metavar="FILE", help="write the result table there")
+@click.option("--log", type=PLACE, metavar="FILE", help="write every case there")
+def powercut(**given: Any) -> int:
+    """`powercut`."""
+    return _command(SimpleNamespace(**given))
 
 
-def _command(arguments: argparse.Namespace) -> int:
+def _command(arguments: SimpleNamespace) -> int:
     terminal = shared.terminal()
     if arguments.keys or keys.is_replay(arguments.replay or ""):
         return _keys(terminal, arguments)
@@ -125,7 +119,7 @@ def _command(arguments: argparse.Namespace) -> int:
     return _finish(terminal, rows, table(rows), arguments)
 
 
-def _finish(terminal: Terminal, rows: list[Row], text: str, arguments: argparse.Namespace) -> int:
+def _finish(terminal: Terminal, rows: list[Row], text: str, arguments: SimpleNamespace) -> int:
     terminal.print(text)
     if arguments.table:
         files.write(arguments.table, text + "\n")
@@ -138,7 +132,7 @@ def _finish(terminal: Terminal, rows: list[Row], text: str, arguments: argparse.
 
 
 def _suffer(
-    terminal: Terminal, campaign: Campaign, dimensions: list[str], arguments: argparse.Namespace
+    terminal: Terminal, campaign: Campaign, dimensions: list[str], arguments: SimpleNamespace
 ) -> list[Row]:
     """The mishaps: each dimension alone, or all that are asked for mixed with cuts."""
     parts: list[Part] = []
@@ -175,7 +169,7 @@ def _tell(terminal: Terminal, row: Row, left: str) -> None:
     tell_failures(terminal, row.tally.failures, "powercut --replay")
 
 
-def _keys(terminal: Terminal, arguments: argparse.Namespace) -> int:
+def _keys(terminal: Terminal, arguments: SimpleNamespace) -> int:
     if arguments.replay:
         with keys.hooked_bench() as bench:
             wrong = keys.KeyExaminer(bench).replay(arguments.replay)
@@ -210,7 +204,7 @@ def run(
     campaign: Campaign,
     names: list[str],
     kinds: tuple[str, ...],
-    arguments: argparse.Namespace,
+    arguments: SimpleNamespace,
 ) -> list[Row]:
     """Run the asked-for part of the campaign under a progress bar."""
     parts = [Part(name, partial(_one, campaign, name, kinds, arguments)) for name in names]
@@ -286,7 +280,7 @@ def _one(
     campaign: Campaign,
     name: str,
     kinds: tuple[str, ...],
-    arguments: argparse.Namespace,
+    arguments: SimpleNamespace,
     show: Callable[[float], None],
 ) -> Row:
     if arguments.errors:

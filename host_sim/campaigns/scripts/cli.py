@@ -1,5 +1,7 @@
 """`scripts`: random fault scripts, on the command line."""
 
+import click
+
 from host_sim.campaigns.campaign import Campaign
 from host_sim.campaigns.scripts.bench import Bench
 from host_sim.console.mosquitto_broker import find_mosquitto
@@ -12,6 +14,8 @@ CAMPAIGN = Campaign(
     count=500,
     bench=Bench,
     # The faster one of those that are there.
-    options={"broker": {"choices": _BROKERS, "default": _BROKERS[bool(find_mosquitto())]}},
+    options={
+        "broker": {"type": click.Choice(_BROKERS), "default": _BROKERS[bool(find_mosquitto())]}
+    },
 )
-register = CAMPAIGN.register
+scripts = CAMPAIGN.command_line()

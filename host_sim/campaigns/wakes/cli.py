@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from host_sim.campaigns.campaign import Campaign
 from host_sim.campaigns.wakes.bench import Bench, Tally
-from host_sim.node import flash
+from host_sim.command import PATH
+from insigh_ota.places import FIRMWARE
 
-_FIRMWARE = {"type": Path, "default": flash.FIRMWARE, "metavar": "DIR", "help": "another agent"}
+_FIRMWARE = {"type": PATH, "default": FIRMWARE, "metavar": "DIR", "help": "another agent"}
 
 CAMPAIGN = Campaign(
     name="wakes",
@@ -19,4 +18,4 @@ CAMPAIGN = Campaign(
     tally=Tally,
     page="wakes.md",
 )
-register = CAMPAIGN.register
+wakes = CAMPAIGN.command_line()
