@@ -57,7 +57,7 @@ class FakeConsole:
 
     def packages(self) -> list[Package]:
         """As Console's."""
-        return list(self._registry._packages.values())
+        return self._registry.packages()
 
     def add_package(self, source: bytes, name: str) -> Package:
         """As Console's."""

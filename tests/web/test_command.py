@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,17 +13,18 @@ from pathlib import Path
 
 import pytest
 import requests
+from click.testing import CliRunner
 
-from host_sim.console import cli
+from host_sim.console.cli import console
 
 ROOT = Path(__file__).resolve().parents[2]
-_CONSOLE = "import sys; from host_sim.console.cli import run; sys.exit(run(sys.argv[1:]))"
+_COMMAND = [sys.executable, "-m", "insigh_ota", "console"]
 
 
 def begin(folder: Path, *options: str) -> tuple[subprocess.Popen[str], dict]:
     """A console in a process of its own, and its ready line."""
     process = subprocess.Popen(
-        [sys.executable, "-c", _CONSOLE, "--dir", str(folder), *options],
+        [*_COMMAND, "--dir", str(folder), *options],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -80,8 +82,18 @@ def test_a_token_is_printed_for_other_addresses(tmp_path: Path) -> None:
         (["--web-token", "a token of the test"], "add --web PORT"),
     ],
 )
-def test_what_does_not_go_together(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], line: str
-) -> None:
-    assert cli.run(["--dir", str(tmp_path), *words]) == 2
-    assert line in capsys.readouterr().err
+def test_what_does_not_go_together(tmp_path: Path, words: list[str], line: str) -> None:
+    result = CliRunner().invoke(console, ["--dir", str(tmp_path), *words])
+    assert result.exit_code == 2 and line in result.output
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = ["--dir", str(tmp_path / "console"), "--web", str(taken.getsockname()[1])]
+        done = subprocess.run(
+            [*_COMMAND, *words], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+    assert done.returncode == 2 and not done.stdout
+    last = done.stderr.splitlines()[-1]
+    assert "no page on 127.0.0.1" in last and "in use" in last
+    assert "Traceback" not in done.stderr
