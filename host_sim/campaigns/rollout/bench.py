@@ -31,7 +31,7 @@ _ENDS = {
     GOOD: {Phase.GOOD},
     GRAVE: {Phase.FAILED},
     SLIGHT: {Phase.FAILED},
-    LOST: {Phase.LOST},
+    LOST: {Phase.LOST, Phase.SILENT},  # by whether its stat was heard
     ABSENT: {Phase.SILENT},
 }
 _LONGEST_S = 3600.0

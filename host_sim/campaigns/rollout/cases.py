@@ -53,8 +53,8 @@ _ONE = {"esp32": 1.0}
 
 CASES = (
     Case("small", "a board of 3 % of the fleet, all of it fails", _SMALL, "pico", 1.0),
-    Case("brick", "the same, but it falls silent", _SMALL, "pico", 1.0, LOST),
-    Case("dark", "the same, and no stat tells of it", _SMALL, "pico", 1.0, ABSENT),
+    Case("brick", "the same, but it falls silent; stat was heard", _SMALL, "pico", 1.0, LOST),
+    Case("dark", "the same, and no stat was heard", _SMALL, "pico", 1.0, ABSENT),
     Case("full", "a board of 3 %: `not enough space`", _SMALL, "pico", 1.0, SLIGHT),
     Case("third", "3 % of the nodes of a board of a third", _THREE, "pico", 0.03),
     Case("whole", "3 % of all nodes, one board", _ONE, "esp32", 0.03),
