@@ -431,7 +431,7 @@ async function inspect(each) {
     row.lastChild.className = "number";
     return row;
   }));
-  $("contents").showModal();
+  if (!$("contents").open) $("contents").showModal(); // of two clicks, the first has opened it
 }
 
 function factsOf(told) {
