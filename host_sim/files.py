@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from host_sim.errors import SimError
@@ -48,6 +50,28 @@ def place(text: str) -> Path:
     if not path.parent.is_dir():
         raise SimError(f"{path.parent} is no folder: make it first")
     return path
+
+
+@contextlib.contextmanager
+def locked(path: Path, taken: str, *, parents: bool = False) -> Iterator[None]:
+    """One process at a time is inside the `with`; raises SimError, with `taken` as its text.
+
+    parents: make missing folders. The lock lies beside `path`, and ends with its process however
+    that ends.
+    """
+    beside = path.with_name(path.name + ".lock")
+    try:
+        if parents:
+            beside.parent.mkdir(parents=True, exist_ok=True)
+        file = beside.open("w")
+    except OSError as error:
+        raise SimError(f"{beside} can not be written: {why(beside, error)}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SimError(taken) from error
+        yield
 
 
 def _replace(path: Path, data: bytes, mode: int | None, new: bool, sync: bool) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from host_sim import ctrl_c
+from host_sim import ctrl_c, files
 from host_sim.errors import SimError
 
 _CERTIFICATES = ("good", "wrong-ca", "wrong-host", "expired", "future")
@@ -142,7 +142,7 @@ def _serve(
     web_token: str | None,
 ) -> None:
     # Late imports: a command to a running console need not wait for these.
-    from host_sim.console.control import ControlServer, is_running
+    from host_sim.console.control import ControlServer
     from host_sim.console.core import Console
     from host_sim.link import HELP, Link, parse
 
@@ -156,9 +156,6 @@ def _serve(
     )
     for noisy in ("amqtt", "transitions", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    if is_running(directory):
-        raise SimError(f"a console is already running in {directory}")
-
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())
     running = Console(
@@ -173,7 +170,10 @@ def _serve(
         overdue_s=overdue,
         reports=reports,
     )
-    with running, contextlib.ExitStack() as parts:
+    taken = f"a console is already running in {directory}"
+    with contextlib.ExitStack() as parts:
+        parts.enter_context(files.locked(directory / "control.json", taken, parents=True))
+        parts.enter_context(running)
         parts.enter_context(ControlServer(running))
         ports = dataclasses.asdict(running.ports)
         for name, port in ports.items():

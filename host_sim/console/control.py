@@ -93,9 +93,6 @@ class ControlServer:
         except (AttributeError, TypeError):
             return {"error": f"the running console does not know {operation!r} in this form"}
 
-    def _do_ping(self) -> str:
-        return "running"
-
     def _do_device_add(self, device_id: str, key: str, channel: str, replace: bool) -> None:
         self._console.add_device(device_id, key, channel, replace=replace)
 
@@ -199,11 +196,3 @@ def call(directory: Path, operation: str, *arguments: Any) -> Any:
     if "error" in answer:
         raise SimError(answer["error"])
     return answer["result"]
-
-
-def is_running(directory: Path) -> bool:
-    """Whether a console already serves this directory."""
-    try:
-        return call(directory, "ping") == "running"
-    except SimError:
-        return False

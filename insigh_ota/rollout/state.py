@@ -6,7 +6,6 @@ It is written beside, synced and renamed before anything that it tells of is don
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import secrets
 import threading
@@ -157,14 +156,5 @@ class Store:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """One process at a time works with a state file. Raises SimError."""
-    beside = path.with_name(path.name + ".lock")
-    try:
-        file = beside.open("w")
-    except OSError as error:
-        raise SimError(f"{beside} can not be written: {files.why(beside, error)}") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise SimError(f"another rollout is at work with {path}: wait for it") from error
+    with files.locked(path, f"another rollout is at work with {path}: wait for it"):
         yield

@@ -834,6 +834,29 @@ def running(directory: Path, *options: str) -> Iterator[tuple[subprocess.Popen[s
         process.communicate()
 
 
+def test_one_of_several_that_begin_at_once(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", _ONLY_CONSOLE, "console", "--dir", str(tmp_path / "console")]
+    pipe = subprocess.PIPE
+    begun = [
+        subprocess.Popen(words, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) for _ in range(3)
+    ]
+    try:
+        deadline = time.monotonic() + 60
+        while sum(process.poll() is None for process in begun) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (first,) = (process for process in begun if process.poll() is None)
+        assert first.stdout is not None and json.loads(first.stdout.readline())["event"] == "ready"
+        first.send_signal(signal.SIGSTOP)  # one that does not answer runs as well
+        again = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=30)
+        assert (again.returncode, "already running" in again.stderr) == (2, True)
+    finally:
+        for process in begun:
+            process.kill()
+        told = [process.communicate()[1] for process in begun]
+    assert sum("already running" in text for text in told) == 2
+
+
 @pytest.mark.slow
 def test_command_line(tmp_path: Path) -> None:
     folder = tmp_path / "console"
