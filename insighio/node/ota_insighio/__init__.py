@@ -293,6 +293,7 @@ class Job:
         )
         # Nobody tells of the end where the report has to wait for the confirm.
         self._late = config.get("report") == "confirmed"
+        self._tells = config.get("stat")
 
     @property
     def others(self):
@@ -337,7 +338,7 @@ class Job:
         if self._installed and (step in ("report", "later") or self._late):
             # What comes now is the reset.
             self._installed = False
-            if step == "report" and self.agent.stat:
+            if step == "report" and self._tells:
                 self._channel.ends = True  # it has something to say behind the report
             else:
                 self._channel.leave()
