@@ -11,7 +11,7 @@ from pathlib import Path
 from host_sim.errors import SimError
 
 #: The columns of a file that has no line of names.
-COLUMNS = ("id", "key", "channel", "board")
+COLUMNS = ("id", "key", "channel", "board", "report")
 REPORTS = ("installed", "confirmed")
 _SHOWN = 20
 # Separators and wildcards of MQTT topics.
@@ -34,9 +34,10 @@ class Device:
 
 
 def read(path: Path, *, credentials: bool = True) -> list[Device]:
-    """The devices of a CSV. Without `credentials` only `id` has to be there, and `board` may be.
+    """The devices of a CSV. Without `credentials` only `id` has to be there.
 
-    The first line may name the columns. Raises SimError that names every bad line.
+    The first line may name the columns, in any order, and has to where there are not the first
+    three. Raises SimError that names every bad line.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -48,13 +49,20 @@ def read(path: Path, *, credentials: bool = True) -> list[Device]:
         raise SimError(f"{path} is not UTF-8: save it as CSV in UTF-8") from error
     except csv.Error as error:
         raise SimError(f"{path}, line {reader.line_num}: {error}") from error
-    columns = COLUMNS if credentials else ("id", "board")
-    if lines and lines[0][1][0].strip().lower() in ("id", "device_id"):
-        names = [name.strip().lower() for name in lines.pop(0)[1]]
-        columns = ("id", *names[1:])
     if not lines:
         raise SimError(f"{path} has no devices")
+    columns: tuple[str, ...] = COLUMNS
+    names = tuple(name.strip().lower() for name in lines[0][1])
     needed = COLUMNS[:3] if credentials else COLUMNS[:1]
+    # A line of names has to be known for one wherever `id` stands in it: a column of keys that is
+    # taken for another is shown.
+    if {"id", "device_id"}.intersection(names) or len(set(COLUMNS).intersection(names)) > 1:
+        columns = tuple("id" if name == "device_id" else name for name in names)
+        del lines[0]
+    elif not credentials and any(len(row) == 2 for _, row in lines):
+        raise SimError(f"{path}: name its columns in the first line, such as id,board")
+    if not lines:
+        raise SimError(f"{path} has no devices")
     missing = [name for name in needed if name not in columns]
     if missing:
         raise SimError(f"{path}: no column {', '.join(missing)} in its first line")
@@ -68,8 +76,8 @@ def read(path: Path, *, credentials: bool = True) -> list[Device]:
         if fault:
             wrong.append(f"line {number}: {fault}")
             continue
-        values = (cells.get(name, "") for name in COLUMNS)
-        found[cells["id"]] = number, Device(*values, cells.get("report") or None)
+        *values, report = (cells.get(name, "") for name in COLUMNS)
+        found[cells["id"]] = number, Device(*values, report or None)
     if wrong:
         more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise SimError(f"{path}, nothing was sent: {'; '.join(wrong[:_SHOWN])}{more}")

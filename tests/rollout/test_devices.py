@@ -23,6 +23,35 @@ def test_columns_by_place_and_by_name(tmp_path: Path):
     assert read(csv(tmp_path, named)) == [Device("a", "key a", "c1", "esp32", "confirmed")]
 
 
+def test_a_report_by_place(tmp_path: Path):
+    assert read(csv(tmp_path, "a,k,c,,confirmed\n")) == [Device("a", "k", "c", "", "confirmed")]
+    with pytest.raises(SimError, match="line 2: report 'bla': installed or confirmed"):
+        read(csv(tmp_path, "a,k,c\nb,k,c,x,bla\n"))
+
+
+@pytest.mark.parametrize("credentials", [True, False])
+def test_columns_in_any_order(tmp_path: Path, credentials: bool):
+    """No key is taken for an id or a board: those are shown."""
+    text = "Key,channel,board,Device_ID\nSECRET,c1,esp32,n1\n"
+    assert read(csv(tmp_path, text), credentials=credentials) == [
+        Device("n1", "SECRET", "c1", "esp32")
+    ]
+
+
+def test_keys_that_are_not_needed_are_not_shown(tmp_path: Path):
+    (found,) = read(csv(tmp_path, "n1,SECRET,c1,esp32\n"), credentials=False)
+    assert (found.id, found.board) == ("n1", "esp32")
+    assert "SECRET" not in repr(found)
+    with pytest.raises(SimError, match="name its columns") as caught:
+        read(csv(tmp_path, "n1,SECRET\n"), credentials=False)
+    assert "SECRET" not in str(caught.value)
+    with pytest.raises(SimError, match="no column id") as caught:
+        read(csv(tmp_path, "name,key,channel\nn1,SECRET,c1\n"))
+    assert [d.id for d in read(csv(tmp_path, "n1\nn2\n"), credentials=False)] == ["n1", "n2"]
+    named = "id,board\nn1,esp32\n"
+    assert read(csv(tmp_path, named), credentials=False) == [Device("n1", "", "", "esp32")]
+
+
 def test_every_bad_line_is_named_and_no_key(tmp_path: Path):
     text = (
         "a,SECRET,c\nb,,c\n,SECRET,c\nx/y,SECRET,c\na,SECRET,c\nd,SECRET\ne,SEC\x07RET,c\nf,k,#\n"
