@@ -18,7 +18,7 @@ ADAPTER = _DATA / "insighio/node"
 #: What is said of an agent on a board that has, or has not, the same files.
 WHOSE = "this checkout" if CHECKOUT else "this insigh-ota"
 NO_SIMULATOR = (
-    "needs the simulator: pip install 'insigh-ota[sim]' (Linux x86-64 and macOS arm64 only)"
+    "needs the simulator: pip install '.[sim]' in its checkout (Linux x86-64 and macOS arm64 only)"
 )
 
 

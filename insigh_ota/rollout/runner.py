@@ -186,7 +186,7 @@ class Runner:
         if not found:
             return ""
         text, ids = max(found.items(), key=lambda item: len(item[1]))
-        return f"; {ids[0]} says: {text}"
+        return f"; {ids[0]}: {text}"
 
     def _withdraw(self) -> None:
         now = self._now()

@@ -256,9 +256,9 @@ def test_without_the_simulator(shell: Shell, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("MICROPYTHON", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     told = shell.type(shell.tree(), "d1", "--no-wait")
-    assert "not tried: it needs the simulator: pip install 'insigh-ota[sim]'" in told
+    assert "not tried: it needs the simulator: pip install '.[sim]'" in told
     line = shell.refused(shell.folder / "my node", "d1", "--image", shell.folder)
-    assert "push: try: --image needs the simulator: pip install 'insigh-ota[sim]'" in line
+    assert "push: try: --image needs the simulator: pip install '.[sim]'" in line
 
 
 def test_a_signature_is_tried_with_its_key(shell: Shell) -> None:
