@@ -381,14 +381,33 @@ def test_the_type_follows_the_name(console: Console, tmp_path: Path, name: str, 
     assert fields == {"e": 0, "i": package.fuid, "t": kind, "s": 5}
 
 
+def test_nodes_trust_a_console_that_starts_again(tmp_path: Path) -> None:
+    with Console(tmp_path) as first:
+        root = first.ca_pem.read_bytes()
+    assert stat.S_IMODE((tmp_path / "ca-key.pem").stat().st_mode) == 0o600
+    with Console(tmp_path) as again:
+        assert (again.ca_pem.read_bytes(), again.next_authority().pem.read_bytes() != root) == (
+            root,
+            True,
+        )
+        context = ssl.create_default_context(cadata=root.decode())
+        with (
+            socket.create_connection(("127.0.0.1", again.ports.https)) as link,
+            context.wrap_socket(link, server_hostname="localhost") as session,
+        ):
+            assert session.version()
+    # Half of it is of no use, and nothing is lost by a new one.
+    (tmp_path / "ca-key.pem").write_text("-----BEGIN")
+    with Console(tmp_path) as third:
+        assert third.ca_pem.read_bytes() != root
+
+
 def test_devices_and_packages_survive_a_restart(tmp_path: Path) -> None:
     with Console(tmp_path) as console:
         furnish(console)
-        first_ca = console.ca_pem.read_bytes()
     with Console(tmp_path) as console:
         assert console.request(DEVICE, FUID) == REQUEST
         assert fetch(console)[2] == PACKAGE
-        assert console.ca_pem.read_bytes() != first_ca
     for path in tmp_path.rglob("*"):
         if path.is_file() and KEY.encode() in path.read_bytes():
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
