@@ -227,6 +227,23 @@ def test_wrong_credentials_of_one_device(tmp_path: Path):
         assert "the broker answers: Not authorized" in room.load().records["n1"].text
 
 
+@pytest.mark.parametrize(("reports", "end"), [(True, "lost"), (False, "silent")])
+def test_a_device_that_the_broker_refuses_from_now_on(tmp_path: Path, reports: bool, end: str):
+    require_mosquitto()
+    with (
+        hall(tmp_path, 1) as room,
+        Process(room, "--settle", "4s", "--silence", "4s", "--look-every", "1s") as process,
+    ):
+        wait(lambda: room.retained("n0"))
+        if reports:
+            room.end("n0")
+            wait(lambda: room.phase("n0") is Phase.INSTALLED)
+        room.console.add_device("n0", "another key", "c")
+        out, _ = process.communicate(timeout=60)
+        assert json.loads(out.splitlines()[-1])[end] == 1
+        assert room.load().records["n0"].session is reports  # kept for --go-on
+
+
 def test_installed_and_rolled_back_behind_it(two: Hall):
     def play(one: str) -> str:
         two.end(one, DONE)
