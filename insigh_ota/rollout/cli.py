@@ -225,8 +225,8 @@ def _carry(runner: Runner, store: Store, options: dict[str, Any], tell: Tell, ne
 
 def _teller(as_json: bool) -> Tell:
     def tell(event: dict[str, Any], text: str) -> None:
-        # Nobody may read it any more; the rollout goes on.
-        with contextlib.suppress(BrokenPipeError):
+        # Nobody may read it any more, or its disk is full; the rollout goes on.
+        with contextlib.suppress(OSError):
             click.echo(json.dumps(event) if as_json else _plain(text))
 
     return tell

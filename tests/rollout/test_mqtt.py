@@ -14,8 +14,10 @@ from click.testing import CliRunner
 
 from host_sim import ctrl_c
 from host_sim.errors import SimError
+from insigh_ota.rollout import mqtt
 from insigh_ota.rollout.cli import rollout
-from insigh_ota.rollout.records import Phase
+from insigh_ota.rollout.devices import Device
+from insigh_ota.rollout.records import Phase, Sign
 from tests.brokers import require_mosquitto
 from tests.rollout.hand import DONE, FUID, REQUEST, Hall, events, failed, hall, wait
 
@@ -242,6 +244,33 @@ def test_a_device_that_the_broker_refuses_from_now_on(tmp_path: Path, reports: b
         out, _ = process.communicate(timeout=60)
         assert json.loads(out.splitlines()[-1])[end] == 1
         assert room.load().records["n0"].session is reports  # kept for --go-on
+
+
+def test_a_node_that_sends_a_lot_takes_little_memory(two: Hall, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mqtt, "_MOST_MESSAGES", 5)
+    host, _, port = two.broker.partition(":")
+    device = Device("n0", "key-n0", "c")
+    with (
+        mqtt.Connection(mqtt.Broker(host, int(port)), device, "ro1n0") as connection,
+        two.node("n0") as node,
+    ):
+        connection.subscribe()
+        for payload in (bytes(1 << 20), *[b"x"] * 9):
+            node.publish(device.topic("stat"), payload)
+        assert connection.listen(FUID, 1.0) == []
+        kept = [message.payload for message in connection._messages]
+        assert len(kept) == 5 and max(map(len, kept)) < 100
+        # The end of it is heard all the same, in this visit or the next one.
+        connection.acknowledge()
+        node.publish(device.topic("ota"), DONE.encode())
+        assert connection.listen(FUID, 1.0) == [(Sign.APPLIED, "")]
+
+
+def test_a_full_disk_behind_stdout_ends_no_rollout(two: Hall):
+    with Played(two, lambda one: DONE), open("/dev/full", "w") as full:  # noqa: PTH123
+        command = [sys.executable, "-m", "insigh_ota", "rollout", *two.words()]
+        subprocess.run(command, stdout=full, stderr=subprocess.DEVNULL, timeout=60, check=False)
+    assert two.load().stage == "done"
 
 
 def test_installed_and_rolled_back_behind_it(two: Hall):
