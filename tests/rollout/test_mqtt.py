@@ -354,6 +354,14 @@ def test_one_line_and_nothing_is_sent(two: Hall, change: tuple[str, ...], says: 
     assert not two.state.exists() or not two.load().records
 
 
+def test_a_board_for_each_device_is_a_mistake(two: Hall):
+    """All of them would be asked in the first step."""
+    two.csv.write_text("".join(f"n{n},key-n{n},c,serial{n}\n" for n in range(30)))
+    result = two.run()
+    assert "30 different boards among 30 devices" in str(result.exception)
+    assert not two.state.exists() and not any(map(two.retained, two.ids))
+
+
 def test_another_rollouts_state(two: Hall):
     with Played(two, lambda one: DONE):
         assert two.run().exit_code == 0
