@@ -362,6 +362,18 @@ def test_the_console_ends_while_it_is_waited_for(tmp_path: Path) -> None:
     assert len(errors) == 1
 
 
+def test_where_its_address_can_not_be_written_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "control.json").mkdir()
+    with (
+        Console(tmp_path) as console,
+        pytest.raises(SimError, match=r"control\.json can not be written"),
+        ControlServer(console),
+    ):
+        pass
+    # One that goes on would keep the process from its end.
+    assert "console-control" not in [thread.name for thread in threading.enumerate()]
+
+
 # -- the registry on disk ------------------------------------------------------------------------
 
 
