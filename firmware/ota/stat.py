@@ -118,11 +118,11 @@ class Stat:
         """Publish what is there, and forget this module."""
         self.send(_WAIT_MS)
         try:
+            drop("stat")
             if self._trial and not _is_there(_STATE):
                 self._agent.file_id = self._trial
-        except OSError:
-            pass
-        drop("stat")
+        except Exception:
+            pass  # no memory, say: what the update came to stands
 
     def _add(self, event, file_id, size, staged, confirmed, after):
         agent, attempts = self._agent, self._attempts

@@ -66,9 +66,13 @@ class ControlServer:
             kwargs={"poll_interval": 0.02},
             name="console-control",
         )
-        self._thread.start()
         address = {"port": self._server.server_address[1], "token": self._token}
-        write_private(self._file, json.dumps(address) + "\n")
+        try:
+            write_private(self._file, json.dumps(address) + "\n")
+        except BaseException:
+            self._server.server_close()
+            raise
+        self._thread.start()  # not before: nobody would end it
         return self
 
     def __exit__(self, *_: object) -> None:

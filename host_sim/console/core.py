@@ -20,7 +20,7 @@ from host_sim.console.faults import Faults
 from host_sim.console.journal import Download, Journal, Message, PlainRequest, Report, parse_senml
 from host_sim.console.mqtt_client import TIMEOUT, MqttClient, Refused
 from host_sim.console.registry import Device, Package, Registry
-from host_sim.console.state import OVERDUE_S, DeviceView, Event, Fleet
+from host_sim.console.state import OVERDUE_S, DeviceView, Event, Fleet, plain
 from host_sim.errors import SimError
 
 #: Brokers keep a limited number of messages for a client that can not take them so fast: the
@@ -403,7 +403,9 @@ class Console:
             return
         self._journal.add(seen)
         event = (parse_senml(seen.payload) or {}).get("e")
-        logger.info("message of %d bytes, e=%r, on %s", len(seen.payload), event, seen.topic)
+        # What a node sends may be nested too deep for repr(), and longer than a log should be.
+        told = plain(str(event), 20) if isinstance(event, (str, int, float)) else None
+        logger.info("message of %d bytes, e=%s, on %s", len(seen.payload), told, seen.topic)
 
     def _publish(self, topics: Sequence[str], payload: bytes, *, retain: bool) -> None:
         """Publish the same on many topics; the broker has dealt with all of it then."""

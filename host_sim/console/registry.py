@@ -67,6 +67,8 @@ class Registry:
         self._state = directory / "state.json"
         self._log = directory / "state.log"
         self._logged = 0
+        # Which state the log goes on from: it may outlive a later one that is written anew.
+        self._mark = ""
         self._packages_folder = directory / "packages"
         self._packages_folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
@@ -234,17 +236,19 @@ class Registry:
     ) -> None:
         """Put changes on disk: behind the log, or all anew once that has an eighth of all."""
         if (self._logged + len(changes)) * 8 < len(devices) + len(packages):
-            _append(self._log, "".join(json.dumps(change) + "\n" for change in changes))
+            lines = changes if self._logged else [{"log": self._mark}, *changes]
+            _append(self._log, "".join(json.dumps(line) + "\n" for line in lines))
             self._logged += len(changes)
             return
+        mark = secrets.token_hex(4)
         state = {
+            "log": mark,
             "devices": [_device_json(device) for device in devices.values()],
             "packages": [_package_json(package) for package in packages.values()],
         }
         write_private(self._state, json.dumps(state, indent=1) + "\n")
-        # If it stays: each line of it says what stands in the state as well.
         self._log.unlink(missing_ok=True)
-        self._logged = 0
+        self._mark, self._logged = mark, 0
 
     def _load(self) -> None:
         """Take over what an earlier console in this directory knew."""
@@ -261,11 +265,14 @@ class Registry:
             state = json.loads(self._state.read_text(encoding="utf-8"))
             changes += [{"device": device} for device in state["devices"]]
             changes += [{"package": package} for package in state["packages"]]
+            self._mark = state.get("log", "")
         if self._log.exists():
             # Behind the last line end there may be a line that a crash has cut off.
             whole = self._log.read_bytes().rpartition(b"\n")[0].splitlines()
-            changes += [json.loads(line) for line in whole]
-            self._logged = len(changes)  # so the next change writes all anew
+            mark, *logged = [json.loads(line) for line in whole] or [{"log": None}]
+            if mark["log"] == self._mark:
+                changes += logged
+            self._logged = len(changes) + 1  # so the next change writes all anew
         return changes
 
     def _take_over(self, change: dict[str, Any]) -> None:

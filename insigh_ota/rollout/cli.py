@@ -29,6 +29,8 @@ _TLS_PORT, _PLAIN_PORT = 8883, 1883
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _FUID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STOPPED = 1
+#: So many kinds of boards are always believed; of more, that they are less than so many percent.
+_BOARDS, _BOARDS_SHARE = 20, 5
 _SHOWN = 20
 _NEEDED = "is missing: docs/rollout.md shows a whole command"
 
@@ -225,8 +227,8 @@ def _carry(runner: Runner, store: Store, options: dict[str, Any], tell: Tell, ne
 
 def _teller(as_json: bool) -> Tell:
     def tell(event: dict[str, Any], text: str) -> None:
-        # Nobody may read it any more; the rollout goes on.
-        with contextlib.suppress(BrokenPipeError):
+        # Nobody may read it any more, or its disk is full; the rollout goes on.
+        with contextlib.suppress(OSError):
             click.echo(json.dumps(event) if as_json else _plain(text))
 
     return tell
@@ -238,6 +240,18 @@ def _plain(text: str) -> str:
 
 
 def _devices(options: dict[str, Any]) -> list[Device]:
+    found = _all_devices(options)
+    boards = {device.board for device in found}
+    if len(boards) > max(_BOARDS, len(found) * _BOARDS_SHARE / 100):
+        raise SimError(
+            f"{len(boards)} different boards among {len(found)} devices: one of each is asked at "
+            "once, whatever --guard says. The column board is for the kind of board, which many "
+            "devices share"
+        )
+    return found
+
+
+def _all_devices(options: dict[str, Any]) -> list[Device]:
     path = options["devices"]
     if options["console"] is None:
         if path is None:

@@ -32,6 +32,8 @@ _STEP_S = 0.5
 #: So long a broker may send what is retained behind its answer to a subscription: docs/brokers.md.
 _LINGER_S = 0.1
 _LINGER_WELL_S = 3.0
+#: What a visit keeps of one device, whatever that sends. No report of a node is as long.
+_LONGEST_PAYLOAD, _MOST_MESSAGES = 4096, 500
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Connection:
         if broker.tls is not None:
             client.tls_set_context(broker.tls)
         client.on_connect = self._on_connect
-        client.on_message = lambda _client, _data, message: self._messages.append(message)
+        client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
         client.on_publish = lambda _client, _data, mid, *_: self._published.add(mid)
         client.on_socket_open = _no_delay
@@ -152,6 +154,13 @@ class Connection:
         self, _client: object, _data: object, flags: paho.ConnectFlags, reason: object, _p: object
     ) -> None:
         self._reason, self.present = reason, bool(flags.session_present)
+
+    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        if len(message.payload) > _LONGEST_PAYLOAD:
+            message.payload = b"too long"
+        # Of the others the broker sends those again that are to be acknowledged.
+        if len(self._messages) < _MOST_MESSAGES or message.retain:
+            self._messages.append(message)
 
     def _on_subscribe(
         self, _client: object, _data: object, mid: int, reasons: list, _p: object

@@ -59,6 +59,8 @@ class Sign(str, Enum):
     """The same, and it is not there."""
     SETTLED = "settled"
     """Reported as applied, and nothing was heard against it for long enough."""
+    UNHEARD = "unheard"
+    """Reported as applied, and the broker does not let us hear whether anything is against it."""
     CLEARED = "cleared"
     """We have taken it back."""
     KEPT = "kept"
@@ -88,6 +90,7 @@ _TABLE: dict[tuple[Phase, Sign], Phase] = {
     (Phase.SENDING, Sign.SENT): Phase.ASKED,
     (Phase.SENDING, Sign.RETAINED): Phase.ASKED,
     (Phase.INSTALLED, Sign.SETTLED): Phase.GOOD,
+    (Phase.INSTALLED, Sign.UNHEARD): Phase.LOST,
     (Phase.WITHDRAWING, Sign.CLEARED): Phase.WITHDRAWN,
     (Phase.WITHDRAWING, Sign.KEPT): Phase.TAKEN,
 }
@@ -196,6 +199,7 @@ def _fields(payload: bytes) -> dict[str, Any]:
             values = (element[key] for key in ("v", "vs", "vb") if key in element)
             found[element["n"]] = next(values, None)
     event = found.get("e")
-    if isinstance(event, str) and event.isdecimal():
+    # Not int(): a node that sends thousands of digits would end the whole rollout with them.
+    if event in ("0", "1", "2"):
         found["e"] = int(event)
     return found

@@ -394,10 +394,12 @@ class Runner:
             record.cleared = True
             text = f"{device_id}: its request could not be withdrawn: {why}"
             self._tell({"event": "kept", "device": device_id, "why": why}, text)
+        elif self._task(record) is Task.FORGET:
+            record.session = False
+        elif before is Phase.INSTALLED and self._now() >= self._deadline(record):
+            record.hear(Sign.UNHEARD, self._now(), why)
         elif self._is_overdue(record):
             record.hear(Sign.OVERDUE, self._now(), why)
-        elif record.phase not in OUT:
-            record.session = False
         self._store.changed(device_id)
 
     def _is_back(self) -> None:

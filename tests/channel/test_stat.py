@@ -655,3 +655,32 @@ for file_id in "", "f" * 8, "f" * 64, '"' * 64, "\\u03b1" * 64, "\\x01" * 64, "x
     assert any(int(line.split(" ")[1]) > MOST - 4 for line in lines)
     plain = [line for line in lines if line.startswith("64 ") and "'i'" in line]
     assert len(plain) >= 8  # `e` and `i` of a file id that a request can have always fit
+
+
+def test_what_fails_at_its_end_does_not_end_an_update():
+    code = """
+import sys
+
+class Machine:
+    def reset_cause(self):
+        return 1
+
+sys.modules["machine"] = Machine()
+import ota
+from ota import stat
+
+class Agent:
+    config = {"max_days": 365}
+    fetched = 0
+    control = client = None
+
+ended = stat.Stat(Agent())
+ended._trial = "f" * 8
+
+def no_memory(path):
+    raise MemoryError
+
+stat._is_there = no_memory
+print(ended.close(), "ota.stat" in sys.modules)
+"""
+    assert run_code(code, path=[FIRMWARE]).output.split() == ["None", "False"]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import logging
 import os
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -351,6 +353,21 @@ def test_what_a_node_says_is_data(console: Console, payload: bytes, leaf: str) -
         assert call(console.directory, "status", "a")["id"] == "a"
     say(console, "b", report(1, "00000001"))
     assert console.view("b").state == "installed on trial"
+
+
+def test_a_node_that_nests_as_deep_as_it_can(
+    console: Console, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "console")  # as the command does
+    deepest = sys.getrecursionlimit()
+    say(console, "a", *(_nested(depth) for depth in range(deepest - 120, deepest)))
+    console.request("b", "00000001")
+    assert console.view("b").state == "requested"
+    assert max(len(record.getMessage()) for record in caplog.records) < 200
+
+
+def _nested(depth: int) -> bytes:
+    return b'[{"n":"e","v":%s1%s}]' % (b"[" * depth, b"]" * depth)
 
 
 def test_what_a_node_tells_by_itself(console: Console) -> None:

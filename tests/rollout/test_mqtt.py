@@ -14,8 +14,10 @@ from click.testing import CliRunner
 
 from host_sim import ctrl_c
 from host_sim.errors import SimError
+from insigh_ota.rollout import mqtt
 from insigh_ota.rollout.cli import rollout
-from insigh_ota.rollout.records import Phase
+from insigh_ota.rollout.devices import Device
+from insigh_ota.rollout.records import Phase, Sign
 from tests.brokers import require_mosquitto
 from tests.rollout.hand import DONE, FUID, REQUEST, Hall, events, failed, hall, wait
 
@@ -227,6 +229,50 @@ def test_wrong_credentials_of_one_device(tmp_path: Path):
         assert "the broker answers: Not authorized" in room.load().records["n1"].text
 
 
+@pytest.mark.parametrize(("reports", "end"), [(True, "lost"), (False, "silent")])
+def test_a_device_that_the_broker_refuses_from_now_on(tmp_path: Path, reports: bool, end: str):
+    require_mosquitto()
+    with (
+        hall(tmp_path, 1) as room,
+        Process(room, "--settle", "4s", "--silence", "4s", "--look-every", "1s") as process,
+    ):
+        wait(lambda: room.retained("n0"))
+        if reports:
+            room.end("n0")
+            wait(lambda: room.phase("n0") is Phase.INSTALLED)
+        room.console.add_device("n0", "another key", "c")
+        out, _ = process.communicate(timeout=60)
+        assert json.loads(out.splitlines()[-1])[end] == 1
+        assert room.load().records["n0"].session is reports  # kept for --go-on
+
+
+def test_a_node_that_sends_a_lot_takes_little_memory(two: Hall, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mqtt, "_MOST_MESSAGES", 5)
+    host, _, port = two.broker.partition(":")
+    device = Device("n0", "key-n0", "c")
+    with (
+        mqtt.Connection(mqtt.Broker(host, int(port)), device, "ro1n0") as connection,
+        two.node("n0") as node,
+    ):
+        connection.subscribe()
+        for payload in (bytes(1 << 20), *[b"x"] * 9):
+            node.publish(device.topic("stat"), payload)
+        assert connection.listen(FUID, 1.0) == []
+        kept = [message.payload for message in connection._messages]
+        assert len(kept) == 5 and max(map(len, kept)) < 100
+        # The end of it is heard all the same, in this visit or the next one.
+        connection.acknowledge()
+        node.publish(device.topic("ota"), DONE.encode())
+        assert connection.listen(FUID, 1.0) == [(Sign.APPLIED, "")]
+
+
+def test_a_full_disk_behind_stdout_ends_no_rollout(two: Hall):
+    with Played(two, lambda one: DONE), open("/dev/full", "w") as full:  # noqa: PTH123
+        command = [sys.executable, "-m", "insigh_ota", "rollout", *two.words()]
+        subprocess.run(command, stdout=full, stderr=subprocess.DEVNULL, timeout=60, check=False)
+    assert two.load().stage == "done"
+
+
 def test_installed_and_rolled_back_behind_it(two: Hall):
     def play(one: str) -> str:
         two.end(one, DONE)
@@ -306,6 +352,14 @@ def test_one_line_and_nothing_is_sent(two: Hall, change: tuple[str, ...], says: 
     with pytest.raises(SimError, match=says):
         raise result.exception
     assert not two.state.exists() or not two.load().records
+
+
+def test_a_board_for_each_device_is_a_mistake(two: Hall):
+    """All of them would be asked in the first step."""
+    two.csv.write_text("".join(f"n{n},key-n{n},c,serial{n}\n" for n in range(30)))
+    result = two.run()
+    assert "30 different boards among 30 devices" in str(result.exception)
+    assert not two.state.exists() and not any(map(two.retained, two.ids))
 
 
 def test_another_rollouts_state(two: Hall):

@@ -33,7 +33,16 @@ def test_the_ota_topic(payload: bytes, sign: Sign):
 
 @pytest.mark.parametrize(
     "payload",
-    [b"x", b"{}", b"[1]", b'[{"n":"e","v":1},{"n":"i","vs":"f2"}]', b"[" * 9999, b"\xff"],
+    [
+        b"x",
+        b"{}",
+        b"[1]",
+        b'[{"n":"e","v":1},{"n":"i","vs":"f2"}]',
+        b"[" * 9999,
+        b"\xff",
+        b'[{"n":"e","vs":"%s"},{"n":"i","vs":"f1"}]' % (b"1" * 5000),
+        b'[{"n":"e","v":[1]},{"n":"i","vs":"f1"}]',
+    ],
 )
 def test_what_says_nothing(payload: bytes):
     assert not heard("ota", payload) and not heard("stat", payload)
