@@ -36,6 +36,17 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _RUNNING = "host_sim.command"
 
 
+class Number(click.FloatRange):
+    """Within a range; `nan` is in none, and would turn a limit off."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """As click's own."""
+        number = super().convert(value, param, ctx)
+        if number != number:
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
+
+
 def check_simulator(what: str = "") -> None:
     """Raise SimError where the simulator is not installed; what: an option that needs it."""
     needed = _SIMULATOR[1:] if os.environ.get("MICROPYTHON") else _SIMULATOR

@@ -20,7 +20,7 @@ import click
 from rich.markup import escape
 
 from host_sim import ctrl_c, files
-from host_sim.command import NAMED, PATH, Output, check_simulator, json_option
+from host_sim.command import NAMED, PATH, Number, Output, check_simulator, json_option
 from host_sim.console.control import call
 from host_sim.console.state import DONE, PENDING, plain
 from host_sim.console.wait import End, wait_for_end
@@ -135,7 +135,7 @@ class _Push:
 @click.option("--wait/--no-wait", default=True, help="for the devices' reports (default: wait)")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=600.0,
     show_default=True,
     metavar="SECONDS",

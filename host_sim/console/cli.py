@@ -18,6 +18,7 @@ import click
 from click.core import ParameterSource
 
 from host_sim import ctrl_c, files
+from host_sim.command import Number
 from host_sim.errors import SimError
 
 _CERTIFICATES = ("good", "wrong-ca", "wrong-host", "expired", "future")
@@ -86,7 +87,7 @@ class _Port(click.ParamType):
 )
 @click.option(
     "--overdue",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=24 * 3600,
     metavar="SECONDS",
     help="a device that was asked and is not heard of for so long is overdue; default: a day",
@@ -308,7 +309,7 @@ def _package_list(as_json: bool) -> None:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     metavar="SECONDS",
     help="how long to wait; default: for ever",
 )

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from host_sim import ctrl_c
-from host_sim.command import SETTINGS
+from host_sim.command import SETTINGS, Number
 from host_sim.errors import SimError
 from insigh_ota.rollout import devices as fleet
 from insigh_ota.rollout import state as states
@@ -69,7 +69,7 @@ class Waves(click.ParamType):
         return shares
 
 
-_PERCENT = click.FloatRange(0, 100)
+_PERCENT = Number(0, 100)
 
 
 @click.group(invoke_without_command=True, context_settings=SETTINGS)

@@ -6,6 +6,7 @@ import pytest
 
 from host_sim.campaigns.rollout.cases import ABSENT, BY_NAME, SLIGHT
 from host_sim.campaigns.rollout.decisions import simulate
+from insigh_ota.commands import main
 from insigh_ota.rollout.gates import Rules, Tally, decide, is_grave
 
 RULES = Rules()
@@ -110,3 +111,10 @@ def test_noise_alone_comes_to_the_end():
     assert ends.count(ABSENT) > 50 and ends.count(SLIGHT) > 5
     courses = [simulate(case, 10_000, seed, RULES) for seed in range(6)]
     assert sum(not course.stop for course in courses) >= 5
+
+
+@pytest.mark.parametrize("option", ["--max-failed", "--max-silent", "--guard"])
+@pytest.mark.parametrize("text", ["nan", "-1", "101", "inf", "x"])
+def test_a_limit_that_is_none(option: str, text: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["rollout", "--state", "none.json", option, text]) == 2
+    assert option in capsys.readouterr().err
