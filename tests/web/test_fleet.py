@@ -12,6 +12,7 @@ from host_sim.campaigns.fleet.crew import raise_file_limit
 from host_sim.campaigns.fleet.mixed import Mixed, Result
 from host_sim.web import WebServer
 from tests.brokers import require_mosquitto
+from tests.busy import factor
 from tests.web.conftest import Open
 from tests.web.test_page import CLICKS
 
@@ -45,7 +46,7 @@ def test_a_click_is_answered_while_200_nodes_update(open_page: Open) -> None:
         took = page.evaluate("window.took")
         print(f"{len(took)} clicks, ms: median {statistics.median(took):.0f}, {sorted(took)[-5:]}")
         assert len(took) == clicks > 5
-        assert statistics.median(took) < 300, took
+        assert statistics.median(took) < 300 * factor(), took
         assert results and not results[0].wrong, results
         # Each node that had something to fetch has told how it ended, and so does the page.
         done = page.get_by_role("button", name=f"installed on trial {NODES}")
