@@ -18,7 +18,7 @@ from . import drop
 _STATE = const("/.ota/state")
 _COUNTED = const("/.ota/attempts")
 _MOST = const(200)
-# How long the broker may take to show that it has an end: a reset may follow, or a sleep.
+# How long the broker may take to show that it has a pack: a close, a reset or a sleep may follow.
 _WAIT_MS = const(1000)
 _DAY_S = const(86400)
 # As an ESP32 counts them, from 1 on; other ports have other numbers, or not all of them.
@@ -62,7 +62,9 @@ class Stat:
             self.look()
             staged = max(0, int(self._attempts[3]))
             self._add(0, request.file_id, request.size, staged, None, None)
-            self.send()
+            # What else the broker has sent may not have been read: the close behind this resets
+            # such a connection, and what the broker has not read by then may be lost.
+            self.send(not self._agent.client)
         except Exception:
             pass
 
@@ -90,8 +92,8 @@ class Stat:
         except Exception:
             pass
 
-    def send(self, wait_ms=0):
-        """Publish what is there, or drop it. wait_ms: how long the broker may take to answer."""
+    def send(self, wait=True):
+        """Publish what is there, or drop it. wait: until the broker shows that it has it."""
         packs, self._packs = self._packs, []
         control = self._agent.control
         try:
@@ -101,10 +103,10 @@ class Stat:
             for pack in packs:
                 control.ask("publish", topic, pack, False, 0)
             # The client of an adapter has no connection of ours around its own, and has waited.
-            if wait_ms and control.link is not getattr(control, "socket", None):
+            if wait and control.link is not getattr(control, "socket", None):
                 control.pings += 1
                 control.ask("ping")
-                end = time.ticks_add(time.ticks_ms(), wait_ms)
+                end = time.ticks_add(time.ticks_ms(), _WAIT_MS)
                 while control.pings > 0:
                     left_ms = time.ticks_diff(end, time.ticks_ms())
                     if left_ms < 0 or not control.call(control.link.readable, left_ms):
@@ -116,7 +118,7 @@ class Stat:
 
     def close(self):
         """Publish what is there, and forget this module."""
-        self.send(_WAIT_MS)
+        self.send()
         try:
             drop("stat")
             if self._trial and not _is_there(_STATE):

@@ -483,6 +483,22 @@ def test_the_order_on_the_wire(make_site: MakeSite):
     assert [(p.qos, p.retain) for p in packs] == [(0, False)] * 2
 
 
+def test_the_broker_has_a_pack_before_the_node_leaves(make_site: MakeSite):
+    """A close with something unread is a reset, and may lose what the broker has not read."""
+    site = make_site(config=STAT)
+    site.ask(sample.tar_gz({"main.py": sample.main_py(2)}))
+    with Wiretap(site.console.ports.mqtt) as tap:
+        site.configure(mqtt={"port": tap.port})
+        site.run()
+        packets = tap.packets
+    packs = [p for p in packets if (p.topic or "").endswith("/stat")]
+    assert len(packs) == 2
+    for pack in packs:
+        behind = [p for p in packets[packets.index(pack) + 1 :] if p.connection == pack.connection]
+        names = [p.type for p in behind]
+        assert names.index("PINGREQ") < names.index("PINGRESP") < names.index("DISCONNECT")
+
+
 # -- what may go wrong ----------------------------------------------------------------------------
 
 #: What a broker does with a message on a topic that it does not allow.
