@@ -143,8 +143,8 @@ PLANTED = [
         (
             (
                 ENDING,
-                'send(agent, owed)\n                transaction.forget("report")\n    except',
-                'transaction.forget("report")\n                send(agent, owed)\n    except',
+                'send(agent, owed)\n                transaction.forget("report")\n            if',
+                'transaction.forget("report")\n                send(agent, owed)\n            if',
             ),
         ),
         before_the_report_is_heard,

@@ -91,11 +91,7 @@ def test_one_package_for_nodes_of_several_releases():
         first, second = (fleet._members[n] for n in (0, 1))
         report = f'[{{"n":"e","v":1}},{{"n":"i","vs":"{fleet._fuid}"}}]'
         fleet._console.request_raw(first.device_id, report, retain=False)
-        fleet._console._journal._messages = [
-            message
-            for message in fleet._console._journal._messages
-            if message.device_id != second.device_id
-        ]
+        fleet._console._journal._messages_of[second.device_id] = []
         share = result.shares[2]
         share.asked -= mixed.ALLOWED + 1
         wrong = fleet._wrong()

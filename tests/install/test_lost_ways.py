@@ -127,7 +127,7 @@ def test_a_transaction_of_an_unknown_version_is_left_alone(make_site: MakeSite):
 @pytest.mark.slow
 def test_a_cut_while_the_file_before_boot_py_moves(make_site: MakeSite):
     """littlefs then shows neither that file nor the next one, until something is written."""
-    site = make_site(blocks=96, extra={"a.txt": b"old a" * 100})
+    site = make_site(blocks=97, extra={"a.txt": b"old a" * 100})
     package = {"a.txt": b"new a" * 100, "main.py": sample.main_py(2)}
     fuid = site.console.add_package(sample.tar(package), "p.tar").fuid
     start = site.image.read_bytes()
