@@ -54,6 +54,7 @@ test: $(READY) lint ## lint, and all tests but the slow ones | 4 min
 
 slow: $(READY) ## the tests that take too long for make test | minutes
 	@$(BIN)/python -m pytest -q -n 4 -m slow
+	@$(BIN)/python -m pytest -q -m alone
 
 lint: $(READY) ## look for what is not in the project's style, or not in MicroPython 1.22 | 1 s
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format -q --check . && $(BIN)/python -m tools.features

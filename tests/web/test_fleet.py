@@ -19,7 +19,7 @@ from tests.web.test_page import CLICKS
 NODES = 200
 
 
-@pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(1200)
 def test_a_click_is_answered_while_200_nodes_update(open_page: Open) -> None:
     require_mosquitto()
