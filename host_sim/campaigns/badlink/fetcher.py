@@ -19,7 +19,7 @@ from host_sim.node.node import CodeResult, run_code
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY
 
 _START_TIMEOUT_S = 20
-_ANSWER_TIMEOUT_S = 300
+_ANSWER_TIMEOUT_S = 3600
 
 # The same steps as in ota/cycle.py, but that the members go into a hash instead of on flash.
 _SCRIPT = """
