@@ -163,7 +163,7 @@ class Page:
 
     @staticmethod
     async def _body(request: Request, limit: int, what: str) -> bytes:
-        """The body, as soon as it is longer than it may be an error; nothing is kept then."""
+        """The body; an error as soon as it is longer than it may be, nothing is kept then."""
         large = Refused(f"too large: {what} may have {limit >> 10} KB at most", 413)
         told = request.headers.get("content-length", "0")
         if told.isdecimal() and int(told) > limit:
@@ -192,10 +192,7 @@ def clean_name(given: str) -> str:
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    status = getattr(error, "status", 400)
-    # What is left of a body is not read to its end, if it has one.
-    headers = {"Connection": "close"} if status in (408, 413) else None
-    return JSONResponse({"error": str(error)}, status, headers)
+    return JSONResponse({"error": str(error)}, getattr(error, "status", 400))
 
 
 async def _failed(_: Request, error: Exception) -> Response:

@@ -15,6 +15,7 @@ from host_sim.errors import SimError
 from host_sim.web.app import UPLOAD_LIMIT, Page
 from host_sim.web.feed import Feed
 from host_sim.web.guard import Guard
+from host_sim.web.linger import Linger
 
 _SHORTEST_TOKEN = 16
 #: Connections that do not end by themselves are cut then.
@@ -88,7 +89,7 @@ class WebServer:
             port=port,
         )
         config = uvicorn.Config(
-            app,
+            Linger(app),
             lifespan="off",
             ws="none",
             log_config=None,

@@ -23,6 +23,8 @@ class FakeConsole:
         self._changed: dict[str, int] = {}
         self._condition = threading.Condition()
         self.orders: list[tuple[str, list[str], str | None]] = []
+        #: Devices that are removed as an order for them comes: the page still shows them.
+        self.removed: set[str] = set()
 
     def set(self, device_id: str, **fields: object) -> None:
         """A device, or something new about one."""
@@ -74,7 +76,7 @@ class FakeConsole:
     def _order(self, what: str, ids: Iterable[str], fuid: str | None) -> None:
         ids = list(ids)
         for device_id in ids:
-            if device_id not in self._views:
+            if device_id not in self._views or device_id in self.removed:
                 raise SimError(f"device {device_id!r} is not known: add it first")
         if fuid is not None:
             self._registry.package(fuid)

@@ -259,7 +259,42 @@ def test_no_package_is_stored_by_half(
     assert stored(fake) == before and not fake.packages()
 
 
-def test_an_endless_body_is_cut(fake: FakeConsole) -> None:
+@pytest.mark.parametrize(
+    "request_line, header, status",
+    [
+        ("POST /api/packages?name=a.tar HTTP/1.1", "X-Insigh-Ota: a", 413),
+        ("POST /api/packages?name= HTTP/1.1", "X-Insigh-Ota: a", 400),
+        ("POST /api/packages?name=a.tar HTTP/1.1", "Accept: */*", 403),
+        ("POST /api/packages?name=a.tar HTTP/1.1", "Origin: http://a.example", 403),
+        ("POST /nowhere HTTP/1.1", "X-Insigh-Ota: a", 404),
+        ("POST / HTTP/1.1", "X-Insigh-Ota: a", 405),
+        ("POST / HTTP/1.0", "X-Insigh-Ota: a", 405),
+        ("GET / HTTP/1.1", "Accept: */*", 200),
+    ],
+)
+def test_who_still_sends_gets_the_answer(
+    fake: FakeConsole, request_line: str, header: str, status: int
+) -> None:
+    body = bytes(3 << 20)
+    with WebServer(fake, upload_limit=1 << 20) as web:
+        host = web.url.split("/")[2]
+        address, port = host.split(":")
+        headers = f"Host: {host}\r\n{header}\r\nContent-Length: {len(body)}"
+        with socket.create_connection((address, int(port)), timeout=20) as client:
+            client.sendall(f"{request_line}\r\n{headers}\r\n\r\n".encode() + body[: 1 << 16])
+            time.sleep(0.5)  # the answer is on its way, and the client does not look
+            client.sendall(body[1 << 16 :])
+            time.sleep(0.5)
+            answer = http.client.HTTPResponse(client)
+            answer.begin()
+            text = answer.read()
+    assert (answer.status, answer.headers["connection"]) == (status, "close")
+    assert len(text) == int(answer.headers["content-length"])
+    assert not fake.packages()
+
+
+def test_an_endless_body_is_cut(fake: FakeConsole, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("host_sim.web.linger.LINGER_S", 1.0)
     with WebServer(fake, upload_limit=1 << 20) as web:
 
         def endless() -> Iterator[bytes]:
@@ -354,27 +389,29 @@ def test_an_order_that_can_not_be_carried_out(
 # -- what is told ---------------------------------------------------------------------------
 
 
-def test_only_what_has_changed_is_told(web: WebServer, fake: FakeConsole) -> None:
+def test_only_what_has_changed_is_told(fake: FakeConsole) -> None:
     for n in range(1200):
         fake.set(f"node-{n:04}")
-    time.sleep(1)
-    with stream(web) as messages:
-        seen = until(messages, "events")
-        assert seen[0][1] == "hello" and seen[0][2]["fresh"]
-        assert [len(m[2]["rows"]) for m in seen if m[1] == "rows"] == [500, 500, 200]
-        fake.set("node-0007", state="downloading", percent=3)
-        place, _, _ = (again := until(messages, "events"))[-1]
-        rows = [row for m in again if m[1] == "rows" for row in m[2]["rows"]]
-        assert [(row["id"], row["percent"]) for row in rows] == [("node-0007", 3)]
-    fake.set("node-0008", message="while nobody listened")
-    with stream(web, place) as messages:
-        seen = until(messages, "events")
-        assert not seen[0][2]["fresh"]
-        assert [row["id"] for m in seen if m[1] == "rows" for row in m[2]["rows"]] == ["node-0008"]
-        assert [event["text"] for event in seen[-1][2]["events"]] == ["while nobody listened"]
-    for other in ("0.1.1", "x", "'\"", place.split(".")[0] + ".-1.x"):
-        with stream(web, other) as messages:
-            assert next(messages)[2]["fresh"]
+    with WebServer(fake) as web:
+        with stream(web) as messages:
+            seen = until(messages, "events")
+            assert seen[0][1] == "hello" and seen[0][2]["fresh"]
+            assert [len(m[2]["rows"]) for m in seen if m[1] == "rows"] == [500, 500, 200]
+            fake.set("node-0007", state="downloading", percent=3)
+            place, _, _ = (again := until(messages, "events"))[-1]
+            rows = [row for m in again if m[1] == "rows" for row in m[2]["rows"]]
+            assert [(row["id"], row["percent"]) for row in rows] == [("node-0007", 3)]
+        fake.set("node-0008", message="while nobody listened")
+        with stream(web, place) as messages:
+            seen = until(messages, "events")
+            assert not seen[0][2]["fresh"]
+            assert [row["id"] for m in seen if m[1] == "rows" for row in m[2]["rows"]] == [
+                "node-0008"
+            ]
+            assert [event["text"] for event in seen[-1][2]["events"]] == ["while nobody listened"]
+        for other in ("0.1.1", "x", "'\"", place.split(".")[0] + ".-1.x"):
+            with stream(web, other) as messages:
+                assert next(messages)[2]["fresh"]
 
 
 @pytest.mark.slow
@@ -416,7 +453,7 @@ def test_a_browser_that_takes_nothing_is_given_up(
         deaf.settimeout(20)
         deaf.connect(("127.0.0.1", port))
         deaf.sendall(f"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
-        time.sleep(4)
+        time.sleep(4 * factor())
         taken = 0
         while part := deaf.recv(1 << 20):  # what was under way, and then the end
             taken += len(part)
@@ -444,11 +481,10 @@ def test_any_text_gets_through(web: WebServer, fake: FakeConsole) -> None:
         assert row["message"].startswith(text[:50]) and len(row["message"]) < 500
 
 
-def test_a_device_that_is_removed_goes(web: WebServer, fake: FakeConsole) -> None:
+def test_a_device_that_is_removed_goes(fake: FakeConsole) -> None:
     fake.set("a")
     fake.set("b")
-    time.sleep(1)
-    with stream(web) as messages:
+    with WebServer(fake) as web, stream(web) as messages:
         until(messages, "events")
         del fake._views["a"]
         rows = until(messages, "rows")[-1][2]["rows"]

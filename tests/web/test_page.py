@@ -228,7 +228,7 @@ def test_what_goes_wrong_is_said(web: WebServer, fake: FakeConsole, open_page: O
     page = open_page(web.url)
     button = page.get_by_role("button", name="Request for node-00000")
     expect(button).to_be_enabled()
-    del fake._views["node-00000"]
+    fake.removed.add("node-00000")
     button.click()
     expect(page.locator("#said")).to_contain_text("node-00000' is not known")
 

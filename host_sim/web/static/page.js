@@ -389,7 +389,7 @@ async function add(files) {
   for (const file of files) {
     say(`Adding ${file.name} …`);
     try {
-      // The console says so as well, but a browser that still sends does not listen.
+      // The console says so as well, but then all of it has been sent in vain.
       if (file.size > limit) throw new Error(`too large: ${size(limit)} at most`);
       const path = `/api/packages?name=${encodeURIComponent(file.name.toWellFormed())}`;
       const told = await call(path, { method: "POST", body: file });

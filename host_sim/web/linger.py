@@ -1,0 +1,49 @@
+"""Reads what is left of a request behind an early answer, as web servers do ("lingering close").
+
+A connection that is closed with something unread is reset, and the reset takes the answer from a
+client that still sends: it would see a broken connection instead of the line that says why.
+"""
+
+from __future__ import annotations
+
+import anyio
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+#: So long is a client read that goes on sending; then the connection is closed all the same.
+LINGER_S = 30.0
+
+
+class Linger:
+    """Around an application: each of its answers arrives, also one to half a request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        names = {name.lower() for name, _ in scope.get("headers", ())}
+        unread = not names.isdisjoint((b"content-length", b"transfer-encoding"))
+        closes = False
+
+        async def receive_and_note() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = message["type"] == "http.request" and message.get("more_body", False)
+            return message
+
+        async def send_and_linger(message: Message) -> None:
+            nonlocal closes
+            if message["type"] == "http.response.start" and unread:
+                closes = True
+                MutableHeaders(scope=message)["connection"] = "close"
+            if not closes or message["type"] != "http.response.body" or message.get("more_body"):
+                return await send(message)
+            # All of the answer now; its end, which closes the connection, afterwards.
+            await send(message | {"more_body": True})
+            with anyio.move_on_after(LINGER_S):
+                while unread:
+                    await receive_and_note()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        await self._app(scope, receive_and_note, send_and_linger)
