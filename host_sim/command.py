@@ -137,8 +137,11 @@ def run(
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as error:
         return error.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return 2
+    except click.ClickException as error:
+        print(_one_line(error, program), file=sys.stderr)
         return 2
     except (DeployError, PackageError, SimError) as error:
         running = context.meta.get(_RUNNING) if context else None
@@ -153,6 +156,16 @@ def run(
         if not _stdout_is_gone():
             raise
         return 1
+
+
+def _one_line(error: click.ClickException, program: str) -> str:
+    """What is wrong and where help is, of an error that click would tell in four lines."""
+    context = getattr(error, "ctx", None)
+    place = context.command_path if context else program
+    text = " ".join(error.format_message().split()).rstrip(".")
+    # A guess of what was meant ends as a question does.
+    then = " See" if text.endswith(("?", "?)")) else "; see"
+    return f"{place}: {text[:1].lower()}{text[1:]}{then} {place} --help"
 
 
 def _stdout_is_gone() -> bool:

@@ -20,7 +20,7 @@ def test_what_a_command_prints_is_drawn(tmp_path: Path, monkeypatch: pytest.Monk
     prompt, version = told.plain.splitlines()
     assert prompt == "$ insigh-ota --version"
     assert version.startswith("insigh-ota 0.")
-    with pytest.raises(SimError, match="insigh-ota push ended with 2: Usage: "):
+    with pytest.raises(SimError, match="insigh-ota push ended with 2: insigh-ota push: "):
         terminal._typed("push", cwd=tmp_path)
     file = terminal._draw(tmp_path / "x.png", told + Text("\n<script>document.body.remove()"))
     assert file.read_bytes().startswith(b"\x89PNG")
