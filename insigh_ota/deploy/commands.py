@@ -60,10 +60,15 @@ def provision(
     terminal.print(
         f"{name} is written; only you can read it{', and git ignores it' if ignored else ''}"
     )
-    if ignored is False:
+    if who.is_tracked(file):
+        terminal.print(
+            f"[yellow]git tracks {name}, which holds the device key[/]: take it out with "
+            f"git rm --cached {name}, and add it to .gitignore"
+        )
+    elif ignored is False:
         terminal.print(
             f"[yellow]git does not ignore {name}, which holds the device key[/]: add it to "
-            ".gitignore, or name it provision-….json in this project's folder"
+            ".gitignore"
         )
     with_tls = who.check(file)[1]
     if not with_tls:

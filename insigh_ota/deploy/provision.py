@@ -31,6 +31,16 @@ def is_ignored(path: Path) -> bool | None:
     return {0: True, 1: False}.get(done.returncode)
 
 
+def is_tracked(path: Path) -> bool:
+    """Whether git knows this file already: then no .gitignore keeps it out of a commit."""
+    path = path.resolve()
+    try:
+        done = Repository(path.parent).run("ls-files", "--error-unmatch", "--", path.name)
+    except PackageError:
+        return False
+    return done.returncode == 0
+
+
 def read(path: Path) -> bytes:
     """The file's content, if the agent itself accepts it."""
     return check(path)[0]
