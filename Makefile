@@ -49,11 +49,11 @@ check: $(READY) lint ## lint, and a few tests of each capability | 1 min
 
 ##@ Develop
 
-test: $(READY) lint ## lint, and all tests but the slow ones | 4 min
+test: $(READY) lint ## lint, and all tests but the slow ones | 10 min
 	@$(BIN)/python -m pytest -q -n 4
 
-slow: $(READY) ## the tests that take too long for make test | minutes
-	@$(BIN)/python -m pytest -q -n 4 -m slow
+slow: $(READY) ## the tests that take too long for make test (N=at most so many cases of each) | 40 min
+	@$(BIN)/python -m pytest -q -n 4 -m slow $(if $(N),--cases $(N))
 	@$(BIN)/python -m pytest -q -m alone
 
 lint: $(READY) ## look for what is not in the project's style, or not in MicroPython 1.22 | 1 s

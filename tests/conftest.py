@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,19 +43,41 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadGroup
     return _Together(config, log)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What CI takes fewer of."""
+    parser.addoption("--cases", type=int, help="at most so many slow cases of each test")
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test with `few(n)`, n of its cases stay fast, evenly chosen; the others are slow."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test with `few(n)`, n of its cases stay fast, the others are slow; then --cases."""
+    fresh = [item for item in items if not item.get_closest_marker("slow")]
+    for found in _by_test(item for item in fresh if item.get_closest_marker("few")):
+        fast = _evenly(found, found[0].get_closest_marker("few").args[0])
+        for item in found:
+            if item not in fast:
+                item.add_marker(pytest.mark.slow)
+    if count := config.getoption("cases"):
+        dropped: list[pytest.Item] = []
+        for found in _by_test(item for item in items if item.get_closest_marker("slow")):
+            kept = _evenly(found, count)
+            dropped += [item for item in found if item not in kept]
+        config.hook.pytest_deselected(items=dropped)
+        gone = set(dropped)
+        items[:] = [item for item in items if item not in gone]
+
+
+def _by_test(items: Iterable[pytest.Item]) -> list[list[pytest.Item]]:
+    """The cases of each test."""
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("few") and not item.get_closest_marker("slow"):
-            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for found in cases.values():
-        (count,) = found[0].get_closest_marker("few").args
-        fast = {number * len(found) // count for number in range(count)}
-        for at, item in enumerate(found):
-            if at not in fast:
-                item.add_marker(pytest.mark.slow)
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    return list(cases.values())
+
+
+def _evenly(items: list[pytest.Item], count: int) -> set[pytest.Item]:
+    """So many of them, from all over the list."""
+    return {items[number * len(items) // count] for number in range(count)}
 
 
 @pytest.fixture(scope="session")
