@@ -128,9 +128,10 @@ def run(
     from insigh_ota.deploy.errors import DeployError
     from insigh_ota.package.errors import PackageError
 
+    words = list(sys.argv[1:] if words is None else words)
     context = None
     try:
-        context = command.make_context(program, list(sys.argv[1:] if words is None else words))
+        context = command.make_context(program, list(words))
         with context:
             code = command.invoke(context)
         sys.stdout.flush()
@@ -141,7 +142,7 @@ def run(
         error.show()
         return 2
     except click.ClickException as error:
-        print(_one_line(error, program), file=sys.stderr)
+        print(_one_line(error, _called(command, program, words)), file=sys.stderr)
         return 2
     except (DeployError, PackageError, SimError) as error:
         running = context.meta.get(_RUNNING) if context else None
@@ -158,10 +159,22 @@ def run(
         return 1
 
 
-def _one_line(error: click.ClickException, program: str) -> str:
+def _called(command: click.Command, program: str, words: Sequence[str]) -> str:
+    """The program and the words that name a command; click's parser does not say it."""
+    path = [program]
+    for word in words:
+        if isinstance(command, click.Group):
+            context = click.Context(command, resilient_parsing=True)
+            if found := command.get_command(context, word):
+                command = found
+                path.append(word)
+    return " ".join(path)
+
+
+def _one_line(error: click.ClickException, place: str) -> str:
     """What is wrong and where help is, of an error that click would tell in four lines."""
     context = getattr(error, "ctx", None)
-    place = context.command_path if context else program
+    place = context.command_path if context else place
     text = " ".join(error.format_message().split()).rstrip(".")
     # A guess of what was meant ends as a question does.
     then = " See" if text.endswith(("?", "?)")) else "; see"

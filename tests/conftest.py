@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -45,7 +46,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadGroup
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """What CI takes fewer of."""
-    parser.addoption("--cases", type=int, help="at most so many slow cases of each test")
+    parser.addoption("--cases", type=_count, help="at most so many slow cases of each test")
+
+
+def _count(text: str) -> int:
+    """A number of cases. ValueError: it is none."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
@@ -60,7 +68,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if count := config.getoption("cases"):
         dropped: list[pytest.Item] = []
         for found in _by_test(item for item in items if item.get_closest_marker("slow")):
-            kept = _evenly(found, count)
+            # Drawn, the same ones each time: every nth one may always have the same value in it.
+            kept = set(random.Random(found[0].nodeid).sample(found, min(count, len(found))))
             dropped += [item for item in found if item not in kept]
         config.hook.pytest_deselected(items=dropped)
         gone = set(dropped)

@@ -177,7 +177,10 @@ class Page:
                         raise large
         except TimeoutError:
             raise Refused("the rest did not come", 408) from None
-        return bytes(body)
+        else:
+            return bytes(body)
+        finally:
+            body.clear()  # the error that is under way holds on to it
 
 
 def clean_name(given: str) -> str:

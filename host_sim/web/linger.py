@@ -7,8 +7,9 @@ client that still sends: it would see a broken connection instead of the line th
 from __future__ import annotations
 
 import anyio
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 #: So long is a client read that goes on sending; then the connection is closed all the same.
 LINGER_S = 30.0
@@ -22,12 +23,15 @@ class Linger:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        names = {name.lower() for name, _ in scope.get("headers", ())}
-        unread = not names.isdisjoint((b"content-length", b"transfer-encoding"))
+        headers = Headers(scope=scope)
+        unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        # Such a client sends nothing before it is told to, and then it is told no.
+        waits = "expect" in headers
         closes = False
 
         async def receive_and_note() -> Message:
-            nonlocal unread
+            nonlocal unread, waits
+            waits = False
             message = await receive()
             unread = message["type"] == "http.request" and message.get("more_body", False)
             return message
@@ -42,8 +46,19 @@ class Linger:
             # All of the answer now; its end, which closes the connection, afterwards.
             await send(message | {"more_body": True})
             with anyio.move_on_after(LINGER_S):
-                while unread:
+                while unread and not waits:
                     await receive_and_note()
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
         await self._app(scope, receive_and_note, send_and_linger)
+
+
+class Protocol(H11Protocol):
+    """uvicorn's, which would begin a second answer where nonsense comes behind the first one."""
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn's, if nothing is answered yet."""
+        if self.cycle and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)

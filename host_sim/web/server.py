@@ -15,7 +15,7 @@ from host_sim.errors import SimError
 from host_sim.web.app import UPLOAD_LIMIT, Page
 from host_sim.web.feed import Feed
 from host_sim.web.guard import Guard
-from host_sim.web.linger import Linger
+from host_sim.web.linger import Linger, Protocol
 
 _SHORTEST_TOKEN = 16
 #: Connections that do not end by themselves are cut then.
@@ -90,6 +90,7 @@ class WebServer:
         )
         config = uvicorn.Config(
             Linger(app),
+            http=Protocol,
             lifespan="off",
             ws="none",
             log_config=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -61,9 +62,11 @@ def provision(
         f"{name} is written; only you can read it{', and git ignores it' if ignored else ''}"
     )
     if who.is_tracked(file):
+        folder, base = (shlex.quote(part) for part in (str(file.resolve().parent), file.name))
         terminal.print(
             f"[yellow]git tracks {name}, which holds the device key[/]: take it out with "
-            f"git rm --cached {name}, and add it to .gitignore"
+            f"git -C {escape(folder)} rm --cached {escape(base)}, and add it to .gitignore; "
+            "a key that was committed stays in the history: have a new one made"
         )
     elif ignored is False:
         terminal.print(

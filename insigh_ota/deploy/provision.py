@@ -35,7 +35,9 @@ def is_tracked(path: Path) -> bool:
     """Whether git knows this file already: then no .gitignore keeps it out of a commit."""
     path = path.resolve()
     try:
-        done = Repository(path.parent).run("ls-files", "--error-unmatch", "--", path.name)
+        done = Repository(path.parent).run(
+            "--literal-pathspecs", "ls-files", "--error-unmatch", "--", path.name
+        )
     except PackageError:
         return False
     return done.returncode == 0

@@ -100,30 +100,37 @@ def test_what_is_quick_imports_little(words: list[str]):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "count", "says"),
     [
-        (["nope"], "no such command 'nope'"),
-        (["deploy", "--prot", "x"], "no such option '--prot'"),
-        (["deploy", "--boot", "x"], "'x' is not one of 'keep', 'replace'"),
-        (["flash", "build"], "missing option '--out'"),
-        (["flash", "build", "--out", "a", "--blocks", "x"], "'x' is not a valid integer"),
-        (["package", "inspect"], "missing argument 'FILE'"),
-        (["package", "build", "", "--out", "a.tar"], "no name given"),
+        (["nope"], 0, "no such command 'nope'"),
+        (["deploy", "--prot", "x"], 1, "no such option '--prot'"),
+        (["deploy", "--boot", "x"], 1, "'x' is not one of 'keep', 'replace'"),
+        (["deploy", "--port"], 1, "option '--port' requires an argument"),
+        (["romfs", "--json=3"], 1, "option '--json' does not take a value"),
+        (["flash", "build"], 2, "missing option '--out'"),
+        (["flash", "build", "--out", "a", "--blocks", "x"], 2, "'x' is not a valid integer"),
+        (["package", "inspect"], 2, "missing argument 'FILE'"),
+        (["package", "build", "--out"], 2, "option '--out' requires an argument"),
+        (["package", "build", "", "--out", "a.tar"], 2, "no name given"),
         (
             ["package", "build", "a", "--out", "a.tar", "--key", "k", "--sign-command", "c"],
+            2,
             "one of",
         ),
-        (["ca", "--host", "a", "--file", "b"], "give one of them"),
-        (["powercut", "--depth", "4"], "'4' is not one of '1', '2', '3'"),
-        (["completion", "tcsh"], "is not one of 'bash', 'zsh', 'fish'"),
+        (["console", "device", "add", "--file"], 3, "option '--file' requires an argument"),
+        (["ca", "--host", "a", "--file", "b"], 1, "give one of them"),
+        (["powercut", "--depth", "4"], 1, "'4' is not one of '1', '2', '3'"),
+        (["completion", "tcsh"], 1, "is not one of 'bash', 'zsh', 'fish'"),
     ],
 )
-def test_wrong_usage(words: list[str], says: str, capsys: pytest.CaptureFixture):
+def test_wrong_usage(words: list[str], count: int, says: str, capsys: pytest.CaptureFixture):
+    """One line, which names the command (so many of the words) and where its help is."""
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert says in err
-    assert re.fullmatch(r"insigh-ota[^\n]*(; s| S)ee insigh-ota[ a-z]* --help\n", err)
+    place = " ".join(["insigh-ota", *words[:count]])
+    assert re.fullmatch(rf"{place}: [^\n]+(; s| S)ee {place} --help\n", err)
 
 
 @pytest.mark.parametrize(

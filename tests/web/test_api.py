@@ -302,13 +302,49 @@ def test_an_endless_body_is_cut(fake: FakeConsole, monkeypatch: pytest.MonkeyPat
                 yield bytes(1 << 16)
 
         url = web.url + "api/packages?name=a.tar"
+        began = time.monotonic()
         try:
             answer = requests.post(url, data=endless(), headers=OURS, timeout=20)
         except requests.ConnectionError:
             pass  # closed while it was still sending
         else:
             assert answer.status_code == 413
+        assert time.monotonic() - began < 10 * factor()
     assert not fake.packages()
+
+
+def test_who_waits_to_be_told_is_told_no_at_once(fake: FakeConsole) -> None:
+    with WebServer(fake, upload_limit=1 << 20) as web:
+        host = web.url.split("/")[2]
+        address, port = host.split(":")
+        head = (
+            "POST /api/packages?name=a.tar HTTP/1.1\r\nX-Insigh-Ota: a\r\nExpect: 100-continue\r\n"
+        )
+        with socket.create_connection((address, int(port)), timeout=20) as client:
+            client.sendall(f"{head}Host: {host}\r\nContent-Length: {2 << 20}\r\n\r\n".encode())
+            said = b""
+            while part := client.recv(1 << 16):  # to the end of the connection
+                said += part
+    assert said.startswith(b"HTTP/1.1 413 ") and b"too large" in said
+
+
+def test_nonsense_behind_an_answer_ends_the_connection(
+    web: WebServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    host = web.url.split("/")[2]
+    address, port = host.split(":")
+    with socket.create_connection((address, int(port)), timeout=20) as client:
+        head = f"POST /nowhere HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.sendall(head.encode())
+        said = b""
+        while not said.endswith(b"}"):
+            said += client.recv(1 << 16)
+        client.sendall(b"zz\r\n")
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1 << 16) == b""
+    assert said.startswith(b"HTTP/1.1 403 ")
+    assert requests.get(web.url, timeout=20).status_code == 200
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_full_disk_is_told(
