@@ -206,7 +206,7 @@ def test_what_is_wrong_before_the_first_step(shell: Shell) -> None:
         assert told in shell.refused(*words)
     assert not shell.console.packages()
     shell.type(code=2)
-    assert "Missing argument 'FOLDER'" in shell.err
+    assert "missing argument 'FOLDER'" in shell.err
     shell.type("", "d1", code=2)
     assert "no name given" in shell.err
     shell.words = lambda *words: list(map(str, words))
