@@ -42,6 +42,13 @@ def upload(web: WebServer, body: bytes, name: str) -> requests.Response:
     )
 
 
+def connect(web: WebServer) -> tuple[socket.socket, str]:
+    """A bare connection, and what a request's Host is."""
+    host = web.url.split("/")[2]
+    address, port = host.split(":")
+    return socket.create_connection((address, int(port)), timeout=20), host
+
+
 @contextlib.contextmanager
 def stream(web: WebServer, after: str = "") -> Iterator[Iterator[tuple[str, str, Any]]]:
     """Messages as they come: id, name, data."""
@@ -277,10 +284,9 @@ def test_who_still_sends_gets_the_answer(
 ) -> None:
     body = bytes(3 << 20)
     with WebServer(fake, upload_limit=1 << 20) as web:
-        host = web.url.split("/")[2]
-        address, port = host.split(":")
+        client, host = connect(web)
         headers = f"Host: {host}\r\n{header}\r\nContent-Length: {len(body)}"
-        with socket.create_connection((address, int(port)), timeout=20) as client:
+        with client:
             client.sendall(f"{request_line}\r\n{headers}\r\n\r\n".encode() + body[: 1 << 16])
             time.sleep(0.5)  # the answer is on its way, and the client does not look
             client.sendall(body[1 << 16 :])
@@ -315,12 +321,11 @@ def test_an_endless_body_is_cut(fake: FakeConsole, monkeypatch: pytest.MonkeyPat
 
 def test_who_waits_to_be_told_is_told_no_at_once(fake: FakeConsole) -> None:
     with WebServer(fake, upload_limit=1 << 20) as web:
-        host = web.url.split("/")[2]
-        address, port = host.split(":")
+        client, host = connect(web)
         head = (
             "POST /api/packages?name=a.tar HTTP/1.1\r\nX-Insigh-Ota: a\r\nExpect: 100-continue\r\n"
         )
-        with socket.create_connection((address, int(port)), timeout=20) as client:
+        with client:
             client.sendall(f"{head}Host: {host}\r\nContent-Length: {2 << 20}\r\n\r\n".encode())
             said = b""
             while part := client.recv(1 << 16):  # to the end of the connection
@@ -331,9 +336,8 @@ def test_who_waits_to_be_told_is_told_no_at_once(fake: FakeConsole) -> None:
 def test_nonsense_behind_an_answer_ends_the_connection(
     web: WebServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    host = web.url.split("/")[2]
-    address, port = host.split(":")
-    with socket.create_connection((address, int(port)), timeout=20) as client:
+    client, host = connect(web)
+    with client:
         head = f"POST /nowhere HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n"
         client.sendall(head.encode())
         said = b""
