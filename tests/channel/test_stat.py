@@ -628,10 +628,8 @@ def test_the_longest_ids(make_site: MakeSite, listen: Any):
     assert all("h" in pack for pack in packs)
 
 
-def test_the_longest_pack():
-    """Every record at its longest, in the module itself."""
-    code = """
-import json
+#: For the module alone, without a node around it.
+ALONE = """
 import sys
 
 class Machine:
@@ -639,6 +637,14 @@ class Machine:
         return 1
 
 sys.modules["machine"] = Machine()
+
+"""
+
+
+def test_the_longest_pack():
+    """Every record at its longest, in the module itself."""
+    code = """
+import json
 from ota.stat import Stat
 
 class Agent:
@@ -659,7 +665,7 @@ for file_id in "", "f" * 8, "f" * 64, '"' * 64, "\\u03b1" * 64, "\\x01" * 64, "x
         for pack in stat._packs:
             print(len(file_id), len(pack), str([r["n"] for r in json.loads(pack)]))
 """
-    run = run_code(code, path=[FIRMWARE])
+    run = run_code(ALONE + code, path=[FIRMWARE])
     lines = run.output.splitlines()
     assert len(lines) == 7 * 4 * 2, run.output
     for line in lines:
@@ -675,13 +681,6 @@ for file_id in "", "f" * 8, "f" * 64, '"' * 64, "\\u03b1" * 64, "\\x01" * 64, "x
 
 def test_what_fails_at_its_end_does_not_end_an_update():
     code = """
-import sys
-
-class Machine:
-    def reset_cause(self):
-        return 1
-
-sys.modules["machine"] = Machine()
 import ota
 from ota import stat
 
@@ -699,4 +698,4 @@ def no_memory(path):
 stat._is_there = no_memory
 print(ended.close(), "ota.stat" in sys.modules)
 """
-    assert run_code(code, path=[FIRMWARE]).output.split() == ["None", "False"]
+    assert run_code(ALONE + code, path=[FIRMWARE]).output.split() == ["None", "False"]

@@ -8,6 +8,7 @@ import http.client
 import json
 import socket
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -316,6 +317,42 @@ def test_an_endless_body_is_cut(fake: FakeConsole, monkeypatch: pytest.MonkeyPat
         else:
             assert answer.status_code == 413
         assert time.monotonic() - began < 10 * factor()
+    assert not fake.packages()
+
+
+def test_nothing_of_a_refused_body_is_kept(fake: FakeConsole) -> None:
+    part, count = bytes(1 << 16), 8 * 16
+    with WebServer(fake, upload_limit=(8 << 20) - 1) as web:
+        client, host = connect(web)
+        head = "POST /api/packages?name=a.tar HTTP/1.1\r\nX-Insigh-Ota: a"
+        tracemalloc.start()
+        try:
+            with client:
+                client.sendall(
+                    f"{head}\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+                )
+                for _ in range(count):
+                    client.sendall(b"10000\r\n" + part + b"\r\n")
+                assert client.recv(1 << 16).startswith(b"HTTP/1.1 413 ")
+                # Its end has not come: the connection is read on.
+                kept, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert most > 8 << 20 > 4 * kept, (kept, most)
+
+
+def test_a_body_that_stops_is_given_up(fake: FakeConsole, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("host_sim.web.app._READ_S", 0.5)
+    monkeypatch.setattr("host_sim.web.linger.LINGER_S", 0.5)
+    with WebServer(fake) as web:
+        client, host = connect(web)
+        head = "POST /api/packages?name=a.tar HTTP/1.1\r\nX-Insigh-Ota: a"
+        with client:
+            client.sendall(f"{head}\r\nHost: {host}\r\nContent-Length: 9\r\n\r\nhalf".encode())
+            said = b""
+            while more := client.recv(1 << 16):  # to the end of the connection
+                said += more
+    assert said.startswith(b"HTTP/1.1 408 ") and b"did not come" in said
     assert not fake.packages()
 
 
