@@ -53,25 +53,46 @@ def place(text: str) -> Path:
 
 
 @contextlib.contextmanager
+def held(path: Path, mode: str, taken: str) -> Iterator[None]:
+    """One process at a time is inside the `with` of this file, which is opened in `mode`.
+
+    The lock ends with its process, however that ends. Raises SimError, with `taken` as its text,
+    where another has it; OSError where the file can not be opened.
+    """
+    with contextlib.ExitStack() as files:
+        same = False
+        while not same:  # else it has been replaced, or removed, between the two calls
+            files.close()
+            file = files.enter_context(path.open(mode))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SimError(taken) from None
+            with contextlib.suppress(FileNotFoundError):
+                same = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        files.callback(fcntl.flock, file, fcntl.LOCK_UN)  # a child process may have it as well
+        yield
+
+
+@contextlib.contextmanager
 def locked(path: Path, taken: str, *, parents: bool = False) -> Iterator[None]:
     """One process at a time is inside the `with`; raises SimError, with `taken` as its text.
 
-    parents: make missing folders. The lock lies beside `path`, and ends with its process however
-    that ends.
+    parents: make missing folders. The lock lies beside `path`, and is removed at the end.
     """
     beside = path.with_name(path.name + ".lock")
-    try:
-        if parents:
-            beside.parent.mkdir(parents=True, exist_ok=True)
-        file = beside.open("w")
-    except OSError as error:
-        raise SimError(f"{beside} can not be written: {why(beside, error)}") from error
-    with file:
+    with contextlib.ExitStack() as lock:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if parents:
+                beside.parent.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(held(beside, "a", taken))
         except OSError as error:
-            raise SimError(taken) from error
-        yield
+            raise SimError(f"{beside} can not be written: {why(beside, error)}") from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink()
 
 
 def _replace(path: Path, data: bytes, mode: int | None, new: bool, sync: bool) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import select
 import tty
+from collections.abc import Iterator
 from pathlib import Path
 
+from host_sim import files
 from host_sim.errors import SimError
 
 #: How often to look whether somebody has opened the port; no event tells of it.
 LOOK_S = 0.02
 #: Beyond this the node waits in `print` for whoever has opened the port to read.
 MOST_PENDING = 1 << 16
+#: The names that Linux and macOS give to pseudo-terminals.
+_TERMINAL = re.compile(r"/dev/(pts/\w+|ttys\d+)")
 
 
 class Wire:
@@ -29,20 +34,17 @@ class Wire:
         self.connected = False
         self.pending = b""
         self._last = b""
-        self._link = link
+        self._link = contextlib.ExitStack()
         if link is not None:
             try:
-                _make_link(link, self.port)
+                self._link.enter_context(_linked(link, self.port))
             except BaseException:
                 os.close(self.fd)
                 raise
 
     def close(self) -> None:
         """Hang up."""
-        link = self._link
-        # While the port is still ours: another board may get one of the same name.
-        if link is not None and link.is_symlink() and str(link.readlink()) == self.port:
-            link.unlink()  # else it is another board's by now
+        self._link.close()  # while the port is still ours: another board may get one of its name
         os.close(self.fd)
 
     @property
@@ -89,20 +91,35 @@ class Wire:
             self.pending = b""
 
 
-def _make_link(link: Path, port: str) -> None:
-    """Raise SimError where something else has that name, but for what a killed board has left."""
-    if link.is_symlink():
-        before = str(link.readlink())
-        if before == port or (before.startswith("/dev/") and not link.exists()):
+@contextlib.contextmanager
+def _linked(link: Path, port: str) -> Iterator[None]:
+    """Inside the `with`, `link` leads to `port`, and is no other board's; else SimError.
+
+    A board that was killed leaves its link behind, and any other program may be given the same
+    terminal after it. So whose the link is tells a lock, not the terminal that it leads to.
+    """
+    taken = (
+        f"{link} is the port of a board that runs already: end that one, or take another name "
+        "(--link PATH; make: LINK=…)"
+    )
+    if not link.parent.is_dir():
+        raise SimError(f"{link} can not be made: {link.parent} is no folder")
+    with files.locked(link, taken):
+        if _is_terminal(link):
             link.unlink()
-        elif before.startswith("/dev/"):
-            raise SimError(
-                f"{link} is the port of a board that runs already, {before}: end that one, or "
-                f"take another name (--link PATH; make: LINK=…). If none runs, remove {link}"
-            )
-    try:
-        link.symlink_to(port)
-    except FileExistsError:
-        raise SimError(f"{link} is there already, and no board's: take another name") from None
-    except OSError as error:
-        raise SimError(f"{link} can not be made: {error.strerror}") from error
+        try:
+            link.symlink_to(port)
+        except FileExistsError:
+            raise SimError(f"{link} is there already, and no board's: take another name") from None
+        except OSError as error:
+            raise SimError(f"{link} can not be made: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            if link.is_symlink() and str(link.readlink()) == port:
+                link.unlink()  # else somebody has put something else in its place
+
+
+def _is_terminal(link: Path) -> bool:
+    """Whether it leads to a pseudo-terminal, as links of boards do: one to a real port stays."""
+    return link.is_symlink() and bool(_TERMINAL.fullmatch(str(link.readlink())))

@@ -178,25 +178,36 @@ def call(directory: Path, operation: str, *arguments: Any) -> Any:
     nobody = f"no console is running in {directory}: start one with `console --dir {directory}`"
     try:
         address = json.loads((directory / _FILE).read_text(encoding="utf-8"))
-        connection = socket.create_connection(("127.0.0.1", address["port"]), timeout=_TIMEOUT)
-    except (OSError, ValueError, KeyError) as error:
+        port, token = address["port"], address["token"]
+        connection = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT)
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise SimError(nobody) from error
     try:
         connection.settimeout(_PATIENCE.get(operation, _TIMEOUT))
         with connection, connection.makefile("rwb") as stream:
             message = {
-                "token": address["token"],
+                "token": token,
                 "operation": operation,
                 "arguments": list(arguments),
             }
             stream.write(json.dumps(message).encode() + b"\n")
             stream.flush()
-            answer = json.loads(stream.readline())
-    except (OSError, ValueError) as error:
+            line = stream.readline(_LONGEST_LINE)
+    except OSError as error:
         raise SimError(f"the console in {directory} broke off: {error}") from error
-    # A port may belong to somebody else by now: whoever does not know the token is not ours.
-    if answer.get("error") in ("wrong token", "not a call"):
-        raise SimError(nobody)
-    if "error" in answer:
-        raise SimError(answer["error"])
-    return answer["result"]
+    if not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
+        raise SimError(f"the console in {directory} broke off: no whole answer")
+    # A killed console leaves its file, and the port may belong to somebody else by now: whoever
+    # does not know the token, or answers something else, is not ours.
+    try:
+        answer = json.loads(line)
+    except (ValueError, RecursionError):
+        raise SimError(nobody) from None
+    match answer:
+        case {"error": "wrong token" | "not a call"}:
+            raise SimError(nobody)
+        case {"error": str(error)}:
+            raise SimError(error)
+        case {"result": result}:
+            return result
+    raise SimError(nobody)

@@ -6,9 +6,7 @@ It shares no code with MicroPython, so it is also the oracle of what is on a nod
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -62,22 +60,12 @@ def claimed(image: Path) -> Iterator[None]:
 
     A lock on the file itself, which ends with its process however that ends.
     """
-    with contextlib.ExitStack() as files:
-        same = False
-        while not same:  # else it has been replaced between the two calls
-            files.close()
-            try:
-                file = files.enter_context(image.open("rb"))
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                same = os.path.samestat(os.fstat(file.fileno()), image.stat())
-            except BlockingIOError:
-                raise SimError(
-                    f"{image} is the flash of a node that runs already: end that one, or take "
-                    "another file"
-                ) from None
-            except OSError as error:
-                raise SimError(f"no flash image {image}: {error.strerror}") from error
-        files.callback(fcntl.flock, file, fcntl.LOCK_UN)  # a child process may have it as well
+    taken = f"{image} is the flash of a node that runs already: end that one, or take another file"
+    with contextlib.ExitStack() as claim:
+        try:
+            claim.enter_context(disk.held(image, "rb", taken))
+        except OSError as error:
+            raise SimError(f"no flash image {image}: {error.strerror}") from error
         yield
 
 

@@ -416,19 +416,43 @@ def test_a_flash_is_of_one_node_at_a_time(tmp_path: Path) -> None:
 def test_a_second_board_does_not_take_the_port_of_the_first(tmp_path: Path) -> None:
     link, second = tmp_path / "port", tmp_path / "2.img"
     with Board(tmp_path / "1.img", blocks=32, link=link) as board:
-        with pytest.raises(SimError, match=rf"port of a board that runs already, {board.port}: "):
+        with pytest.raises(SimError, match="port of a board that runs already: end that"):
             Board(second, blocks=32, link=link)
         assert not second.exists()  # else the next one would not take it for new
         assert os.path.realpath(link) == board.port
     assert not link.is_symlink()
-    link.symlink_to("/dev/pts/none")  # what a killed board leaves
-    with Board(second, blocks=32, link=link) as board:
-        assert os.path.realpath(link) == board.port
-    for given, words in (("kept", "is there already, and no"), ("none/x", "can not be made: No")):
-        (tmp_path / "kept").write_bytes(b"mine")
+    (tmp_path / "kept").write_bytes(b"mine")
+    (tmp_path / "modem").symlink_to("/dev/ttyUSB0")  # not plugged in
+    (tmp_path / "null").symlink_to("/dev/null")
+    before = sorted(tmp_path.iterdir())
+    for given, words in (
+        ("kept", "is there already, and no board's"),
+        ("modem", "is there already, and no board's"),
+        ("null", "is there already, and no board's"),
+        ("none/x", "can not be made: .*none is no folder"),
+        ("kept/x", "can not be made: .*kept is no folder"),
+    ):
         with pytest.raises(SimError, match=words):
             Board(second, link=tmp_path / given)
+    assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "kept").read_bytes() == b"mine"
+    assert str((tmp_path / "modem").readlink()) == "/dev/ttyUSB0"
+
+
+def test_a_killed_board_leaves_nothing_that_stops_the_next(tmp_path: Path) -> None:
+    """Not its link either, when another program has been given the terminal that it had."""
+    image, link = tmp_path / "1.img", tmp_path / "port"
+    others = os.openpty()
+    try:
+        for left in ("/dev/pts/none", os.ttyname(others[1])):
+            link.symlink_to(left)
+            (tmp_path / "port.lock").touch()
+            with Board(image, blocks=32, link=link) as board:
+                assert os.path.realpath(link) == board.port
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["1.img"]
+    finally:
+        for fd in others:
+            os.close(fd)
 
 
 def test_ctrl_c_never_breaks_a_write(make: MakeBoard) -> None:

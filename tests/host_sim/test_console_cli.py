@@ -363,6 +363,47 @@ def test_the_console_ends_while_it_is_waited_for(tmp_path: Path) -> None:
     assert len(errors) == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no console is running in"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "no console is running in"),
+        (b"\xff\xfe\n", "no console is running in"),
+        (b"[1]\n", "no console is running in"),
+        (b"{}\n", "no console is running in"),
+        (b'{"error": 7}\n', "no console is running in"),
+        (b"[" * 100_000 + b"\n", "no console is running in"),
+        (b"", "broke off: no whole answer"),
+        (b'{"result": 1', "broke off: no whole answer"),
+    ],
+)
+def test_a_killed_consoles_port_belongs_to_another_program(
+    tmp_path: Path, answer: bytes, words: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def other() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        address = {"port": server.getsockname()[1], "token": "left"}
+        (tmp_path / "control.json").write_text(json.dumps(address))
+        with pytest.raises(SimError, match=words):
+            cli_run(["--dir", str(tmp_path), "list"])
+        thread.join(10)
+
+
+@pytest.mark.parametrize("left", ["", "[]", "{}", '{"port": 70000, "token": ""}', '{"port": []}'])
+def test_a_consoles_address_that_is_none(tmp_path: Path, left: str) -> None:
+    (tmp_path / "control.json").write_text(left)
+    with pytest.raises(SimError, match="no console is running in"):
+        cli_run(["--dir", str(tmp_path), "list"])
+
+
 def test_where_its_address_can_not_be_written_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "control.json").mkdir()
     with (
