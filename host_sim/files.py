@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from host_sim.errors import SimError
 
@@ -53,7 +54,7 @@ def place(text: str) -> Path:
 
 
 @contextlib.contextmanager
-def held(path: Path, mode: str, taken: str) -> Iterator[None]:
+def held(path: Path, mode: str, taken: str) -> Iterator[IO]:
     """One process at a time is inside the `with` of this file, which is opened in `mode`.
 
     The lock ends with its process, however that ends. Raises SimError, with `taken` as its text,
@@ -71,7 +72,7 @@ def held(path: Path, mode: str, taken: str) -> Iterator[None]:
             with contextlib.suppress(FileNotFoundError):
                 same = os.path.samestat(os.fstat(file.fileno()), path.stat())
         files.callback(fcntl.flock, file, fcntl.LOCK_UN)  # a child process may have it as well
-        yield
+        yield file
 
 
 @contextlib.contextmanager
@@ -80,19 +81,39 @@ def locked(path: Path, taken: str, *, parents: bool = False) -> Iterator[None]:
 
     parents: make missing folders. The lock lies beside `path`, and is removed at the end.
     """
-    beside = path.with_name(path.name + ".lock")
+    if not path.name:
+        raise SimError(f"{path} is a folder: name a file in it")
+    beside = lock_of(path)
     with contextlib.ExitStack() as lock:
         try:
             if parents:
                 beside.parent.mkdir(parents=True, exist_ok=True)
-            lock.enter_context(held(beside, "a", taken))
+            file = lock.enter_context(held(beside, "a", taken))
         except OSError as error:
             raise SimError(f"{beside} can not be written: {why(beside, error)}") from error
         try:
             yield
         finally:
             with contextlib.suppress(OSError):
-                beside.unlink()
+                ours, there = os.fstat(file.fileno()), beside.stat()
+                # Else somebody has removed it, and it is another's by now; or it is no lock.
+                if os.path.samestat(ours, there) and not there.st_size:
+                    beside.unlink()
+
+
+def lock_of(path: Path) -> Path:
+    """The file that `locked` holds."""
+    return path.with_name(path.name + ".lock")
+
+
+def left_behind(path: Path) -> bool:
+    """Whether who held the lock of `path` has ended without a word: by a kill, or a power cut."""
+    try:
+        with lock_of(path).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _replace(path: Path, data: bytes, mode: int | None, new: bool, sync: bool) -> None:

@@ -23,6 +23,10 @@ def main() -> int:
     settings = json.loads(sys.argv[1])
     sys.path += settings["path"]
     from host_sim.node.server import become_node
+    from host_sim.orphan import end_with
+
+    # Else a node that is busy would go on to write a flash that the next board may take.
+    end_with(settings["parent"], signal.SIGKILL)
 
     library = ctypes.CDLL(importlib.util.find_spec("micropython_run").origin)
     remember = ctypes.cast(library.mp_sched_keyboard_interrupt, ctypes.c_void_p)

@@ -218,6 +218,7 @@ def _spawn(argv: list[str], fds: list[int], env: dict[str, str]) -> subprocess.P
         "spawn": ["micropython", *argv],
         "fds": fds,
         "env": env,
+        "parent": os.getpid(),
     }
     return subprocess.Popen(
         [sys.executable, "-S", Path(__file__).with_name("child.py"), json.dumps(settings)],

@@ -96,7 +96,7 @@ def _linked(link: Path, port: str) -> Iterator[None]:
     """Inside the `with`, `link` leads to `port`, and is no other board's; else SimError.
 
     A board that was killed leaves its link behind, and any other program may be given the same
-    terminal after it. So whose the link is tells a lock, not the terminal that it leads to.
+    terminal after it. So a lock tells whose the link is, not the terminal that it leads to.
     """
     taken = (
         f"{link} is the port of a board that runs already: end that one, or take another name "
@@ -104,13 +104,16 @@ def _linked(link: Path, port: str) -> Iterator[None]:
     )
     if not link.parent.is_dir():
         raise SimError(f"{link} can not be made: {link.parent} is no folder")
+    left = left_behind(link)
     with files.locked(link, taken):
-        if _is_terminal(link):
-            link.unlink()
         try:
+            if left:
+                link.unlink()
             link.symlink_to(port)
         except FileExistsError:
-            raise SimError(f"{link} is there already, and no board's: take another name") from None
+            raise SimError(
+                f"{link} is there already, and no board's: take another name, or remove it"
+            ) from None
         except OSError as error:
             raise SimError(f"{link} can not be made: {error.strerror}") from error
         try:
@@ -120,6 +123,11 @@ def _linked(link: Path, port: str) -> Iterator[None]:
                 link.unlink()  # else somebody has put something else in its place
 
 
-def _is_terminal(link: Path) -> bool:
-    """Whether it leads to a pseudo-terminal, as links of boards do: one to a real port stays."""
-    return link.is_symlink() and bool(_TERMINAL.fullmatch(str(link.readlink())))
+def left_behind(link: Path) -> bool:
+    """Whether a board that was killed has left this link.
+
+    With its lock, or to no terminal. Whatever else leads to a terminal is somebody's.
+    """
+    if not link.is_symlink() or not _TERMINAL.fullmatch(str(link.readlink())):
+        return False
+    return files.left_behind(link) or not link.exists()

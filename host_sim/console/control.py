@@ -86,9 +86,9 @@ class ControlServer:
         try:
             call = json.loads(line)
             token, operation, arguments = call["token"], call["operation"], call["arguments"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return {"error": "not a call"}
-        if not hmac.compare_digest(str(token).encode(), self._token.encode()):
+        if not hmac.compare_digest(str(token).encode(errors="replace"), self._token.encode()):
             return {"error": "wrong token"}
         try:
             return {"result": getattr(self, f"_do_{operation}")(*arguments)}
@@ -180,7 +180,7 @@ def call(directory: Path, operation: str, *arguments: Any) -> Any:
         address = json.loads((directory / _FILE).read_text(encoding="utf-8"))
         port, token = address["port"], address["token"]
         connection = socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT)
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SimError(nobody) from error
     try:
         connection.settimeout(_PATIENCE.get(operation, _TIMEOUT))
@@ -195,7 +195,7 @@ def call(directory: Path, operation: str, *arguments: Any) -> Any:
             line = stream.readline(_LONGEST_LINE)
     except OSError as error:
         raise SimError(f"the console in {directory} broke off: {error}") from error
-    if not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
+    if line[:1] in (b"", b"{") and not line.endswith(b"\n"):
         raise SimError(f"the console in {directory} broke off: no whole answer")
     # A killed console leaves its file, and the port may belong to somebody else by now: whoever
     # does not know the token, or answers something else, is not ours.
@@ -208,6 +208,6 @@ def call(directory: Path, operation: str, *arguments: Any) -> Any:
             raise SimError(nobody)
         case {"error": str(error)}:
             raise SimError(error)
-        case {"result": result}:
+        case {"result": result} if len(answer) == 1:
             return result
     raise SimError(nobody)

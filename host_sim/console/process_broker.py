@@ -9,10 +9,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
+from host_sim import orphan
 from host_sim.console.mqtt_client import MqttClient, Refused
 from host_sim.console.registry import Device, Registry
 from host_sim.errors import SimError
@@ -119,15 +122,7 @@ class ProcessBroker:
     def _launch(self) -> None:
         command = self._command()
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=os.environ | self._environ(),
-                # Ctrl-C is for the console, which ends the broker in its own time.
-                start_new_session=True,
-            )
+            self._process = start(command, log, self._environ())
 
     def _renew_accounts(self) -> None:
         self._probe = secrets.token_hex(16)
@@ -162,6 +157,21 @@ class ProcessBroker:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         said = (line for line in reversed(lines) if any(word in line for word in _BAD_WORDS))
         return next(said, "no reason in its log")
+
+
+def start(
+    command: Sequence[str], log: IO[bytes] | int, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """A program that ends with this process: a killed console's broker would keep its port."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", orphan.__file__, str(os.getpid()), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=os.environ | (environ or {}),
+        # Ctrl-C is for the console, which ends the broker in its own time.
+        start_new_session=True,
+    )
 
 
 def end(process: subprocess.Popen[bytes], patience_s: float = 5) -> None:

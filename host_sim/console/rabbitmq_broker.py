@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from host_sim.console.process_broker import ProcessBroker, end, free_port
+from host_sim.console.process_broker import ProcessBroker, end, free_port, start
 from host_sim.console.registry import Registry, write_private
 from host_sim.errors import SimError
 
@@ -91,12 +91,8 @@ class RabbitmqBroker(ProcessBroker):
         (self._home / "plugins").write_text("[rabbitmq_mqtt].\n", encoding="utf-8")
         self._names_port, self._dist_port = free_port(), free_port()
         # RabbitMQ would start it as a daemon that outlives it.
-        self._names = subprocess.Popen(
-            ["epmd", "-address", self.host, "-port", str(self._names_port)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+        self._names = start(
+            ["epmd", "-address", self.host, "-port", str(self._names_port)], subprocess.DEVNULL
         )
         return [str(self._programs / "rabbitmq-server")]
 

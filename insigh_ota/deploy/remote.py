@@ -16,6 +16,7 @@ from pathlib import Path
 import serial
 from serial.tools import list_ports
 
+from host_sim.board.wire import left_behind
 from insigh_ota.deploy.errors import DeployError
 
 DEVICE = Path(__file__).parent / "device"
@@ -35,6 +36,9 @@ class Board:
     def __init__(self, port: str | None) -> None:
         if not port:
             raise DeployError(f"which port? Say --port DEVICE (make: PORT=…){_ports_found()}")
+        if left_behind(Path(port)):
+            # The terminal may be another program's by now, such as the shell of whoever types.
+            raise DeployError(f"{port} is what a killed board has left: start the board again")
         # mpremote knows a pseudo-terminal by its name only.
         self.port = os.path.realpath(port) if Path(port).is_symlink() else port
         there = Path(self.port).exists()

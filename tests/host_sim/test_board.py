@@ -17,17 +17,22 @@ import sys
 import textwrap
 import threading
 import time
+import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mpremote.transport_serial import SerialTransport
 
+from host_sim import files
 from host_sim.board import Board
 from host_sim.board.wire import MOST_PENDING
 from host_sim.errors import SimError
 from host_sim.node import flash
+from insigh_ota.deploy import remote
+from insigh_ota.deploy.errors import DeployError
 from tests.ports import Line, mpremote
+from tests.processes import descendants, lives
 
 PROJECT = Path(__file__).parents[2]
 MakeBoard = Callable[..., Board]
@@ -431,6 +436,7 @@ def test_a_second_board_does_not_take_the_port_of_the_first(tmp_path: Path) -> N
         ("null", "is there already, and no board's"),
         ("none/x", "can not be made: .*none is no folder"),
         ("kept/x", "can not be made: .*kept is no folder"),
+        ("/", "is a folder: name a file in it"),
     ):
         with pytest.raises(SimError, match=words):
             Board(second, link=tmp_path / given)
@@ -439,20 +445,83 @@ def test_a_second_board_does_not_take_the_port_of_the_first(tmp_path: Path) -> N
     assert str((tmp_path / "modem").readlink()) == "/dev/ttyUSB0"
 
 
+@pytest.fixture
+def terminal() -> Iterator[str]:
+    """The name of a terminal that another program has."""
+    ours, theirs = os.openpty()
+    tty.setraw(theirs)
+    yield os.ttyname(theirs)
+    os.set_blocking(ours, False)
+    with contextlib.suppress(BlockingIOError):
+        assert not os.read(ours, 100)  # nobody has typed at it
+    os.close(ours)
+    os.close(theirs)
+
+
 def test_a_killed_board_leaves_nothing_that_stops_the_next(tmp_path: Path) -> None:
-    """Not its link either, when another program has been given the terminal that it had."""
+    """Not a node either that goes on and writes."""
     image, link = tmp_path / "1.img", tmp_path / "port"
-    others = os.openpty()
-    try:
-        for left in ("/dev/pts/none", os.ttyname(others[1])):
-            link.symlink_to(left)
-            (tmp_path / "port.lock").touch()
-            with Board(image, blocks=32, link=link) as board:
-                assert os.path.realpath(link) == board.port
-            assert sorted(path.name for path in tmp_path.iterdir()) == ["1.img"]
-    finally:
-        for fd in others:
-            os.close(fd)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "main.py").write_text(
+        "while True:\n f = open('/n', 'w')\n f.write('x' * 5000)\n f.close()"
+    )
+    flash.build(tmp_path / "root", image, blocks=BLOCKS, agent=False)
+    with program(image, "--link", link) as board:
+        port = json.loads(board.stdout.readline())["port"]
+        wait_for(lambda: b"x" * 100 in image.read_bytes())  # main.py runs
+        nodes = descendants(board.pid)
+        board.kill()
+    assert nodes
+    wait_for(lambda: not any(map(lives, nodes)))  # a busy node would go on for ever
+    assert str(link.readlink()) == port
+    with program(image, "--link", link) as board:
+        assert json.loads(board.stdout.readline())["new"] is False
+        board.terminate()
+        assert board.wait(10) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.img", "root"]
+
+
+def test_another_program_has_the_terminal_of_a_killed_board(tmp_path: Path, terminal: str) -> None:
+    """Its link is the next board's, and nobody types at that program."""
+    image, link = tmp_path / "1.img", tmp_path / "port"
+    for left in ("/dev/pts/none", terminal):
+        link.symlink_to(left)
+        (tmp_path / "port.lock").touch()
+        with pytest.raises(DeployError, match="is what a killed board has left"):
+            remote.Board(str(link))
+        with Board(image, blocks=32, link=link) as board:
+            assert os.path.realpath(link) == board.port
+            assert remote.Board(str(link)).port == board.port
+        assert [path.name for path in tmp_path.iterdir()] == ["1.img"]
+
+
+def test_a_link_to_a_terminal_that_is_no_boards(tmp_path: Path, terminal: str) -> None:
+    image, link = tmp_path / "1.img", tmp_path / "port"
+    link.symlink_to(terminal)
+    with pytest.raises(SimError, match=r"is there already, and no board's: .*, or remove it"):
+        Board(image, blocks=32, link=link)
+    assert remote.Board(str(link)).port == str(link.readlink()) == terminal
+    assert [path.name for path in tmp_path.iterdir()] == ["port"]
+
+
+def test_a_lock_that_somebody_removed(tmp_path: Path) -> None:
+    """The lock that is there next is another's, and stays."""
+    path, lock = tmp_path / "a", tmp_path / "a.lock"
+    with files.locked(path, "taken"):
+        lock.unlink()
+        with files.locked(path, "taken"):
+            kept = contextlib.ExitStack()
+            lock.unlink()
+            kept.enter_context(files.locked(path, "taken"))
+        with pytest.raises(SimError, match="taken"), files.locked(path, "taken"):
+            pass
+    assert lock.exists()
+    kept.close()
+    assert not lock.exists()
+    lock.write_text("somebody's, of the same name")
+    with files.locked(path, "taken"):
+        pass
+    assert lock.read_text() == "somebody's, of the same name"
 
 
 def test_ctrl_c_never_breaks_a_write(make: MakeBoard) -> None:

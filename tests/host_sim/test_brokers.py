@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +17,13 @@ from host_sim import sample
 from host_sim.campaigns.brokers.connection import Connection, puback, subscribe
 from host_sim.console import Console, mqtt_client
 from host_sim.console.mqtt_client import MqttClient, Refused
+from host_sim.console.process_broker import free_port
 from host_sim.errors import SimError
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY
 from tests.brokers import broker_params, need, real_brokers
+from tests.busy import factor
 from tests.conftest import MakeSite
+from tests.processes import descendants, lives
 
 OTHER = ("other-device", "other-key", "other-channel")
 
@@ -146,24 +150,6 @@ def test_nats_sends_again_what_is_half_a_minute_old(tmp_path: Path):
 # -- processes -----------------------------------------------------------------------------------
 
 
-def descendants(pid: int) -> set[int]:
-    """All processes below this one."""
-    table = subprocess.run(
-        ["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
-    ).stdout.split()
-    parents = dict(zip(map(int, table[::2]), map(int, table[1::2]), strict=True))
-    found: set[int] = set()
-    while new := {p for p, parent in parents.items() if parent in found | {pid}} - found:
-        found |= new
-    return found
-
-
-def lives(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    # The system's own first process may not have collected it yet.
-    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 @pytest.mark.parametrize("broker", broker_params(["mosquitto", "nats", "rabbitmq", "aedes"]))
 def test_it_leaves_no_process(broker: str, tmp_path: Path):
     """RabbitMQ is a dozen of them, one of which would like to be a daemon."""
@@ -171,10 +157,35 @@ def test_it_leaves_no_process(broker: str, tmp_path: Path):
     with running(broker, tmp_path):
         started = descendants(os.getpid()) - before
         assert started
-    deadline = time.monotonic() + 5
-    while any(map(lives, started)) and time.monotonic() < deadline:
+    wait_for_end(started)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broker", broker_params(["mosquitto", "nats", "rabbitmq", "aedes"]))
+def test_a_killed_console_leaves_no_process(broker: str, tmp_path: Path):
+    """Else its broker would keep the port, and the next console could not begin."""
+    need(broker)
+    words = ["--dir", str(tmp_path / "console"), "--broker", broker, "--mqtt", str(free_port())]
+    for _ in range(2):
+        with subprocess.Popen(
+            [sys.executable, "-m", "host_sim", "console", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                assert process.stdout.readline()
+                started = descendants(process.pid)
+                assert started
+            finally:
+                process.kill()
+        wait_for_end(started)
+
+
+def wait_for_end(pids: set[int]) -> None:
+    deadline = time.monotonic() + 15 * factor()
+    while any(map(lives, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert [pid for pid in started if lives(pid)] == []
+    assert [pid for pid in pids if lives(pid)] == []
 
 
 @pytest.mark.parametrize("broker", ["nats", "rabbitmq", "aedes"])

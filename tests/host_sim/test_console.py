@@ -28,6 +28,7 @@ from host_sim.console.journal import Message, parse_report
 from host_sim.console.mqtt_client import MqttClient, Refused
 from host_sim.errors import SimError
 from tests.brokers import available_brokers, need, require_mosquitto
+from tests.processes import descendants
 
 ROOT = Path(__file__).resolve().parents[2]
 DEVICE = "06c80d38-07a0-4f3a-87ed-ee17232cd7e7"
@@ -966,20 +967,13 @@ def test_command_line_after_a_crash(tmp_path: Path) -> None:
 def test_command_line_with_mosquitto(tmp_path: Path) -> None:
     require_mosquitto()
     with running(tmp_path / "console", "--broker", "mosquitto") as (process, ready):
-        (child,) = children(process.pid)
+        (child,) = descendants(process.pid)
         run("console", "--dir", str(tmp_path / "console"), "device", "add", DEVICE, KEY, CHANNEL)
         MqttClient("127.0.0.1", ready["mqtt"], DEVICE, KEY).close()
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 0
         with pytest.raises(ProcessLookupError):
             os.kill(child, 0)
-
-
-def children(pid: int) -> list[int]:
-    listing = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True
-    )
-    return [int(word) for word in listing.stdout.split()]
 
 
 def test_without_mosquitto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -372,6 +372,8 @@ def test_the_console_ends_while_it_is_waited_for(tmp_path: Path) -> None:
         (b"[1]\n", "no console is running in"),
         (b"{}\n", "no console is running in"),
         (b'{"error": 7}\n', "no console is running in"),
+        (b'{"id": null, "result": null, "error": [1]}\n', "no console is running in"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "no console is running in"),
         (b"[" * 100_000 + b"\n", "no console is running in"),
         (b"", "broke off: no whole answer"),
         (b'{"result": 1', "broke off: no whole answer"),
@@ -388,7 +390,7 @@ def test_a_killed_consoles_port_belongs_to_another_program(
                 connection.recv(65536)
                 connection.sendall(answer)
 
-        thread = threading.Thread(target=other)
+        thread = threading.Thread(target=other, daemon=True)
         thread.start()
         address = {"port": server.getsockname()[1], "token": "left"}
         (tmp_path / "control.json").write_text(json.dumps(address))
@@ -397,7 +399,18 @@ def test_a_killed_consoles_port_belongs_to_another_program(
         thread.join(10)
 
 
-@pytest.mark.parametrize("left", ["", "[]", "{}", '{"port": 70000, "token": ""}', '{"port": []}'])
+@pytest.mark.parametrize(
+    "left",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"port": 70000, "token": ""}',
+        '{"port": [], "token": ""}',
+        "[" * 100_000,
+    ],
+    ids=str,
+)
 def test_a_consoles_address_that_is_none(tmp_path: Path, left: str) -> None:
     (tmp_path / "control.json").write_text(left)
     with pytest.raises(SimError, match="no console is running in"):
