@@ -9,6 +9,7 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1  # of prctl(2); it outlives execve(2)
 
@@ -23,6 +24,11 @@ def end_with(parent: int, number: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # it was killed before
             os._exit(1)
+
+
+def bound(command: Sequence[str]) -> list[str]:
+    """The command that runs `command` as a program that ends with this process, or this thread."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *map(str, command)]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -164,7 +163,7 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """A program that ends with this process: a killed console's broker would keep its port."""
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", orphan.__file__, str(os.getpid()), *command],
+        orphan.bound(command),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

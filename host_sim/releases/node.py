@@ -13,6 +13,7 @@ from pathlib import Path
 
 from littlefs import LittleFSError
 
+from host_sim import orphan
 from host_sim.console.process_broker import find_program
 from host_sim.errors import SimError
 from host_sim.node import stock
@@ -61,7 +62,7 @@ class Interpreter:
         self._from, back = os.pipe()
         script = [HERE / "instances.mjs", folder, str(there), str(back)]
         self._process = subprocess.Popen(
-            [node, *script], stdin=subprocess.DEVNULL, pass_fds=(there, back)
+            orphan.bound([node, *script]), stdin=subprocess.DEVNULL, pass_fds=(there, back)
         )
         os.close(there)
         os.close(back)

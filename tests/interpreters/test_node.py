@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +16,12 @@ from host_sim.node import flash
 from host_sim.node.node import Node
 from host_sim.releases.node import Interpreter, ReleaseNode
 from tests.brokers import need
+from tests.busy import factor
 from tests.conftest import MakeSite
 from tests.interpreters.conftest import RELEASES
+from tests.processes import descendants, lives
 
+ROOT = Path(__file__).parents[2]
 NEWEST = RELEASES[-1].name
 COMPILED = [release.name for release in RELEASES if release.mpy]
 
@@ -152,3 +158,31 @@ def test_what_is_in_use_is_what_can_be_reached(name: str, tmp_path: Path):
     start, after, inside = found
     assert abs(after - start) < 300
     assert 50_000 < inside - start < 50_300
+
+
+FOR_EVER = f"""
+from host_sim.releases.node import Interpreter, run_code
+with Interpreter({NEWEST!r}) as made:
+    run_code(made, "while True: pass", {{}}, timeout_s=1000)
+"""
+
+
+def test_a_busy_release_ends_with_a_host_that_was_killed() -> None:
+    need("releases")
+    with subprocess.Popen([sys.executable, "-c", FOR_EVER], cwd=ROOT) as host:
+        try:
+            end = time.monotonic() + 20 * factor()
+            while not any(map(busy, started := descendants(host.pid))):
+                assert time.monotonic() < end
+                time.sleep(0.05)
+        finally:
+            host.kill()
+    end = time.monotonic() + 5 * factor()
+    while any(map(lives, started)):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def busy(pid: int) -> bool:
+    """Whether it has used two seconds of the processor: a start takes less."""
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().split()[13:15])) > 200
