@@ -275,7 +275,11 @@ MUTANTS = [
         "one",
         (
             (ATTEMPT, "    discard(agent.feed, count and file_id)\n", ""),
-            (OPENING, '        transaction.discard(agent.feed, attempts.split(" ")[0])\n', ""),
+            (
+                OPENING,
+                '        transaction.discard(agent.feed, (attempts.split(" ")[0], "", 0))\n',
+                "",
+            ),
             (OPENING, "    transaction.discard(agent.feed, request and request.file_id)\n", ""),
         ),
         near=0.964,

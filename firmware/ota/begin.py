@@ -41,7 +41,11 @@ def connect(agent, request, rehearsal, progress, on_bytes):
         progress("download", request.size)
         if at:
             progress("staged", at)
-        budget = 0 if rehearsal else agent.allowed or agent.budget or agent.config["budget"]
+        budget = 0
+        if not rehearsal:
+            # One wake may go as far beyond max_fetched as the package is long, and no further.
+            most = (agent.config["max_fetched"] + 1) * request.size - agent.fetched
+            budget = min(agent.allowed or agent.budget or agent.config["budget"] or most, most)
         arguments = agent.config, request, agent.limits, open_stream, on_bytes, budget, at, etag
         download = Download(*arguments, stop)
         if not at or download.done:

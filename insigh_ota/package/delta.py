@@ -57,7 +57,7 @@ class Layout:
         joins = False
         found = [first, range(self.front)]
         for each, path in zip(self.files, new, strict=True):
-            has = old.get(path)
+            has = _in_its_place(path, new[path], old)
             if has == new[path]:
                 continue
             at = each.at if has is None else dict(each.patches).get(index.base(has), each.at)
@@ -81,9 +81,19 @@ class Layout:
         return [range(at, borders[bisect_right(borders, at)]) for at in starts]
 
 
+def _in_its_place(path: str, content: bytes, old: dict[str, bytes]) -> bytes | None:
+    """What a node that has `old` compares with the new content of a path.
+
+    An application's own boot.py is there as /boot_user.py, behind ours: as it is, or not at all.
+    """
+    has = old.get(path)
+    own = path == "boot.py" and b"recovery.boot()" not in content
+    return None if own and has != content else has
+
+
 def differing(new: dict[str, bytes], old: dict[str, bytes]) -> list[str]:
     """What a node lacks that has `old`, or has in another form."""
-    return [path for path, content in new.items() if old.get(path) != content]
+    return [path for path, content in new.items() if _in_its_place(path, content, old) != content]
 
 
 def patches_for(new: dict[str, bytes], releases: list[Release]) -> Patches:
@@ -96,7 +106,7 @@ def patches_for(new: dict[str, bytes], releases: list[Release]) -> Patches:
         most = len(zlib.compress(content, 9)) * _WORTH
         seen = {content}
         for release in releases:
-            old = release.files.get(path)
+            old = _in_its_place(path, content, release.files)
             if old is None or old in seen:
                 continue
             seen.add(old)
@@ -136,7 +146,7 @@ def _apart(files: dict[str, bytes], found: Patches, releases: Sequence[Release])
     for release in releases:
         before = False
         for path, content in files.items():
-            has = release.files.get(path)
+            has = _in_its_place(path, content, release.files)
             known = has is not None and index.base(has) in dict(found.get(path, ()))
             now = has != content and not known
             if now != before:

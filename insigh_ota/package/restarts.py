@@ -73,6 +73,9 @@ def compress_with_index(
     Raises PackageError where the content looks like a point that is none, and nothing helps.
     """
     places = dict(sorted((_places(content) | dict.fromkeys(must, False)).items()))
+    # An index names no place inside a file: to a node that goes on behind a large one, the points
+    # in it are none.
+    must = must | _behind_large(content)
     best = _with_points(content, window, places, len(content), must, stored)
     if best is None:
         raise PackageError("the content looks like restart points: use no --since")
@@ -213,6 +216,15 @@ def _places(content: bytes) -> Places:
                 found[border + at] = at > 0 and member.size - at > _SHORT
             border += -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     return found
+
+
+def _behind_large(content: bytes) -> set[int]:
+    """Where something begins behind a file in which a point may stand."""
+    return {
+        member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        for member in _members(content)[:-1]
+        if member.isreg() and member.size > _BLOCK + _SHORT
+    }
 
 
 def headers(content: bytes, at: int, end: int) -> Iterator[int]:

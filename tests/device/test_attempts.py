@@ -127,4 +127,49 @@ def test_another_request_begins_anew():
     check.equal(transaction.read_mark(), None)
 
 
+def test_another_package_under_the_same_id_begins_anew():
+    node = Node()
+    node.begin()
+    node.brings(1000, 2 * SIZE)
+    check.equal(transaction.kept(node.request), 1000)
+    node.request = Request(node.request.file_id, ".tar", SIZE // 2)
+    check.equal(transaction.kept(node.request), 0)
+    check.equal(node.begin(), False)
+    check.equal(node.fetched, 0)
+    check.equal(transaction.read_mark(), None)
+
+
+def test_what_an_older_agent_has_counted_goes_on():
+    node = Node()
+    node.begin()
+    node.brings(1000, 1100)
+    fields = transaction.load("attempts").split(" ")
+    transaction.save("attempts", " ".join(fields[:7]))
+    check.equal(transaction.kept(node.request), 1000)
+    check.equal([node.begin(), node.fetched], [False, 1100])
+
+
+def test_what_a_server_says_passes_with_progress():
+    node = Node()
+    node.begin()
+    check.equal(attempt.was_told("can not download: 404 no such package"), False)
+    node.begin()
+    check.equal(attempt.was_told("can not download: 404 no such package"), True)
+    node.brings(1000, 1100)
+    node.begin()
+    check.equal(attempt.was_told("can not download: 404 no such package"), False)
+    node.brings(1000, 1100)  # nothing more than before
+    node.begin()
+    check.equal(attempt.was_told("can not download: 404 no such package"), True)
+
+
+def test_a_damaged_package_does_not_pass():
+    node = Node()
+    node.begin()
+    check.equal(attempt.was_told("can not apply: bad archive"), False)
+    node.brings(1000, 1100)
+    node.begin()
+    check.equal(attempt.was_told("can not apply: bad archive"), True)
+
+
 check.run(globals())

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from host_sim import sample
 from host_sim.console.faults import Faults
 from host_sim.sample import Tree, main_py
 from insigh_ota.package import archive, index, restarts
 from insigh_ota.package.index import FIRST, Patched, base
 from insigh_ota.package.patches import diff, number
+from insigh_ota.places import FIRMWARE
 from tests.conftest import MakeSite
 from tests.package.wanted import (
     Row,
@@ -599,3 +601,120 @@ def test_what_may_come_is_the_same_with_an_index(compiled: Path, tmp_path: Path)
             assert with_it["ends"] == ["reset", "confirmed"], (name, with_it)
     assert less["boot.py"]
     assert less["the same size"]
+
+
+# -- short wakes, and servers that never end ------------------------------------------------------
+
+
+@pytest.mark.check
+def test_a_small_file_behind_a_large_one_comes_by_itself(compiled: Path, tmp_path: Path):
+    """By a place in front of the large one, each wake would fetch that again, to the budget."""
+    new = NEW | {"d/big.txt": text(5, 200_000), "d/bs.py": text(6, 900)}
+    raw, layout = package(new, OLD)
+    places = dict(zip(in_order(new), layout.files, strict=True))
+    assert places["d/bs.py"].at > places["d/big.txt"].at + 30_000
+    (row,) = run(
+        compiled, tmp_path, absolute(OLD), [(raw, None, [], 9, {"budget": 20_000})], blocks=160
+    )
+    assert installed(row, new=new), row
+    assert row["received"] < len(raw) + 16_384 * row["ends"].count("later")
+
+
+@pytest.mark.check
+@pytest.mark.parametrize("changed", [False, True])
+def test_an_applications_own_boot_file(compiled: Path, tmp_path: Path, changed: bool):
+    """A node has it as /boot_user.py: it comes only where it is another one, and then alone."""
+    theirs = b"import esp\nprint('the boot.py of the application')\n" * 30
+    files = {f"apps/a{n}.py": text(n, 5000) for n in range(10)}
+    files |= {"assets/big.py": text(99, 60_000), "boot.py": theirs}
+    old = in_order(files | {"main.py": main_py(1)})
+    new = in_order(old | {"main.py": main_py(2)} | {"boot.py": theirs + b"#\n" * changed})
+    raw, layout = package(new, old)
+    says = sum(map(len, layout.wanted(new, old)))
+    has = old | {"boot.py": (FIRMWARE / "boot.py").read_bytes(), "boot_user.py": theirs}
+    (row,) = run(compiled, tmp_path, absolute(has), [(raw, None, [], 3, {})], blocks=160)
+    assert row["ends"] == ["reset", "confirmed"], row
+    assert row["received"] == says < 6_000
+    brought = {"/main.py": main_py(2)} | ({"/boot_user.py": new["boot.py"]} if changed else {})
+    assert {path: changes(row)[path] for path in changes(row) if "/.ota" not in path} == brought
+
+
+@pytest.mark.check
+def test_one_wake_does_not_fetch_without_end(compiled: Path, tmp_path: Path):
+    """A server without Range that comes a little further each time."""
+    rules = [(n, n + 1, {"range": False, "cut": 400 * (n + 1)}) for n in range(300)]
+    (row,) = run(compiled, tmp_path, absolute(OLD), [(SOUND, None, rules, 5, {})])
+    assert row["received"] <= 4 * SIZE
+    assert row["reasons"][-1].startswith("can not download: not whole after ")
+
+
+@pytest.mark.check
+def test_what_a_server_said_passes_where_more_has_come_since(compiled: Path, tmp_path: Path):
+    rules = [(n, n + 1, {"status": 404}) for n in (4, 9)]
+    raw = sample.tar(NEW | {"d/more.bin": random.Random(4).randbytes(60_000)})
+    new = NEW | {"d/more.bin": random.Random(4).randbytes(60_000)}
+    (row,) = run(
+        compiled, tmp_path, absolute(OLD), [(raw, None, rules, 30, {"budget": 8000})], blocks=160
+    )
+    assert [status for _, status in row["asked"]].count(404) == 2
+    assert installed(row, new=new), row
+
+
+@pytest.mark.check
+def test_the_report_tells_how_far_it_came(compiled: Path, tmp_path: Path):
+    raw = sample.tar(NEW | {"d/more.bin": random.Random(4).randbytes(60_000)})
+    forbidden = [(4, 99, {"status": 403})]
+    rows = run(
+        compiled,
+        tmp_path,
+        absolute(OLD),
+        [
+            (raw, None, forbidden, 30, {"budget": 8000}),
+            (raw, None, [], 30, {"budget": 8000, "max_fetched": 1}),
+        ],
+        blocks=160,
+    )
+    for row, why in zip(rows, ("403 ", "not whole after "), strict=True):
+        (report,) = row["published"]
+        found = re.search(rf"download: {why}.*, (\d+) of {len(raw)} bytes were staged", report)
+        assert found, report
+        assert 8000 < int(found[1]) < row["received"]
+
+
+_AGAIN = """
+import json
+node.server.begin(())
+ends = [node.request(bundle.read(FIRST))[0], node.again()[0]]
+node.server.begin([(0, 999, {"etag": '"other"', "known": '"other"'})])
+node.server.received = 0
+end = node.request(bundle.read(SECOND))
+while end[0] == "later":
+    ends.append(end[0])
+    end = node.again()
+print(json.dumps([ends + [end[0]], end[1], node.server.received]))
+"""
+
+
+@pytest.mark.check
+def test_another_package_under_the_same_id(compiled: Path, tmp_path: Path):
+    """Neither its bytes nor its attempts are those of the first one."""
+    first = sample.tar(NEW | {"d/more.bin": random.Random(4).randbytes(60_000)})
+    for size, blocks in ((9_000, 160), (900_000, 100)):
+        second = sample.tar(NEW | {"d/more.bin": random.Random(5).randbytes(size)})
+        ends, why, received = run(
+            compiled,
+            tmp_path,
+            absolute(OLD),
+            [(first,), (second,)],
+            code=_AGAIN,
+            blocks=blocks,
+            CONFIG={"keys": [], "budget": 20_000, "max_attempts": 5, "max_fetched": 2},
+            FIRST=len(first),
+            SECOND=len(second),
+        )[0]
+        assert ends[:2] == ["later", "later"]
+        if size == 9_000:
+            assert (ends[-1], received < 2 * len(second)) == ("reset", True), (ends, why)
+        else:
+            assert (ends[2:], received) == (["failed"], 0)
+            assert why.startswith("not enough space: ")

@@ -1,12 +1,14 @@
 """One attempt at a request: whether it may begin, and its count on flash.
 
-/.ota/attempts holds `<file id> <count> <told> <best> <fetched> <end> <since>`:
+/.ota/attempts holds `<file id> <count> <told> <best> <fetched> <end> <since> <size>`:
     count    attempts that have brought nothing new, this one with them
-    told     CRC-32 of the reason for which one has ended, or -; of none: memory has ended it
+    told     CRC-32 of the reason for which one has ended, or -; of none: memory has ended it; with
+             ~ before it: it may pass
     best     bytes of the package: how far it is staged; where nothing of it can stay, less than
              0: the most that one wake has brought
     fetched  bytes in all, over all wakes
     end      when there are no more, by the clock; since: the clock at the last attempt
+    size     bytes of the package: under the same id the platform may have another one by now
 """
 
 import gc
@@ -61,7 +63,7 @@ def _staged(request):
         raise
     from .transaction import kept
 
-    return kept(request.file_id)
+    return kept(request)
 
 
 def check_way_back(agent):
@@ -89,18 +91,19 @@ def count_attempt(agent, request):
     otherwise be fetched for ever. One that has brought more of the package than all before is not.
     Raises Refused when there have been enough, of them, of bytes or of days.
     """
-    from .transaction import discard, read_mark, save
+    from .transaction import discard, read_mark
 
-    file_id = request.file_id
     config = agent.config
-    count, told, best, fetched, end, since = _before(file_id)
+    count, told, best, fetched, end, since = _before(request)
     # What another package left must not be taken for this one's: an old file above all.
-    discard(agent.feed, count and file_id)
+    discard(agent.feed, count and request)
     mark = read_mark()
     if mark:
         fetched = max(fetched, mark[7])
         if mark[0] > best:
             count = 0
+            if told[0] == "~":
+                told = "-"  # it has passed
         best = mark[0]  # less where it was discarded since
     elif best > 0:
         best = 0  # it was discarded since
@@ -123,45 +126,52 @@ def count_attempt(agent, request):
     # What looks at an index takes memory of its own: the way without it may be open still. Not
     # at once: a link that breaks early says nothing of memory.
     agent.whole = told == "00000000" or count == most > 1
-    save("attempts", " ".join([str(x) for x in (file_id, count, told, best, fetched, end, now)]))
+    _save(request, count, told, best, fetched, end, now)
     if agent.stat:
         agent.stat.begin(request, count == most)
     return count == most
 
 
-def staged(file_id):
+def staged(request):
     """Whether this attempt has brought something for the next one to go on with."""
     from .transaction import read_mark
 
-    best = _before(file_id)[2]
+    best = _before(request)[2]
     mark = read_mark()
     return bool(mark and mark[0] > max(best, 0))
 
 
-def note(file_id):
+def note(request):
     """Where nothing of the package can stay: keep what the mark of this wake tells."""
-    from .transaction import read_mark, save
+    from .transaction import read_mark
 
     mark = read_mark()
     if not mark or mark[0]:
         return
-    count, told, best, fetched, end, since = _before(file_id)
+    count, told, best, fetched, end, since = _before(request)
     brought = mark[7] - fetched
     if brought > -best:
         # It may come whole in a wake that is longer still.
         best, count = -brought, 0
-    fields = file_id, count, told, best, mark[7], end, since
+    _save(request, count, told, best, mark[7], end, since)
+
+
+def _save(request, *fields):
+    from .transaction import save
+
+    fields = (request.file_id,) + fields + (request.size,)
     save("attempts", " ".join([str(x) for x in fields]))
 
 
-def _before(file_id):
+def _before(request):
     """[count, told, best, fetched, end, since] of the attempts before at a package."""
     from .transaction import load
 
     fields = (load("attempts") or "").split(" ")  # damaged: none
-    if fields[0] != file_id:
+    # An older agent's are two or three, or all but the size.
+    if fields[0] != request.file_id or fields[7:] not in ([], [str(request.size)]):
         return [0, "-", 0, 0, 0, 0]
-    fields = fields[1:] + ["0"] * (7 - len(fields))  # an older agent's are two or three
+    fields = fields[1:7] + ["0"] * (7 - len(fields))
     return [x if i == 1 else int(x) for i, x in enumerate(fields)]
 
 
@@ -197,6 +207,8 @@ def was_told(reason):
     from .transaction import load, save
 
     mark = "%08x" % crc32(reason.encode())
+    if reason.startswith("can not download"):
+        mark = "~" + mark  # a server says it: two that are weeks apart are not the same one
     before = (load("attempts") or "").split(" ")
     if before[2:3] == [mark]:
         return True

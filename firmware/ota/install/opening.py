@@ -49,10 +49,10 @@ def clear_up(agent, transaction):
     # each attempt, would never come to its last one; and what was staged may be wanted still.
     if control and not control.request and not control.sure:
         attempts = transaction.load("attempts") or ""
-        transaction.discard(agent.feed, attempts.split(" ")[0])
+        transaction.discard(agent.feed, (attempts.split(" ")[0], "", 0))
         return
     request = control and control.request
-    transaction.discard(agent.feed, request and request.file_id)
+    transaction.discard(agent.feed, request)
     if not request:
         transaction.clear_up()
 

@@ -146,7 +146,8 @@ def of_application(text):
 def discard(moved=None, keep=None):
     """Remove what no transaction needs; nothing while one is open, of whatever version.
 
-    moved: called after each file; keep: a file id: what was staged of this package stays.
+    moved: called after each file; keep: a Request: what was staged of this package stays. Size 0:
+    of whatever size.
     """
     if in_transaction() or not exists(_DIR):
         return
@@ -162,12 +163,15 @@ def discard(moved=None, keep=None):
     _leave()
 
 
-def kept(file_id):
-    """How many bytes of the package of that file id earlier wakes have staged."""
+def kept(request):
+    """How many bytes of the package of that file id and size earlier wakes have staged."""
     mark = read_mark()
+    size = (load("attempts") or "").split(" ")[7:]  # an older agent has not noted it
+    if request[2] and size not in ([], [str(request[2])]):
+        return 0  # the platform has another one under the same id by now
     try:
         with open("/.ota/journal", "rb") as file:
-            if mark and file.readline().startswith(b'[2, "%s", ' % file_id):
+            if mark and file.readline().startswith(b'[2, "%s", ' % request[0]):
                 return mark[0]
     except OSError:
         pass

@@ -129,7 +129,7 @@ def end_attempt(agent, request, error, counted, last):
         if last:
             from .attempt import staged
 
-            last = not staged(request.file_id)
+            last = not staged(request)
     elif isinstance(error, MemoryError):
         reason = _OUT_OF_MEMORY
         if error.args and type(error.args[0]) is int:  # inflate.py's
@@ -164,16 +164,16 @@ def end_attempt(agent, request, error, counted, last):
         from .transaction import read_mark
 
         # How far it came tells apart a link that is too slow and one that is dead.
-        mark = isinstance(error, Transient) and read_mark()
-        if mark:
+        mark = read_mark()
+        slow = reason.startswith(_REASON) or "interrupted" in reason
+        if mark and keep and (slow or isinstance(error, Transient)):
             reason += ", %d of %d bytes were staged" % (mark[0], request.size)
-
         return fail(agent, request.file_id, reason, flash_works)
     from .attempt import note
     from .transaction import discard
 
-    note(request.file_id)
-    discard(agent.feed, request.file_id if keep else None)
+    note(request)
+    discard(agent.feed, request if keep else None)
     return agent.later(reason)
 
 
