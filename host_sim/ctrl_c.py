@@ -56,6 +56,7 @@ def run(main: Callable[[], int]) -> int:
     """Run a whole command; returns its exit code, or ends the process after a Ctrl-C."""
     global _running
     watch()
+    _open_streams()
     try:
         with shielded():
             _make_folders()
@@ -78,6 +79,17 @@ def run(main: Callable[[], int]) -> int:
             _end()
         _remove(_folders)
     return EXIT_CODE
+
+
+def _open_streams() -> None:
+    """Stdin, stdout and stderr that are closed lead nowhere: no file gets their numbers."""
+    for name, number, mode in (("stdin", 0, "r"), ("stdout", 1, "w"), ("stderr", 2, "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 
 def _in_words(error: OSError) -> str:

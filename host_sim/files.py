@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from host_sim.errors import SimError
+
+#: The names that Linux and macOS give to pseudo-terminals.
+_TERMINAL = re.compile(r"/dev/(pts/\w+|ttys\d+)")
 
 
 def write(
@@ -106,13 +110,18 @@ def lock_of(path: Path) -> Path:
     return path.with_name(path.name + ".lock")
 
 
-def left_behind(path: Path) -> bool:
-    """Whether who held the lock of `path` has ended without a word: by a kill, or a power cut."""
+def left_behind(link: Path) -> bool:
+    """Whether a board that was killed has left this link to its terminal (board/wire.py).
+
+    With its lock, or to no terminal. Whatever else leads to a terminal is somebody's.
+    """
+    if not link.is_symlink() or not _TERMINAL.fullmatch(str(link.readlink())):
+        return False
     try:
-        with lock_of(path).open("rb") as file:
+        with lock_of(link).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
-        return False
+        return not link.exists()
     return True
 
 
@@ -147,8 +156,8 @@ def why(path: Path, error: OSError) -> str:
     """What is wrong, and what to do."""
     if isinstance(error, IsADirectoryError):
         return "it is a folder: name a file in it"
-    if isinstance(error, FileExistsError):
+    if isinstance(error, FileExistsError) and path.parent.is_dir():
         return "it is there already"
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, FileExistsError)):
         return f"{path.parent} is no folder: make it first"
     return error.strerror or str(error)

@@ -223,7 +223,7 @@ def _build(
     selection = sources.from_folder(work.folder, exclude)
     insighio.protect(selection)
     selection = transform.apply(selection, [], [])
-    check.sources(selection.files, [])
+    check.sources(selection.files, None)
     releases = None
     if named:
         releases = since.Past(work.folder, exclude=exclude).releases(named)

@@ -63,10 +63,11 @@ class Board:
         self.events: list[Event] = []
         self.traffic = flash_rules.Traffic()
         self.exit_code: int | None = None
-        self.fresh = not self.image.exists()
-        if self.fresh:
+        if new := not self.image.exists():
             _blank(self.image, blocks)
         self.blocks = image_blocks(self.image)
+        # One that Ctrl-C has left before its first boot, which makes the file system, is as new.
+        self.fresh = new or _is_blank(self.image)
         self._heap, self._fat, self._fast = heap, fat, fast
         self._romfs = str(romfs.absolute()) if romfs else ""
         self._cut, self._torn, self._seed = cut, torn, seed
@@ -79,7 +80,7 @@ class Board:
             self.wire = Wire(link)
         except BaseException:
             self._claim.close()
-            if self.fresh:  # else the next one would not take it for new
+            if new:  # else the next one would not take it for new
                 self.image.unlink()
             raise
         self._woken_by_hand = False
@@ -303,6 +304,12 @@ def _own_modules() -> Path:
 def _crashed(status: int) -> bool:
     """True for an end that no program of the node can have meant."""
     return status < 0 and status != -signal.SIGINT
+
+
+def _is_blank(image: Path) -> bool:
+    """Whether nothing has ever been written where each file system begins."""
+    with image.open("rb") as file:
+        return not file.read(2 * BLOCK).strip(b"\xff")
 
 
 def _blank(image: Path, blocks: int) -> None:

@@ -17,8 +17,6 @@ from host_sim.errors import SimError
 LOOK_S = 0.02
 #: Beyond this the node waits in `print` for whoever has opened the port to read.
 MOST_PENDING = 1 << 16
-#: The names that Linux and macOS give to pseudo-terminals.
-_TERMINAL = re.compile(r"/dev/(pts/\w+|ttys\d+)")
 
 
 class Wire:
@@ -104,7 +102,7 @@ def _linked(link: Path, port: str) -> Iterator[None]:
     )
     if not link.parent.is_dir():
         raise SimError(f"{link} can not be made: {link.parent} is no folder")
-    left = left_behind(link)
+    left = files.left_behind(link)
     with files.locked(link, taken):
         try:
             if left:
@@ -121,13 +119,3 @@ def _linked(link: Path, port: str) -> Iterator[None]:
         finally:
             if link.is_symlink() and str(link.readlink()) == port:
                 link.unlink()  # else somebody has put something else in its place
-
-
-def left_behind(link: Path) -> bool:
-    """Whether a board that was killed has left this link.
-
-    With its lock, or to no terminal. Whatever else leads to a terminal is somebody's.
-    """
-    if not link.is_symlink() or not _TERMINAL.fullmatch(str(link.readlink())):
-        return False
-    return files.left_behind(link) or not link.exists()

@@ -33,8 +33,12 @@ def read_devices(path: Path) -> list[Device]:
             if not any(cells):
                 continue
             if columns is None:
-                names = [cell.lower() for cell in cells]
-                if set(_NEEDED) <= set(names):
+                names = ["id" if cell.lower() == "device_id" else cell.lower() for cell in cells]
+                # Known for names wherever `id` stands: else they would be a device.
+                if "id" in names or len(set(_COLUMNS).intersection(names)) > 1:
+                    missing = [name for name in _NEEDED if name not in names]
+                    if missing:
+                        raise SimError(f"no column {', '.join(missing)} in its first line")
                     columns = {name: names.index(name) for name in _COLUMNS if name in names}
                     continue
                 columns = {name: i for i, name in enumerate(_COLUMNS)}

@@ -18,6 +18,8 @@ from host_sim import files
 from host_sim.errors import SimError
 
 _FUID = re.compile(r"[0-9a-f]{8}")
+#: Of an id, a channel or a key: MQTT takes 65,535 bytes in a topic, a user name and a password.
+_LONGEST = 1024
 # Separators and wildcards of MQTT topics; the colon separates fields in mosquitto's password file.
 _FORBIDDEN_IN_IDS = frozenset("/+#:")
 
@@ -322,13 +324,15 @@ def check_device(device: Device) -> None:
     """Raise SimError when a platform could not have such a device."""
     _check_id("device id", device.device_id)
     _check_id("control channel", device.channel)
-    if not device.key or not device.key.isprintable():
-        raise SimError("device key: must be printable text and not empty")
+    if not device.key or not device.key.isprintable() or len(device.key.encode()) > _LONGEST:
+        raise SimError(f"device key: must be printable text of 1 to {_LONGEST} bytes")
     if device.board is not None and not (device.board and device.board.isprintable()):
         raise SimError("board: must be printable text and not empty")
 
 
 def _check_id(what: str, value: str) -> None:
+    if len(value.encode(errors="replace")) > _LONGEST:
+        raise SimError(f"{what} {value[:20]!r}…: it is longer than {_LONGEST} bytes")
     clean = value.isprintable() and not _FORBIDDEN_IN_IDS.intersection(value) and " " not in value
     if not value or not clean:
         raise SimError(

@@ -122,6 +122,8 @@ def _ask_key(known: str | None) -> str:
         answer = sys.stdin.readline().strip()
     if not (answer or known):
         raise DeployError("no device key given")
+    if not answer.isprintable():  # half a character as well: text in another encoding
+        raise DeployError("the device key must be printable text, in UTF-8")
     return answer or known
 
 

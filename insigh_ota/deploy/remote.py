@@ -16,7 +16,7 @@ from pathlib import Path
 import serial
 from serial.tools import list_ports
 
-from host_sim.board.wire import left_behind
+from host_sim.files import left_behind
 from insigh_ota.deploy.errors import DeployError
 
 DEVICE = Path(__file__).parent / "device"

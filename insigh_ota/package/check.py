@@ -15,7 +15,7 @@ _NO_PROCESSOR = "invalid arch"
 _BOM = b"\xef\xbb\xbf"
 
 
-def sources(files: dict[str, bytes], unchecked: list[str]) -> None:
+def sources(files: dict[str, bytes], unchecked: list[str] | None) -> None:
     """Raise PackageError for the first source that MicroPython's compiler refuses.
 
     Those that match a pattern of `unchecked`, and templates of the insighioNode firmware, pass.
@@ -23,8 +23,10 @@ def sources(files: dict[str, bytes], unchecked: list[str]) -> None:
     for path, content in files.items():
         if not path.endswith(".py") or insighio.is_template(path):
             continue
-        if not paths.matches(path, unchecked):
-            advice = f"Mend it, or --exclude it; --unchecked {path} takes it as it is"
+        if not paths.matches(path, unchecked or []):
+            advice = "Mend it, or --exclude it"
+            if unchecked is not None:  # else the command has no such option
+                advice += f"; --unchecked {path} takes it as it is"
             source(path, content, advice)
 
 

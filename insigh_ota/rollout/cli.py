@@ -122,6 +122,9 @@ def rollout(context: click.Context, **options: Any) -> None:
     """
     if context.invoked_subcommand is None:
         context.exit(_run(options))
+    source = click.core.ParameterSource.COMMANDLINE
+    if any(context.get_parameter_source(name) is source for name in options):
+        raise click.UsageError("status is another command: rollout status STATE [--json]")
 
 
 @rollout.command("status")
@@ -167,6 +170,8 @@ def _run(options: dict[str, Any]) -> int:
     path: Path | None = options["state"]
     if path is None:
         raise SimError(f"--state {_NEEDED}")
+    if not (options["seed"] or "").isprintable():
+        raise SimError("--seed must be printable text, in UTF-8")
     if options["go_on"] and options["cancel"]:
         raise SimError("--go-on or --cancel, not both")
     if (options["broker"] is None) == (options["console"] is None):
@@ -286,6 +291,8 @@ def _state(
     ):
         if before != now:
             raise SimError(f"{path} belongs to a rollout with {what}: name another --state")
+    if not known.records.keys() <= {device.id for device in found}:
+        raise SimError(f"{path} is damaged: it knows devices that the fleet does not have")
     if options["fuid"] is not None or options["file"] is not None:
         package = _package(options, known.package)
         if package != known.package:
@@ -313,10 +320,14 @@ def _package(options: dict[str, Any], known: Package | None = None) -> Package:
     if file is not None:
         try:
             size = file.stat().st_size
+            if not file.is_file():
+                raise SimError(f"{file} is no file")
         except OSError as error:
             raise SimError(f"{file} can not be read: {error.strerror}") from error
         if not file.name.endswith((".tar", ".tar.gz", ".tgz")):
             raise SimError(f"{file}: its name must end in .tar, .tar.gz or .tgz")
+        if not size:
+            raise SimError(f"{file} is empty")
         kind = ".tar" if file.name.endswith(".tar") else ".tar.gz"
     if options["console"] is not None:
         from insigh_ota.rollout import console

@@ -14,6 +14,8 @@ from host_sim.errors import SimError
 COLUMNS = ("id", "key", "channel", "board", "report")
 REPORTS = ("installed", "confirmed")
 _SHOWN = 20
+#: MQTT's own limit for a topic, a user name and a password is 65,535 bytes.
+_LONGEST = 1024
 # Separators and wildcards of MQTT topics.
 _FORBIDDEN = frozenset("/+#")
 
@@ -89,6 +91,9 @@ def _fault(cells: dict[str, str], needed: Iterable[str]) -> str:
     empty = [name for name in needed if not cells.get(name)]
     if empty:
         return f"no {' and no '.join(empty)}"
+    for name in ("id", "key", "channel"):
+        if len(cells.get(name, "").encode()) > _LONGEST:
+            return f"the {name} is longer than {_LONGEST} bytes"
     for name in ("id", "channel"):
         value = cells.get(name, "")
         if not value.isprintable() or " " in value or _FORBIDDEN.intersection(value):

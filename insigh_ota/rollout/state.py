@@ -93,19 +93,41 @@ def load(path: Path) -> State | None:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if value.pop("rollout") != _FORMAT:
             raise SimError(f"{path} was written by another version of this command")
-        return State(
+        state = State(
             package=Package(**value.pop("package")),
             rules=Rules(**(rules := value.pop("rules")) | {"waves": tuple(rules["waves"])}),
             times=Times(**value.pop("times")),
             records={one: Record.from_json(r) for one, r in value.pop("records").items()},
             **value,
         )
+        _check(state)
+        return state
     except FileNotFoundError:
         return None
     except OSError as error:
         raise SimError(f"{path} can not be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SimError(damaged + advice) from error
+
+
+def _check(state: State) -> None:
+    """Raise ValueError for what no rollout writes: it would show in the middle of one."""
+    texts = (state.seed, state.devices, state.where, state.report, state.number, state.why)
+    texts += (state.package.fuid, state.package.type)
+    rules, times = state.rules, state.times
+    numbers = (state.away, rules.max_failed, rules.max_silent, rules.guard)
+    numbers += (times.silence, times.settle, *rules.waves)
+    counts = (state.size, state.steps, state.package.size)
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(number, (int, float)) and number >= 0 for number in numbers)
+        and all(isinstance(count, int) and count >= 0 for count in counts)
+        and state.stage in ("running", "stopped", "done", "cancelled")
+        and state.report in ("installed", "confirmed")
+        and rules.waves
+        and rules.waves[-1] == 100
+    ):
+        raise ValueError
 
 
 class Store:

@@ -365,6 +365,20 @@ def test_a_reader_that_goes_away():
     assert process.wait() == 1
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams(tmp_path: Path, closed: str):
+    """As a service starts it; no file of the command gets their numbers."""
+    key = tmp_path / "key"
+    words = f'exec "$0" -m insigh_ota package keygen "$1" --json {closed}'
+    done = subprocess.run(
+        ["sh", "-c", words, sys.executable, key], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "PRIVATE KEY" in (tmp_path / "key.pem").read_text()
+    assert bool(done.stdout) == (closed in ("2>&-", "<&-"))
+
+
 def test_any_folder(tmp_path: Path):
     """The usual files are those of the folder that one is in."""
     done = run("provision", "--id", "a", "--channel", "b", cwd=tmp_path, given="key\n")

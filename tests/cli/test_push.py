@@ -220,6 +220,7 @@ def test_nothing_is_stored_that_is_not_built_or_not_taken(shell: Shell) -> None:
     for number, tree in enumerate(bad):
         line = shell.refused(shell.tree(tree, str(number)), "d1")
         assert re.match(rf"push: build: .*\. {left}$", line)
+        assert "--unchecked" not in line  # push has no such option
     large = shell.tree({"large.bin": random.Random(1).randbytes(2_100_000)}, "large")
     line = shell.refused(large, "d1")
     assert re.match(

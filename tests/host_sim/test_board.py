@@ -495,6 +495,16 @@ def test_another_program_has_the_terminal_of_a_killed_board(tmp_path: Path, term
         assert [path.name for path in tmp_path.iterdir()] == ["1.img"]
 
 
+def test_an_image_without_a_file_system_yet_is_new(tmp_path: Path) -> None:
+    """Ctrl-C before the first boot leaves it; else no board would ever start on it."""
+    image = tmp_path / "1.img"
+    image.write_bytes(b"\xff" * 32 * flash.BLOCK)
+    with Board(image) as board:
+        assert board.fresh
+        wait_for(lambda: at_prompt(board))
+    assert list(flash.read_tree(image)) == ["/boot.py"]  # as on a new board
+
+
 def test_a_link_to_a_terminal_that_is_no_boards(tmp_path: Path, terminal: str) -> None:
     image, link = tmp_path / "1.img", tmp_path / "port"
     link.symlink_to(terminal)

@@ -100,3 +100,10 @@ def test_a_fingerprint_of_all_but_the_keys():
     assert digest([a, b]) == digest([b, Device("a", "other", "c", "x")])
     assert digest([a, b]) != digest([a, Device("b", "k", "c", "y")])
     assert digest([a, b]) != digest([a])
+
+
+@pytest.mark.parametrize("line", ["{0},k,c", "a,{0},c", "a,k,{0}"])
+def test_what_no_broker_takes(tmp_path: Path, line: str):
+    with pytest.raises(SimError, match=r"line 1: the \w+ is longer than 1024 bytes"):
+        read(csv(tmp_path, line.format("x" * 1025)))
+    assert read(csv(tmp_path, line.format("x" * 1024)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 from pathlib import Path
@@ -36,6 +37,49 @@ def test_a_cut_file_is_refused_at_every_place(tmp_path: Path):
         path.write_text(whole[:end])
         with pytest.raises(SimError, match="is damaged"):
             load(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("stage", "weird"),
+        ("stage", None),
+        ("size", "x"),
+        ("size", -1),
+        ("steps", 1.5),
+        ("away", "x"),
+        ("away", float("nan")),
+        ("report", "perhaps"),
+        ("seed", 7),
+        ("package.size", "5"),
+        ("package.fuid", None),
+        ("rules.waves", []),
+        ("rules.waves", [5, 50]),
+        ("rules.guard", "1"),
+        ("times.silence", None),
+        ("records", []),
+    ],
+)
+def test_what_no_rollout_writes_is_damage(tmp_path: Path, place: str, value: object):
+    path = tmp_path / "s.json"
+    Store(path, state()).commit()
+    whole = json.loads(path.read_text())
+    inside = whole
+    *above, name = place.split(".")
+    for each in above:
+        inside = inside[each]
+    assert name in inside
+    inside[name] = value
+    path.write_text(json.dumps(whole))
+    with pytest.raises(SimError, match="is damaged"):
+        load(path)
+
+
+def test_nested_beyond_all_limits(tmp_path: Path):
+    path = tmp_path / "s.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(SimError, match="is damaged"):
+        load(path)
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
