@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from pathlib import Path
 
 
 def factor() -> float:
     """How many programs want each core, 1 at least: a limit of time is multiplied by it."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    wanted = os.getloadavg()[0]
+    # The average is a minute late: at its begin a busy time is not seen in it.
+    with contextlib.suppress(OSError):
+        wanted = max(wanted, int(Path("/proc/loadavg").read_text().split()[3].split("/")[0]))
+    return max(1.0, wanted / (os.cpu_count() or 1))

@@ -9,7 +9,7 @@ import time
 import serial
 
 
-def mpremote(port: str, *arguments: str, ok: bool = True, timeout_s: float = 30) -> str:
+def mpremote(port: str, *arguments: str, ok: bool = True, timeout_s: float = 120) -> str:
     """Run unmodified mpremote on `port`; returns what it wrote. `ok`: it has to succeed."""
     done = subprocess.run(
         [sys.executable, "-m", "mpremote", "connect", port, *arguments],
@@ -40,7 +40,7 @@ class Line:
         """Send keys."""
         self.serial.write(text.encode())
 
-    def until(self, end: str, timeout_s: float = 10) -> str:
+    def until(self, end: str, timeout_s: float = 60) -> str:
         """Everything that arrives up to and with `end`."""
         wanted, give_up = end.encode(), time.monotonic() + timeout_s
         while wanted not in self._rest:

@@ -19,6 +19,7 @@ from host_sim.console.download_server import DownloadServer
 from host_sim.console.faults import Faults
 from host_sim.console.journal import Download, Journal, Message, PlainRequest, Report, parse_senml
 from host_sim.console.mqtt_client import TIMEOUT, MqttClient, Refused
+from host_sim.console.process_broker import reserved
 from host_sim.console.registry import Device, Package, Registry
 from host_sim.console.state import OVERDUE_S, DeviceView, Event, Fleet, plain
 from host_sim.errors import SimError
@@ -261,16 +262,23 @@ class Console:
 
     @contextlib.contextmanager
     def broker_down(self) -> Iterator[None]:
-        """Mosquitto is away inside the `with`, and comes back on its ports, all forgotten."""
+        """Mosquitto is away inside the `with`, and comes back on its ports, all forgotten.
+
+        It ends with the thread that this is done in, as the one of the beginning did with its own.
+        """
         if self._kind != "mosquitto":
             raise SimError("only mosquitto can be stopped and started again: use that broker")
         self._client.close()
         self._broker.stop()
-        try:
-            yield
-        finally:
-            self._broker.start()
-            self._listen(self._running)
+        with contextlib.ExitStack() as ports:
+            # Else another program may be given one of them meanwhile.
+            for port in (self._broker.mqtt_port, self._broker.mqtts_port):
+                ports.enter_context(reserved(port))
+            try:
+                yield
+            finally:
+                self._broker.start()
+                self._listen(self._running)
 
     # -- what the platform has seen ----------------------------------------------------------
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ class ProcessBroker:
     host = "127.0.0.1"
     late_s = 0.0
     name = ""
-    start_timeout = 10.0
+    start_timeout = 30.0  # a second; more on a busy machine
 
     def __init__(
         self,
@@ -89,19 +90,22 @@ class ProcessBroker:
         """Start it and wait until it answers."""
         for attempt in range(_ATTEMPTS):
             # It cannot be asked for "any free port": find one, and try again if it was taken.
-            self.mqtt_port, self.mqtts_port = (port or free_port() for port in self._wanted_ports)
-            self._renew_accounts()
-            self._launch()
-            try:
-                self._wait_until_current()
-                self._wait_until_started()
-                # Whoever starts it again wants it where it was.
-                self._wanted_ports = (self.mqtt_port, self.mqtts_port)
-                return
-            except SimError:
-                self.stop()
-                if attempt == _ATTEMPTS - 1:
-                    raise
+            with contextlib.ExitStack() as ports:
+                self.mqtt_port, self.mqtts_port = (
+                    port or ports.enter_context(reserved()) for port in self._wanted_ports
+                )
+                self._renew_accounts()
+                self._launch()
+                try:
+                    self._wait_until_current()
+                    self._wait_until_started()
+                    # Whoever starts it again wants it where it was.
+                    self._wanted_ports = (self.mqtt_port, self.mqtts_port)
+                    return
+                except SimError:
+                    self.stop()
+                    if attempt == _ATTEMPTS - 1:
+                        raise
 
     def refresh(self) -> None:
         """Write the accounts anew and wait until they count."""
@@ -184,8 +188,23 @@ def end(process: subprocess.Popen[bytes], patience_s: float = 5) -> None:
             return
 
 
+@contextlib.contextmanager
+def reserved(port: int = 0) -> Iterator[int]:
+    """A port (0: any) at which nobody listens, and that nobody else is given inside the `with`.
+
+    Who sets SO_REUSEADDR, as servers do, can listen there all the same: on Linux. Elsewhere the
+    port is only looked for, and another program may be quicker.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", port))
+        port = holder.getsockname()[1]
+        if sys.platform != "linux":
+            holder.close()
+        yield port
+
+
 def free_port() -> int:
     """A port that nobody listens at just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    with reserved() as port:
+        return port

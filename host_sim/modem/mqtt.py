@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import time
 from collections.abc import Callable
@@ -141,7 +142,8 @@ class Mqtt:
             return
         self._at.say(f"+QMTSUB: {number},{message_id},0,{granted}", self._rtt)
         # What is retained comes in real time, and the node's may jump.
-        until = time.monotonic() + self._at.modem.settle_s
+        busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # then it comes later
+        until = time.monotonic() + self._at.modem.settle_s * busy
         while self._at.modem.arrivals.empty() and time.monotonic() < until:
             time.sleep(0.005)
         if not self._at.modem.arrivals.empty():

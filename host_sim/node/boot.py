@@ -303,7 +303,7 @@ class Boot:
                 return end
         self.jumped += max(0.0, until - self.now())
         self.blocked = True
-        os.write(self.control, _GO_ON)
+        self._reply(_GO_ON)
         if not self.queue:
             self._let_go_on()
         return None
@@ -312,7 +312,7 @@ class Boot:
         """The callbacks that were due while the main thread was blocked have run."""
         if self.blocked:
             self.blocked = False
-            os.write(self.control, _NONE_DUE)
+            self._reply(_NONE_DUE)
 
     def _fire(self, number: int) -> End | None:
         timer = self.timers[number]
@@ -332,7 +332,12 @@ class Boot:
 
     def _call(self) -> None:
         self.nudge = time.monotonic() + NUDGE_S
-        os.write(self.control, self.queue[0])
+        self._reply(self.queue[0])
+
+    def _reply(self, data: bytes) -> None:
+        # It may just have been killed, as by a power cut: the end of its events tells of that.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.control, data)
 
 
 def temporary_file() -> IO[bytes]:

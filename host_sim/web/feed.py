@@ -85,6 +85,11 @@ class Feed:
     def _look(self) -> bool:
         """Take over what has changed; whether anything has."""
         began = time.monotonic()
+        # Before the rows: what happens in between is told once too early, and not too late.
+        events, last = [], self._last_event
+        while more := self._console.events(last, _SLICE):
+            last = more[-1].number
+            events += more
         whole = began >= self._whole_at
         views = self._console.views() if whole else self._console.views(self._last_event)
         changed = [view for view in views if self._views.get(view.id) != view]
@@ -92,10 +97,6 @@ class Feed:
         if whole:
             now = time.monotonic()
             self._whole_at = now + max(_LOOK_S, _LOOK_REST * (now - began))
-        events, last = [], self._last_event
-        while more := self._console.events(last, _SLICE):
-            last = more[-1].number
-            events += more
         packages = [_package(each) for each in self._console.packages()]
         with self._lock:
             self._revision += 1

@@ -11,6 +11,7 @@ import pytest
 
 from host_sim import sample
 from tests.brokers import available_brokers
+from tests.busy import factor
 from tests.channel.test_own_client import Line, kick, tell
 from tests.conftest import MakeSite
 from tests.secrecy import WatchedSite
@@ -107,7 +108,7 @@ def asyncio_site(make_site: MakeSite, queue: int = 8, **options) -> WatchedSite:
 def test_the_loop_runs_on_during_an_update(make_site: MakeSite, broker: str, queue: int):
     """Messages are heard and answered while a slow package comes; then version 2 confirms."""
     site = asyncio_site(make_site, queue, broker=broker)
-    site.console.faults.drip = 8000
+    site.console.faults.drip = int(8000 / factor())  # the messages are to come in time
     tree = {"main.py": source(2, queue), "filler.bin": random.Random(1).randbytes(12_000)}
     fuid: list[str] = []
 
@@ -180,10 +181,10 @@ def test_how_long_the_loop_stands(make_site: MakeSite):
         site.console.faults.clear()
         setattr(site.console.faults, fault, 9000)
         site.ask(bytes(data))
-        run = site.run(timeout_s=40)
+        run = site.run(timeout_s=100)
         match = re.search(r"^poll: failed .*longest (\d+)$", run.output, re.MULTILINE)
         assert match, run.output
-        assert least_ms <= int(match[1]) < most_ms, (fault, run.output)
+        assert least_ms <= int(match[1]) < most_ms * factor(), (fault, run.output)
         assert "still here: True" in run.output
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-import socket
+from collections.abc import Iterator
 
 import pytest
 
+from host_sim.console.process_broker import reserved
 from host_sim.node.node import Node, run_code
 from tests.conftest import FIRMWARE, MakeSite
 
@@ -39,18 +40,22 @@ def kept(failures: int, noted: bytes = b"", learned: bytes = NOTHING) -> bytes:
     return MARK + bytes([failures]) + noted + learned
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port at which nobody listens, nor will."""
+    with reserved() as port:
+        yield port
 
 
 # -- remembered ----------------------------------------------------------------------------------
 
 
-def test_failures_are_counted_across_sleeps_without_a_write_to_flash(make_site: MakeSite):
+def test_failures_are_counted_across_sleeps_without_a_write_to_flash(
+    make_site: MakeSite, closed_port: int
+):
     site = make_site({"main.py": MAIN.encode()}, config={"retry_s": 1})
     port = site.config["mqtt"]["port"]
-    site.configure(mqtt={"port": closed_port()})
+    site.configure(mqtt={"port": closed_port})
     run = site.run(wakes=3)
     assert run.output.count("check: later") == 3
     assert stored(site.node.rtc_memory) == kept(3)
@@ -71,8 +76,8 @@ def test_failures_are_counted_across_sleeps_without_a_write_to_flash(make_site: 
     assert stored(site.node.rtc_memory) == kept(2)
 
 
-def test_it_stops_counting_at_the_end_of_its_byte(make_site: MakeSite):
-    site = make_site({"main.py": MAIN.encode()}, config={"mqtt": {"port": closed_port()}})
+def test_it_stops_counting_at_the_end_of_its_byte(make_site: MakeSite, closed_port: int):
+    site = make_site({"main.py": MAIN.encode()}, config={"mqtt": {"port": closed_port}})
     put(site.node, kept(254))
     site.run(wakes=3, cause="deepsleep")
     assert stored(site.node.rtc_memory) == kept(255)

@@ -17,6 +17,7 @@ import pytest
 from host_sim import sample
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID, DEVICE_KEY
 from tests.brokers import available_brokers
+from tests.busy import factor
 from tests.conftest import MakeSite
 from tests.secrecy import WatchedSite
 
@@ -104,13 +105,13 @@ class Line:
     """Calls a function, on a thread of its own, when the node prints a line that begins so."""
 
     def __init__(self, site: WatchedSite, begin: str, call: Callable[[], object]) -> None:
-        self._begin, self._call, self._text = begin, call, ""
+        self._begin, self._call, self.text = begin, call, ""
         self.thread: threading.Thread | None = None
         site.node.log = self._hear
 
     def _hear(self, text: str) -> None:
-        self._text += text
-        if self.thread is None and re.search(f"^{self._begin}", self._text, re.MULTILINE):
+        self.text += text
+        if self.thread is None and re.search(f"^{self._begin}", self.text, re.MULTILINE):
             self.thread = threading.Thread(target=self._call)
             self.thread.start()
 
@@ -157,7 +158,7 @@ class Talk(threading.Thread):
         self._heard = ""
 
     def run(self) -> None:
-        self.listens.wait(20)
+        self.listens.wait(60)
         fillers = ["", "x" * 300, self.request_like(), "y" * 6000]
         after = 0
         for n in range(2000):
@@ -207,11 +208,11 @@ def test_messages_before_during_and_after_an_update(
     main = {v: f"{PRELUDE}VERSION = {v}\n{ours}".encode() for v in (1, 2)}
     site = make_site({"main.py": main[1]}, broker=broker, tls=tls)
     filler = random.Random(1).randbytes(8000)
-    site.console.faults.drip = 8000
+    site.console.faults.drip = int(8000 / factor())
     talk = Talk(site, sample.tar_gz({"main.py": main[2], "filler.bin": filler}))
     site.node.log = talk.hear
     talk.start()
-    run = site.run(timeout_s=40)
+    run = site.run(timeout_s=120)
     talk.join()
 
     assert "ota: later" not in run.output, run.output[run.output.index("ota: later") - 500 :][:600]
@@ -280,7 +281,7 @@ def test_what_handle_takes_and_what_pending_tells(make_site: MakeSite):
         site.ask(sample.tar_gz({"main.py": sample.main_py(1)}))  # no change, so no reset
 
     line = Line(site, "listens", talk)
-    run = site.node.exec(f"{PRELUDE}{CLIENT}COUNT = {len(rows)}\n{HANDLED}", timeout_s=20)
+    run = site.node.exec(f"{PRELUDE}{CLIENT}COUNT = {len(rows)}\n{HANDLED}")
     line.thread.join()
     expected = [f"{leaf} {len(text)} {end}" for leaf, text, end in rows if end]
     request = len(site.console.request_payload(site.console.downloads[0].fuid))
@@ -327,7 +328,7 @@ def test_callback_and_socket_are_given_back_as_they_were(make_site: MakeSite, ki
             threading.Timer(0.4, tell, (site, "config", next(said))).start()
 
     site.node.log = hear
-    run = site.node.exec(f"{PRELUDE}KIND = {kind}\n{GIVEN_BACK}", timeout_s=20)
+    run = site.node.exec(f"{PRELUDE}KIND = {kind}\n{GIVEN_BACK}")
     assert re.findall("^(?:check|heard): ?.*|^heard.*", run.output, re.MULTILINE) == [
         "check: later",
         "heard config one",
@@ -368,7 +369,7 @@ def test_a_client_that_is_not_connected(make_site: MakeSite, kind: str):
     """It is the application's to connect: the agent says so, and neither resets nor writes."""
     site = make_site(config={"retry_s": 2})
     begin = f"{PRELUDE}KIND = {kind}\nREQUEST = b'[]'\n"
-    run = site.node.exec(begin + NOT_CONNECTED, timeout_s=20)
+    run = site.node.exec(begin + NOT_CONNECTED)
     later = "later can not connect: the application's client is not connected"
     assert run.output.splitlines() == [
         f"never: {later} True",
@@ -412,17 +413,25 @@ def test_a_callback_that_raises(make_site: MakeSite):
     """Inside of a check it can not do harm; outside it raises, as it always did."""
     site = make_site(broker="mosquitto")
     fuid = site.ask(sample.tar({"main.py": sample.main_py(1)}), "p.tar")
-    site.console.faults.drip = 10_000
+    site.console.faults.drip = int(10_000 / factor())  # the messages are to come in time
+    checked = threading.Event()
 
     def talk() -> None:
         for number in range(6):
             tell(site, "cmd", str(number))
-        site.console.wait_for_report(DEVICE_ID)
-        time.sleep(0.3)
+        checked.wait(60)
         tell(site, "cmd", "7")
 
     line = Line(site, "ota: download", talk)
-    run = site.node.exec(PRELUDE + RAISING, timeout_s=20)
+    hear = site.node.log
+
+    def listen(text: str) -> None:
+        hear(text)
+        if "heard: [" in line.text:
+            checked.set()
+
+    site.node.log = listen
+    run = site.node.exec(PRELUDE + RAISING)
     line.thread.join()
     assert "heard: [0, 1, 2, 3, 4, 5]" in run.output, run.output
     for name in ("ValueError", "OSError", "MemoryError"):
@@ -481,7 +490,7 @@ def test_a_broker_that_drops_the_client(make_site: MakeSite, kind: str, step: st
     site.console.faults.drip = 10_000
     fuid = site.ask(data)
     line = Line(site, f"step {step}", lambda: kick(site))
-    run = site.run(timeout_s=20)
+    run = site.run()
     assert line.thread is not None
     line.thread.join()
     assert "timeout" not in run.names(), run.output
@@ -573,7 +582,7 @@ def test_what_the_application_has_under_way_ends_no_fence(
     site = make_site(config={"timeout_s": 2})
     with scripted_broker(b"".join([*stream, message("ota", REQUEST), PONG])) as port:
         site.configure(mqtt={"port": port})
-        run = site.node.exec(f"{PRELUDE}ANSWERS = {answers}\n{UNDER_WAY}", timeout_s=20)
+        run = site.node.exec(f"{PRELUDE}ANSWERS = {answers}\n{UNDER_WAY}")
     assert "heard 1\nheard 2\n" in run.output, run.output
     assert "check: later the application's policy" in run.output
 
@@ -617,7 +626,7 @@ def test_a_newer_request_is_not_forgotten_over_the_end_of_an_older_one(
         "ota: failed",
         lambda: second.append(site.ask(sample.tar_gz({"main.py": sample.main_py(1)}))),
     )
-    run = site.node.exec(PRELUDE + POLLING, timeout_s=10)
+    run = site.node.exec(PRELUDE + POLLING)
     assert line.thread is not None
     line.thread.join()
     assert "poll: failed can not apply: bad archive, CRC-32 differs" in run.output, run.output

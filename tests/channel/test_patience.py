@@ -17,6 +17,7 @@ import pytest
 from host_sim import sample
 from host_sim.node.node import run_code
 from host_sim.sample import CONTROL_CHANNEL, DEVICE_ID
+from tests.busy import factor
 from tests.channel.late_broker import ORDERS, REQUEST, LateBroker
 from tests.conftest import MakeSite
 from tests.docs.readme import ROOT
@@ -74,7 +75,8 @@ def remembered(site: WatchedSite) -> tuple[int, int]:
 
 def near(learned: int, late_ms: float) -> bool:
     """Whether it was measured: by the node's clock, on a machine that has other things to do."""
-    return 0.6 * late_ms <= learned < late_ms + 1000
+    least = max(1, late_ms / 2 - 50 * factor())  # this machine may have been late for SUBACK
+    return least <= learned < late_ms + 1000 * factor()
 
 
 def remember(site: WatchedSite, contacts: int, late_ms: int) -> None:
@@ -101,15 +103,16 @@ def test_a_request_is_heard_at_once_after_power_on(
         broker.retained = REQUEST
         ((heard, took),) = checks(site)
         assert heard
-        assert late_ms <= took < late_ms + 2000
+        assert late_ms <= took < late_ms + 2000 * factor()
         contacts, learned = remembered(site)
         assert contacts == 1
         if "retained" in order:
             assert learned == 0
-        elif late_ms >= 44:
+        elif late_ms >= 150:
             assert near(learned, late_ms)
         else:
-            assert 0 <= learned < 1000  # 0: it may have come before this machine sent the rest
+            # 0: it may have come before this machine sent the rest.
+            assert 0 <= learned < 1000 * factor()
         if late_ms < 1000:
             found = checks(site, wakes=2, cause="deepsleep")
             assert [heard for heard, _ in found] == [True, True]
@@ -145,9 +148,9 @@ def test_what_is_known_outlives_sleep_and_not_power(make_site: MakeSite):
         assert remembered(site) == (FIRST + 3, learned)
         for heard, took in found:
             assert not heard
-            assert 3 * learned <= took < 3 * learned + 1500
+            assert 3 * learned <= took < 3 * learned + 1500 * factor()
         ((_, took),) = checks(site)
-        assert 10_000 <= took < 13_000
+        assert 10_000 <= took < 10_000 + 3000 * factor()
         assert remembered(site) == (1, -1)
 
 
@@ -178,7 +181,7 @@ def test_no_wait_is_longer_than_the_limits(make_site: MakeSite):
     with LateBroker() as broker:
         site = at(make_site, broker, timeout_s=1)
         ((_, took),) = checks(site)
-        assert 1000 <= took < 3000
+        assert 1000 <= took < 3000 * factor()
 
 
 @pytest.mark.slow
@@ -263,10 +266,10 @@ def test_the_application_works_while_the_broker_takes_its_time(
         site = at(make_site, broker, own(work_ms=900))
         broker.retained = REQUEST if heard else b""
         remember(site, 5, 150)
-        run = site.run(cause="deepsleep", timeout_s=30)
+        run = site.run(cause="deepsleep", timeout_s=100)
         assert [row[0] for row in rows(run.output)] == [heard], run.output
-        assert figures(run.output, "begun") < 600
-        assert figures(run.output, "waited") < 400
+        assert figures(run.output, "begun") < 600 * factor()
+        assert figures(run.output, "waited") < 400 * factor()
         assert "let go: True" in run.output
     assert broker.heard == [[CONNECT, SUBSCRIBE, PINGREQ, PUBLISH, DISCONNECT]]
     assert broker.published == [b"21.5"]
@@ -279,7 +282,7 @@ def test_check_waits_for_what_is_left_of_the_grace(make_site: MakeSite):
         site = at(make_site, broker, own(work_ms=300))
         broker.retained = REQUEST
         remember(site, 5, 400)
-        run = site.run(cause="deepsleep", timeout_s=30)
+        run = site.run(cause="deepsleep", timeout_s=100)
         assert [row[0] for row in rows(run.output)] == [True], run.output
         assert 100 < figures(run.output, "waited") < 890
         contacts, learned = remembered(site)
@@ -291,7 +294,7 @@ def test_begin_without_a_broker(make_site: MakeSite):
     """It raises nothing, and check() tells why: one failure, not two."""
     with LateBroker() as broker:
         site = at(make_site, broker, own())
-    run = site.run(wakes=2, timeout_s=30)
+    run = site.run(wakes=2, timeout_s=100)
     assert run.output.count("begun: False") == 2
     assert run.output.count("check: later") == 2
     assert run.output.count("can not connect: the host does not answer") == 2
@@ -302,7 +305,7 @@ def test_begin_again_ends_what_was_begun(make_site: MakeSite):
     with LateBroker() as broker:
         site = at(make_site, broker, own(begins=3))
         remember(site, 5, 0)
-        run = site.run(cause="deepsleep", timeout_s=30)
+        run = site.run(cause="deepsleep", timeout_s=100)
         assert [row[0] for row in rows(run.output)] == [False], run.output
     ended = [CONNECT, SUBSCRIBE, PINGREQ, DISCONNECT]
     whole = [CONNECT, SUBSCRIBE, PINGREQ, PUBLISH, DISCONNECT]
@@ -323,7 +326,7 @@ def test_a_connection_lost_since_begin(make_site: MakeSite):
         site = at(make_site, broker, LOST)
         broker.on_ping = lambda: setattr(broker, "retained", REQUEST)
         remember(site, 5, 0)
-        run = site.run(cause="deepsleep", timeout_s=30)
+        run = site.run(cause="deepsleep", timeout_s=100)
         assert [row[0] for row in rows(run.output)] == [True], run.output
         assert "again: later" in run.output
     assert len(broker.heard) == 3
@@ -343,7 +346,7 @@ machine.deepsleep(1000)
 def test_poll_ends_what_was_begun_as_well(make_site: MakeSite):
     with LateBroker("suback pong", 300) as broker:
         site = at(make_site, broker, POLLED)
-        run = site.run(timeout_s=30)
+        run = site.run(timeout_s=100)
         assert [row[0] for row in rows(run.output)] == [False], run.output
     assert broker.heard == [[CONNECT, SUBSCRIBE, PINGREQ, DISCONNECT]]
 
@@ -362,9 +365,9 @@ def test_a_check_after_a_poll_is_as_patient_as_any(make_site: MakeSite):
     """poll() does not wait, as its connection stays; that is no reason for check()."""
     with LateBroker("suback pong", 0) as broker:
         site = at(make_site, broker, POLLED_FIRST, timeout_s=2)
-        run = site.run(timeout_s=30)
+        run = site.run(timeout_s=100)
         ((_, took),) = rows(run.output)
-        assert 2000 <= took < 5000
+        assert 2000 <= took < 5000 * factor()
 
 
 # -- on the application's client -----------------------------------------------------------------
@@ -389,7 +392,7 @@ client.connect()
 before = client.sock
 print("begun:", agent.begin() is client, client.sock is before)
 client.publish(TOPIC + b"data", b"21.5", False, 1)
-time.sleep_ms(300)
+time.sleep_ms(800)
 client.publish(TOPIC + b"data", b"22", False, 1)
 print("nothing:", client.check_msg())
 print("pending:", agent.pending)
@@ -402,7 +405,7 @@ machine.deepsleep(1000)
 
 @pytest.mark.few(2)
 @pytest.mark.parametrize("callback", [True, False])
-@pytest.mark.parametrize("late_ms", [0, 150, 500])
+@pytest.mark.parametrize("late_ms", [0, 200, 1500])
 def test_between_the_two_the_client_is_the_application_s(
     make_site: MakeSite, callback: bool, late_ms: int
 ):
@@ -411,14 +414,14 @@ def test_between_the_two_the_client_is_the_application_s(
     with LateBroker("suback pong", late_ms) as broker:
         broker.retained = REQUEST
         site = at(make_site, broker, begin + BORROWED)
-        remember(site, 5, 400)
-        run = site.run(cause="deepsleep", timeout_s=30)
+        remember(site, 5, 700)
+        run = site.run(cause="deepsleep", timeout_s=100)
         assert "begun: True True\n" in run.output, run.output
         assert "nothing: None" in run.output
         assert [row[0] for row in rows(run.output)] == [True], run.output
         if late_ms:
-            assert ("heard ota True" in run.output) == (callback and late_ms == 150)
-        assert f"pending: {late_ms < 500}" in run.output
+            assert ("heard ota True" in run.output) == (callback and late_ms == 200)
+        assert f"pending: {late_ms < 1500}" in run.output
         assert "given back: True" in run.output
     assert broker.published == [b"21.5", b"22"]
 
@@ -428,7 +431,7 @@ def test_a_contact_that_finds_nothing_subscribes_once(make_site: MakeSite):
     with LateBroker("suback pong") as broker:
         site = at(make_site, broker, begin + BORROWED)
         remember(site, 5, 100)
-        run = site.run(cause="deepsleep", timeout_s=30)
+        run = site.run(cause="deepsleep", timeout_s=100)
         assert [row[0] for row in rows(run.output)] == [False], run.output
     assert broker.heard == [[CONNECT, SUBSCRIBE, PINGREQ, PUBLISH, PUBLISH, DISCONNECT]]
     assert remembered(site) == (6, 100)
@@ -451,7 +454,7 @@ def test_a_client_that_was_connected_anew_is_subscribed_anew(make_site: MakeSite
         site = at(make_site, broker, RECONNECTED)
         remember(site, 5, 200)
         broker.on_ping = lambda: setattr(broker, "retained", REQUEST)
-        run = site.run(cause="deepsleep", timeout_s=30)
+        run = site.run(cause="deepsleep", timeout_s=100)
         assert [row[0] for row in rows(run.output)] == [True], run.output
     second = [CONNECT, SUBSCRIBE, PINGREQ, DISCONNECT]
     assert broker.heard == [[CONNECT, SUBSCRIBE, PINGREQ], second]
@@ -463,7 +466,7 @@ STAYS = f"""{BEGIN}{CLIENT}
 client.set_callback(on_message)
 client.connect()
 client.subscribe(TOPIC + b"ota", 1)
-end = time.ticks_add(began, 6000)
+end = time.ticks_add(began, 20_000)
 while time.ticks_diff(end, time.ticks_ms()) > 0:
     client.check_msg()
     outcome = agent.poll()
@@ -479,19 +482,19 @@ machine.deepsleep(1000)
 
 def test_poll_on_a_client_that_stays_does_not_block_and_misses_nothing(make_site: MakeSite):
     """Each subscription of the agent's has the message come late again: it is waited for then."""
-    with LateBroker("suback pong", 800) as broker:
+    with LateBroker("suback pong", 1500) as broker:
         broker.retained = REQUEST
         site = at(make_site, broker, f"TOPIC = {TOPIC!r}\n{STAYS}")
-        run = site.run(timeout_s=30)
+        run = site.run(timeout_s=100)
         found = rows(run.output)
         assert [heard for heard, _ in found] == [False, True], run.output
-        assert found[0][1] < 700  # nothing had come, and it did not wait for it
-        assert found[1][1] < 4000
+        assert found[0][1] < 1400  # nothing had come, and it did not wait for it
+        assert found[1][1] < 5000 * factor()
         assert "heard ota True" in run.output
 
 
 SERVES = f"""{BEGIN}
-end = time.ticks_add(began, 5000)
+end = time.ticks_add(began, 20_000)
 while time.ticks_diff(end, time.ticks_ms()) > 0:
     outcome = agent.poll()
     if outcome:
@@ -508,9 +511,9 @@ def test_a_connection_of_its_own_that_stays(make_site: MakeSite):
     with LateBroker("suback pong", 1500) as broker:
         broker.retained = REQUEST
         site = at(make_site, broker, SERVES)
-        run = site.run(timeout_s=30)
+        run = site.run(timeout_s=100)
         found = rows(run.output)
         assert [heard for heard, _ in found] == [False, True], run.output
         assert found[0][1] < 1400
-        assert 1500 <= found[1][1] < 3500
+        assert 1500 <= found[1][1] < 3500 * factor()
     assert len(broker.heard) == 1

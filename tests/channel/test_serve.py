@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -20,6 +21,7 @@ from host_sim.link.wiretap import Wiretap
 from host_sim.node.node import Run
 from host_sim.sample import DEVICE_ID
 from tests.brokers import available_brokers, require_mosquitto
+from tests.busy import factor
 from tests.conftest import MakeSite
 from tests.secrecy import WatchedSite
 
@@ -66,14 +68,14 @@ class Serving:
         assert self.run.names()[-2] == "power_cut", (self.run.events, self.output)
 
     def _run(self) -> None:
-        self.run = self._site.run(timeout_s=60)
+        self.run = self._site.run(timeout_s=200)
 
     def _hear(self, text: str) -> None:
         with self._condition:
             self.output += text
             self._condition.notify_all()
 
-    def wait_for(self, text: str, count: int = 1, timeout: float = 20) -> None:
+    def wait_for(self, text: str, count: int = 1, timeout: float = 60) -> None:
         """Wait until the node has said it so many times."""
         with self._condition:
             said = self._condition.wait_for(
@@ -92,7 +94,7 @@ def tapped(site: WatchedSite) -> Iterator[Wiretap]:
 
 def seconds_until(site: WatchedSite, condition) -> float:
     began = time.monotonic()
-    assert site.console.wait_for(condition, 10)
+    assert site.console.wait_for(condition, 60)
     return time.monotonic() - began
 
 
@@ -108,9 +110,10 @@ def test_it_stays_connected_and_acts_at_once(make_site: MakeSite, broker: str):
     with tapped(site) as tap, Serving(site) as node:
         assert tap.wait_for(lambda: bool(tap.sent("PINGRESP", "down")))
         time.sleep(3.2)
+        # One may be under way just now.
+        assert tap.wait_for(lambda: len(tap.sent("PINGREQ")) == len(tap.sent("PINGRESP", "down")))
         assert len(tap.sent("CONNECT")) == 1
         pings = [p.t for p in tap.sent("PINGREQ")]
-        assert len(tap.sent("PINGRESP", "down")) == len(pings)
         for version in (2, 3, 4):
             count = len(site.console.downloads)
             fuid = site.ask(package(version))
@@ -120,12 +123,12 @@ def test_it_stays_connected_and_acts_at_once(make_site: MakeSite, broker: str):
     # The first ping is the fence; then one each half keep-alive, give or take the loop's second.
     gaps = [b - a for a, b in itertools.pairwise(pings)]
     assert 2 <= len(gaps) <= 3
-    assert max(gaps) < 2.5
+    assert max(gaps) < 2.5 * factor()
     assert "wdt" not in node.run.names()
     assert node.run.names().count("reset") == 3
     assert "ota: later" not in node.output
     # It is in the middle of its listening when a request comes.
-    assert statistics.median(latencies) < 1.0
+    assert statistics.median(latencies) < 1.0 * factor()
 
 
 def test_a_request_that_stands_already_is_met_when_it_connects(make_site: MakeSite):
@@ -171,7 +174,7 @@ def test_it_comes_back_when_the_broker_has_been_restarted(make_site: MakeSite):
             node.wait_for("ota: later can not connect", 2)
             time.sleep(2)  # longer than its watchdog would wait
         connected = len(tap.sent("CONNACK", "down"))
-        assert tap.wait_for(lambda: len(tap.sent("CONNACK", "down")) > connected, 20)
+        assert tap.wait_for(lambda: len(tap.sent("CONNACK", "down")) > connected, 60)
         fuid = site.ask(package(2))
         node.wait_for("ota: confirm")
     assert site.reports() == [{"e": 1, "i": fuid, "m": None}]
@@ -185,11 +188,11 @@ def test_a_broker_that_has_fallen_silent_is_found_by_an_unanswered_ping(make_sit
     link = site.mqtt_link
     assert link is not None
     with site, Serving(site) as node:
-        assert link.wait_for(lambda: len(link.connections) == 2, 15)
+        assert link.wait_for(lambda: len(link.connections) == 2, 60)
         first, second = link.connections
         answered = max(s.t for s in link.segments if s.connection == 0 and s.direction == "down")
         # The next ping is sent a second later, and missed one more second later; then it pauses.
-        assert second.opened - answered < 2 + 1 + 2.5
+        assert second.opened - answered < (2 + 1 + 2.5) * factor()
         assert first.down == 13
         fuid = site.ask(package(2))
         node.wait_for("ota: confirm")
@@ -301,8 +304,8 @@ def test_what_fails_for_now_is_tried_again_after_pauses_and_given_up(make_site: 
     assert site.flash_files()["/main.py"] == serving(3)
     # One second at most after the first failure, two after the next, and what the tries take.
     assert len(tried) == 3
-    assert tried[1] - tried[0] < 1 + 1.5
-    assert tried[2] - tried[1] < 2 + 1.5
+    assert tried[1] - tried[0] < 1 + 1.5 * factor()
+    assert tried[2] - tried[1] < 2 + 1.5 * factor()
 
 
 def test_a_request_that_is_changed_while_it_pauses(make_site: MakeSite):
@@ -374,7 +377,7 @@ def test_a_flood_of_bad_requests_is_answered_with_pauses(make_site: MakeSite, lo
         assert len(site.reports()) <= lasted / 1 + 2
         assert len(site.reports()) >= 2
         good = site.ask(sample.tar_gz({"main.py": serving(2)}))
-        node.wait_for("ota: confirm", timeout=40)
+        node.wait_for("ota: confirm")
     assert {"e": 1, "i": good, "m": None} in site.reports()
     assert site.flash_files()["/main.py"] == serving(2)
     assert "wdt" not in node.run.names()
@@ -438,35 +441,30 @@ def test_poll_returns_promptly(make_site: MakeSite):
     """While it is connected, and while it waits for another try."""
     require_mosquitto()
     site = make_site(broker="mosquitto", config={"retry_s": 600})
-    stop = threading.Event()
-
-    def stop_broker() -> None:
-        with site.console.broker_down():
-            stop.wait(20)
-
-    thread = threading.Thread(target=stop_broker)
+    said = threading.Event()
     heard = ""
 
     def hear(text: str) -> None:
         nonlocal heard
         heard += text
-        if "said\n" in heard and not thread.ident:
-            thread.start()
+        if "said\n" in heard:
+            said.set()
 
     site.node.log = hear
-    try:
-        run = site.node.exec(POLLING, timeout_s=30)
-    finally:
-        stop.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(site.node.exec, POLLING, timeout_s=100)
+        assert said.wait(60), heard
+        # Not in a thread that ends: with it would end the broker that it starts again.
+        with site.console.broker_down():
+            run = running.result()
     assert "first: idle\n" in run.output, run.output
     assert re.search(r"^lost: later can not connect: OSError 104$", run.output, re.MULTILINE)
     for what, connected in (("connected", "True"), ("waiting", "False")):
         found = re.search(rf"^{what}: {{None}} (\d+) (\d+) {connected}$", run.output, re.MULTILINE)
         assert found, run.output
         # In µs; with a busy machine in mind.
-        assert int(found[1]) < 5_000
-        assert int(found[2]) < 50_000
+        assert int(found[1]) < 5_000 * factor()
+        assert int(found[2]) < 50_000 * factor()
 
 
 POLL_ACTS = """

@@ -471,6 +471,8 @@ def test_the_order_on_the_wire(make_site: MakeSite):
     with Wiretap(site.console.ports.mqtt) as tap:
         site.configure(mqtt={"port": tap.port})
         site.run()
+        # The node is gone; its last bytes may still be on their way through the tap.
+        assert tap.wait_for(lambda: len(tap.sent("DISCONNECT")) == 3)
         packets = [p for p in tap.packets if p.direction == "up"]
     names = [p.topic.rpartition("/")[2] if p.type == "PUBLISH" else p.type for p in packets]
     names = [name for name in names if name not in ("PINGREQ", "PUBACK")]
@@ -490,6 +492,7 @@ def test_the_broker_has_a_pack_before_the_node_leaves(make_site: MakeSite):
     with Wiretap(site.console.ports.mqtt) as tap:
         site.configure(mqtt={"port": tap.port})
         site.run()
+        assert tap.wait_for(lambda: len(tap.sent("DISCONNECT")) == 3)
         packets = tap.packets
     packs = [p for p in packets if (p.topic or "").endswith("/stat")]
     assert len(packs) == 2

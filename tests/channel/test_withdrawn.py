@@ -101,7 +101,9 @@ def test_cancelled_before_the_commit(make_site: MakeSite, steps: Steps, step: st
     """Nothing is installed, nothing is reported, and nothing of it is left on flash."""
     site = make_site({"main.py": main_py(1, client)}, broker="mosquitto")
     ask(site, 2, client)
-    site.console.faults.drip = 20_000
+    on_the_way = client and step in ("bytes", "file")
+    # While the node is held the server goes on: on a busy machine it must not come to the end.
+    site.console.faults.drip = 6_000 if on_the_way else 20_000
     run = held(site, steps, {step: lambda: site.console.clear(DEVICE_ID)})
     assert "check: idle None False" in run.output, run.output
     assert "step commit" not in run.output
@@ -110,7 +112,7 @@ def test_cancelled_before_the_commit(make_site: MakeSite, steps: Steps, step: st
     assert site.flash_files() == site.files
     assert not any(path.startswith("/.ota") for path in site.flash_folders())
     assert site.run(cause="deepsleep").ops == 0
-    if client and step in ("bytes", "file"):
+    if on_the_way:
         # It hears of it on the way, and does not fetch the rest.
         (download,) = site.console.downloads
         assert download.bytes_sent < len(FILLER), download

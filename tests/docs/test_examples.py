@@ -66,15 +66,15 @@ def run_until(site: WatchedSite, text: str, begin: str = "", call: Callable = pr
             seen.set()
 
     def cut() -> None:
-        if begun.wait(20):
+        if begun.wait(60):
             call()
-        if seen.wait(20):
+        if seen.wait(60):
             site.node.cut_power()
 
     site.node.log = hear
     cutter = threading.Thread(target=cut)
     cutter.start()
-    run = site.run(timeout_s=20)
+    run = site.run()
     cutter.join()
     return run
 
@@ -116,7 +116,7 @@ def test_one_that_sleeps(make_site: MakeSite, name: str) -> None:
     site = at_console(make_site, tree)
     brought, archive = package(tree["main.py"])
     fuid = site.ask(archive)
-    run = site.run(timeout_s=20)
+    run = site.run()
     assert run.names() == ["boot", "reset", "boot", "sleep", "flash"], run.output
     assert SLEEPERS[name] in run.output
     assert "not published" not in run.output
@@ -125,7 +125,7 @@ def test_one_that_sleeps(make_site: MakeSite, name: str) -> None:
         # All of it went through the modem: both times MQTT, and the download.
         assert re.findall("AT.QIOPEN . (...)", run.output) == ["tcp", "ssl", "tcp"]
         assert "no connection" not in run.output
-    idle = site.run(timeout_s=20)
+    idle = site.run()
     assert idle.ops == 0
     assert idle.names() == ["boot", "sleep", "flash"]
 
@@ -133,7 +133,7 @@ def test_one_that_sleeps(make_site: MakeSite, name: str) -> None:
 def test_the_sensor_sleeps_longer_when_it_failed(make_site: MakeSite) -> None:
     site = at_console(make_site, files(EXAMPLES / "deep_sleep_sensor") | files(EXAMPLES))
     site.configure(mqtt={"port": 1}, retry_s=86400)
-    run = site.run(wakes=3, timeout_s=20)
+    run = site.run(wakes=3)
     assert "not published" in run.output
     assert run.output.count("check: later can not connect") == 3
     slept = [event["ms"] for event in run.events if event["event"] == "sleep"]

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from host_sim.console.process_broker import reserved
 from host_sim.sample import DEVICE_KEY
 from tests.docs.readme import ROOT, commands, section
 from tests.secrecy import holds_key
@@ -103,7 +103,7 @@ class Person:
         finally:
             os.killpg(running.pid, signal.SIGINT)
             try:
-                running.wait(10)
+                running.wait(60)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(running.pid, signal.SIGKILL)
@@ -116,28 +116,26 @@ def wait_for(seen, shown) -> None:
         time.sleep(0.1)
 
 
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [each.getsockname()[1] for each in sockets]
-
-
-def quick_start() -> list[str]:
-    """The commands, in their order; the two ports are free ones."""
+def quick_start(mqtt: int, https: int) -> list[str]:
+    """The commands, in their order, with these two ports."""
     page = (ROOT / "docs/getting-started.md").read_text()
     text = section(page, "## A virtual board")
-    mqtt, https = free_ports(2)
     assert "18883" in text
     assert "18443" in text
     return commands(text.replace("18883", str(mqtt)).replace("18443", str(https)))
 
 
+@pytest.fixture
+def ports() -> Iterator[list[int]]:
+    """Two that no other program is given."""
+    with reserved() as mqtt, reserved() as https:
+        yield [mqtt, https]
+
+
 @pytest.mark.slow
-def test_from_nothing_to_a_node_that_updated_itself(checkout: Path) -> None:
+def test_from_nothing_to_a_node_that_updated_itself(checkout: Path, ports: list[int]) -> None:
     person = Person(checkout)
-    board, console, *rest = quick_start()
+    board, console, *rest = quick_start(*ports)
     words = iter(rest)
 
     def type_next(expected: str, **put: str) -> str:
@@ -187,5 +185,7 @@ def test_from_nothing_to_a_node_that_updated_itself(checkout: Path) -> None:
 
 def asleep(events: Path) -> bool:
     """Whether the board has gone to sleep after its last boot."""
-    lines = [line for line in events.read_text().splitlines() if line.startswith("{")]
+    # Up to the last line that is whole: it may just be written.
+    whole = events.read_text().rpartition("\n")[0]
+    lines = [line for line in whole.splitlines() if line.startswith("{")]
     return json.loads(lines[-1])["event"] == "sleep"

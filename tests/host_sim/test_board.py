@@ -7,6 +7,7 @@ import functools
 import hashlib
 import http.server
 import json
+import math
 import os
 import pty
 import re
@@ -31,6 +32,7 @@ from host_sim.errors import SimError
 from host_sim.node import flash
 from insigh_ota.deploy import remote
 from insigh_ota.deploy.errors import DeployError
+from tests.busy import factor
 from tests.ports import Line, mpremote
 from tests.processes import descendants, lives
 
@@ -76,7 +78,7 @@ def asleep(board: Board, ms: int | None = 3_600_000) -> bool:
     return board.events[-1:] == [{"event": "sleep", "ms": ms}]
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 10) -> None:
+def wait_for(condition: Callable[[], object], timeout_s: float = 60) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end
@@ -207,7 +209,7 @@ def test_the_repl_of_mpremote(make: MakeBoard) -> None:
     os.write(ours, b"f\r")
     see("NameError")
     os.write(ours, b"\x1d")
-    assert person.wait(10) == 0
+    assert person.wait(60) == 0
     os.close(ours)
     assert causes(board) == ["power_on", "soft"]
 
@@ -317,11 +319,14 @@ machine.deepsleep({ms})
 
 
 def test_deep_sleep_is_silent_and_ends_in_time(make: MakeBoard) -> None:
-    board = make(main=SLEEPER.format(ms=700))
-    wait_for(lambda: asleep(board, 700))
-    began = time.monotonic()
-    wait_for(lambda: causes(board) == ["power_on", "deepsleep"])
-    assert 0.5 < time.monotonic() - began < 3
+    times: dict[str, float] = {}  # of the last of each event
+    board = make(
+        main=SLEEPER.format(ms=700),
+        report=lambda event: times.update({str(event["event"]): time.monotonic()}),
+    )
+    wait_for(lambda: times.get("boot", 0) > times.get("sleep", math.inf))
+    assert 0.6 < times["boot"] - times["sleep"] < 3 * factor()
+    assert causes(board) == ["power_on", "deepsleep"]
 
 
 def test_somebody_at_the_port_wakes_it(make: MakeBoard) -> None:
@@ -384,7 +389,7 @@ def test_flash_outlives_the_process(tmp_path: Path) -> None:
         with pytest.raises(SimError, match="a node that runs already"):
             Board(image)
         board.send_signal(signal.SIGTERM)
-        assert board.wait(10) == 0
+        assert board.wait(60) == 0
         assert json.loads(board.stdout.read().splitlines()[-1])["event"] == "flash"
         assert not link.is_symlink()
 
@@ -477,7 +482,7 @@ def test_a_killed_board_leaves_nothing_that_stops_the_next(tmp_path: Path) -> No
     with program(image, "--link", link) as board:
         assert json.loads(board.stdout.readline())["new"] is False
         board.terminate()
-        assert board.wait(10) == 0
+        assert board.wait(60) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1.img", "root"]
 
 
@@ -547,11 +552,13 @@ def test_ctrl_c_never_breaks_a_write(make: MakeBoard) -> None:
     )
     transport = SerialTransport(board.port, timeout=1)
     transport.enter_raw_repl(soft_reset=False)
+    # On a busy machine none of the others may come to its end.
+    transport.exec(program.replace("while True", "for _ in range(1)"))
     for i in range(30):
         transport.exec_raw_no_follow(program)
         time.sleep(0.01 + i / 2000)
         transport.serial.write(b"\x03")
-        assert b"KeyboardInterrupt" in transport.follow(5)[1]
+        assert b"KeyboardInterrupt" in transport.follow(60)[1]
     assert transport.exec("print(sorted(os.listdir('/'))[0])") == b"a\r\n"
     transport.close()
     assert flash.read_tree(board.image)["/a"] == b"x" * 2000

@@ -78,7 +78,7 @@ def when_asked(console: Console, *ends: tuple[str, int, str | None]) -> threadin
     def answer() -> None:
         ids = {device for device, _, _ in ends}
         asked = lambda: all(console.view(i).state == "requested" for i in ids)  # noqa: E731
-        assert console.wait_for(asked, 10)
+        assert console.wait_for(asked, 60)
         for end in ends:
             report(console, *end)
 
@@ -196,7 +196,8 @@ def test_wait_when_one_fails(console: Console, run: Run) -> None:
 
 def test_wait_until_the_time_is_over(console: Console, run: Run) -> None:
     nodes = when_asked(console, ("a", 1, None))
-    said = run("request", "a", "b", FUID, "--wait", "--timeout", "2", code=3, errors=True)
+    limit = f"{2 * factor():.1f}"
+    said = run("request", "a", "b", FUID, "--wait", "--timeout", limit, code=3, errors=True)
     nodes.join()
     assert said == ["1 succeeded, 0 failed, 1 have not ended"]
     begin = time.monotonic()
@@ -207,7 +208,7 @@ def test_wait_until_the_time_is_over(console: Console, run: Run) -> None:
 def test_waiting_ends_when_somebody_else_decides(console: Console, run: Run) -> None:
     def decide() -> None:
         asked = lambda: all(view.state == "requested" for view in console.views())  # noqa: E731
-        assert console.wait_for(asked, 10)
+        assert console.wait_for(asked, 60)
         console.cancel(["a"])
         console.request("b", OTHER)
         console.remove_devices(["c"])
@@ -326,11 +327,11 @@ def test_ctrl_c_while_it_waits(console: Console) -> None:
         text=True,
     )
     try:
-        assert console.wait_for(lambda: console.view("a").state == "requested", 20)
+        assert console.wait_for(lambda: console.view("a").state == "requested", 60)
         assert process.stdout is not None
         assert process.stdout.readline() and "requested" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=10)
+        _, said = process.communicate(timeout=60)
     finally:
         process.kill()
         process.communicate()
@@ -365,8 +366,8 @@ def test_the_console_ends_while_it_is_waited_for(tmp_path: Path) -> None:
         console.add_package(bytes(10), "x.tar", fuid=FUID)
         thread = threading.Thread(target=wait)
         thread.start()
-        assert console.wait_for(lambda: console.view("a").state == "requested", 10)
-    thread.join(20)
+        assert console.wait_for(lambda: console.view("a").state == "requested", 60)
+    thread.join(60)
     assert len(errors) == 1
 
 

@@ -18,6 +18,7 @@ from tests.brokers import need
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120
+MEMORY = Path("/dev/shm")
 #: From Ctrl-C to the end of the process, on a busy machine.
 END_S = 60  # a busy machine; ctrl_c.py has the limits that count
 
@@ -104,6 +105,8 @@ class Command:
         words = COMMANDS[name].split()
         for place, path in places.items():
             words = [word.replace(place, str(path)) for word in words]
+        # What killed commands have left there; the number of one may come again.
+        self._left = set(MEMORY.glob("host_sim-*"))
         self.stderr = folder / "stderr"
         with self.stderr.open("wb") as err, (folder / "stdout").open("wb") as out:
             self.process = subprocess.Popen(
@@ -128,7 +131,7 @@ class Command:
 
     def folders(self) -> list[Path]:
         """Its temporary folders."""
-        in_memory = Path("/dev/shm").glob(f"host_sim-{self.process.pid}-*")
+        in_memory = set(MEMORY.glob(f"host_sim-{self.process.pid}-*")) - self._left
         return [*self.scratch.iterdir(), *in_memory]
 
     def wait_for(self, seen: Callable[[], object]) -> None:

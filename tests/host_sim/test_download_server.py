@@ -20,6 +20,7 @@ from host_sim.console.download_server import DownloadServer
 from host_sim.console.faults import in_turn
 from host_sim.console.journal import Download, Journal
 from host_sim.console.registry import Registry
+from tests.busy import factor
 
 PACKAGE = random.Random(5).randbytes(5000)
 FUID = "fa8884d2"
@@ -55,8 +56,8 @@ class Bench:
     def downloads(self) -> list[Download]:
         return self.journal.downloads()
 
-    def connect(self, patience: float = 5) -> ssl.SSLSocket:
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=patience)
+    def connect(self) -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         return self.trust.wrap_socket(plain, server_hostname="localhost")
 
 
@@ -89,7 +90,7 @@ def fetch(bench: Bench, start: int | None = None, if_range: str | None = None) -
     if if_range is not None:
         headers["If-Range"] = if_range
     connection = http.client.HTTPSConnection("localhost", bench.port, context=bench.trust)
-    connection.timeout = 5
+    connection.timeout = 30
     with contextlib.closing(connection):
         connection.request("GET", TARGET, headers=headers)
         answer = connection.getresponse()
@@ -197,13 +198,14 @@ def test_cut_at_offsets_while_resuming(bench: Bench) -> None:
 
 def test_silence_while_resuming(bench: Bench) -> None:
     bench.faults.stall_at = 10
-    with bench.connect(patience=0.2) as link:
+    with bench.connect() as link:
         link.sendall(f"GET {TARGET} HTTP/1.1\r\nRange: bytes=100-\r\n\r\n".encode())
         received = b""
+        while not received.endswith(b"\r\n\r\n" + PACKAGE[100:110]):
+            received += link.recv(10_000)
+        link.settimeout(0.2)
         with pytest.raises(TimeoutError):
-            while data := link.recv(10_000):
-                received += data
-    assert received.endswith(b"\r\n\r\n" + PACKAGE[100:110])
+            link.recv(10_000)
 
 
 def test_a_body_in_small_pieces_with_pauses(bench: Bench) -> None:
@@ -219,8 +221,9 @@ def test_a_body_in_small_pieces_with_pauses(bench: Bench) -> None:
         PACKAGE[2000:4000],
         PACKAGE[4000:],
     ]
-    second, third = records[2][0] - records[1][0], records[3][0] - records[2][0]
-    assert 0.05 < second < 0.5 and 0.05 < third < 0.5
+    # Not from one to the next: this thread may be late for the first, and in time for the second.
+    second, third = records[2][0], records[3][0]
+    assert 0.05 < second < 0.5 * factor() and 0.11 < third < 1 * factor()
 
 
 # -- answers to a Range that are wrong -----------------------------------------------------------

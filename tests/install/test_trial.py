@@ -6,6 +6,7 @@ import pytest
 
 from host_sim import sample
 from tests.conftest import MakeSite
+from tests.secrecy import WatchedSite
 
 SLEEP = "import machine\nmachine.deepsleep(1000)\n"
 BAD = {
@@ -53,6 +54,22 @@ def test_code_that_sleeps_but_never_connects_is_rolled_back_after_24_wakes(make_
     assert site.flash_files() == site.files
 
 
+def run_until(site: WatchedSite, text: str) -> str:
+    """Let the node run, and cut its power when it has said that; returns all that it said."""
+    heard = ""
+
+    def hear(piece: str) -> None:
+        nonlocal heard
+        heard += piece
+        if text in heard:
+            site.node.cut_power()
+
+    site.node.log = hear
+    output = site.run().output
+    site.node.log = None
+    return output
+
+
 def test_a_good_update_survives_two_power_cuts_in_its_trial(make_site: MakeSite):
     site = make_site()
     # Twice it is cut off after boot.py has counted the boot, before it reaches its channel.
@@ -66,7 +83,7 @@ for name in ("cut1", "cut2"):
             pass
 """
     site.ask(sample.tar_gz({"main.py": waits + sample.main_py(2)}))
-    outputs = [site.run(timeout_s=1.5).output for _ in range(2)]
+    outputs = [run_until(site, "waits for the power to fail") for _ in range(2)]
     assert all("waits for the power to fail" in output for output in outputs)
     run = site.run()
     assert "check: confirmed" in run.output, run.output
@@ -77,7 +94,7 @@ for name in ("cut1", "cut2"):
 def test_a_third_cut_is_one_too_many(make_site: MakeSite):
     site = make_site()
     site.ask(sample.tar_gz({"main.py": b"print('new')\nwhile True:\n    pass\n"}))
-    outputs = [site.run(timeout_s=1).output for _ in range(3)]
+    outputs = [run_until(site, "new\n") for _ in range(3)]
     assert all("new" in output for output in outputs)
     assert "check: rolled_back" in site.run().output
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from insigh_ota.rollout import state as states
 from insigh_ota.rollout.cli import rollout
 from insigh_ota.rollout.records import Phase
 from insigh_ota.rollout.state import State
+from tests.busy import factor
 
 FUID = "fa8884d2"
 REQUEST = (
@@ -97,7 +99,12 @@ def events(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
-def wait(there: Callable[[], bool], seconds: float = 30.0) -> None:
+def lasting(seconds: float) -> str:
+    """A time on the command line; on a busy machine nodes take longer to answer."""
+    return f"{math.ceil(seconds * factor())}s"
+
+
+def wait(there: Callable[[], bool], seconds: float = 60.0) -> None:
     """Until it holds."""
     give_up = time.monotonic() + seconds
     while not there():

@@ -19,7 +19,7 @@ from insigh_ota.rollout.cli import rollout
 from insigh_ota.rollout.devices import Device
 from insigh_ota.rollout.records import Phase, Sign
 from tests.brokers import require_mosquitto
-from tests.rollout.hand import DONE, FUID, REQUEST, Hall, events, failed, hall, wait
+from tests.rollout.hand import DONE, FUID, REQUEST, Hall, events, failed, hall, lasting, wait
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -234,14 +234,16 @@ def test_a_device_that_the_broker_refuses_from_now_on(tmp_path: Path, reports: b
     require_mosquitto()
     with (
         hall(tmp_path, 1) as room,
-        Process(room, "--settle", "4s", "--silence", "4s", "--look-every", "1s") as process,
+        Process(
+            room, "--settle", lasting(4), "--silence", lasting(4), "--look-every", "1s"
+        ) as process,
     ):
         wait(lambda: room.retained("n0"))
         if reports:
             room.end("n0")
             wait(lambda: room.phase("n0") is Phase.INSTALLED)
         room.console.add_device("n0", "another key", "c")
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=100)
         assert json.loads(out.splitlines()[-1])[end] == 1
         assert room.load().records["n0"].session is reports  # kept for --go-on
 
@@ -292,14 +294,14 @@ def test_the_request_of_a_node_that_broke_is_withdrawn(two: Hall):
             node.publish(two.console.topic(one, "stat"), begun)
 
     with Played(two, play) as played:
-        result = two.run("--silence", "2s")
+        result = two.run("--silence", lasting(2))
     assert result.exit_code == 1 and events(result)[-1]["lost"] == 1
     assert two.retained(played.asked[0]) is None
 
 
 def test_silent_nodes_are_looked_at_and_left(two: Hall):
     with Played(two, lambda one: DONE if one == "n0" else None):
-        result = two.run("--silence", "2s")
+        result = two.run("--silence", lasting(2))
     assert result.exit_code == 0
     assert events(result)[-1]["silent"] == 1 and two.retained("n1") == REQUEST
 
@@ -395,7 +397,7 @@ def test_ctrl_c_is_one_line(two: Hall):
     with Process(two) as process:
         wait(lambda: any(map(two.retained, two.ids)))
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=30)
+        out, error = process.communicate(timeout=100)
     assert process.returncode == ctrl_c.EXIT_CODE
     assert b"Traceback" not in error and b'"running"' in out
     assert any(map(two.retained, two.ids))

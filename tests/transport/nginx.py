@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from host_sim.console.process_broker import reserved
+
 _SBIN = ("/usr/sbin", "/usr/local/sbin")
 _CONFIG = """\
 daemon off;
@@ -57,9 +59,16 @@ class Nginx:
     def www(self) -> Path:
         return self.folder / "www"
 
-    def log(self) -> list[list[str]]:
-        """Status, path, Range and Content-Encoding of each request that has ended."""
-        return [line.split(" ") for line in (self.folder / "log").read_text().splitlines()]
+    def log(self, count: int) -> list[list[str]]:
+        """Status, path, Range and Content-Encoding of each request that has ended.
+
+        Waits for so many lines: each is written behind the last byte of an answer.
+        """
+        end = time.monotonic() + 30
+        while len(lines := (self.folder / "log").read_text().splitlines()) < count:
+            assert time.monotonic() < end, lines
+            time.sleep(0.01)
+        return [line.split(" ") for line in lines]
 
     def flag(self, name: str, on: bool = True) -> None:
         """Make or remove `www/<name>`, which rules may look for."""
@@ -86,8 +95,7 @@ def running(folder: Path, chain: Path, rules: str) -> Iterator[Nginx]:
     for parent in (folder, *folder.parents[:2]):
         parent.chmod(parent.stat().st_mode | 0o055)  # its worker may be another user
     user = "user root;" if os.getuid() == 0 else ""
-    for attempt in range(5):
-        port = _free_port()
+    with _port() as port:
         text = _CONFIG.format(
             folder=folder,
             chain=chain,
@@ -102,28 +110,34 @@ def running(folder: Path, chain: Path, rules: str) -> Iterator[Nginx]:
             stderr=subprocess.STDOUT,
         )
         try:
-            if _is_up(process, port):
-                yield Nginx(folder, port)
-                return
-            assert attempt < 4, process.stdout and process.stdout.read()
+            assert _is_up(process, port), process.stdout and process.stdout.read()
+            yield Nginx(folder, port)
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
             if process.stdout:
                 process.stdout.close()
 
 
-def _free_port() -> int:
-    """One that is free on both addresses, as long as nobody else is quicker."""
-    with socket.create_server(("::1", 0), family=socket.AF_INET6) as probe:
-        port = probe.getsockname()[1]
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    return _free_port()
+@contextlib.contextmanager
+def _port() -> Iterator[int]:
+    """One that nobody else is given, on either address; nginx may listen there all the same."""
+    for _ in range(100):
+        with contextlib.ExitStack() as kept:
+            port = kept.enter_context(reserved())
+            holder = kept.enter_context(socket.socket(socket.AF_INET6))
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                holder.bind(("::1", port))
+            except OSError:
+                continue  # somebody has it there
+            yield port
+            return
+    raise AssertionError("no port that is free on both addresses")
 
 
 def _is_up(process: subprocess.Popen, port: int) -> bool:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < end:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             return True

@@ -66,7 +66,7 @@ class Server:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            connection.settimeout(5)
+            connection.settimeout(30)
             # A node that has heard enough goes away in the middle.
             with contextlib.suppress(OSError):
                 self._answer(connection)
@@ -122,7 +122,7 @@ def fetch(agent: Path, authority: certificates.Authority, server: Server) -> Fet
         server.answers[:] = answers
         url = f"https://localhost:{server.port}/package?dk={DEVICE_KEY}&cid=1"
         script = FETCH % json.dumps([url, str(authority.der)])
-        result = run_code(script, path=[agent], heap=heap, timeout_s=20)
+        result = run_code(script, path=[agent], heap=heap, timeout_s=100)
         assert result.exit_code == 0, result.output
         assert not holds_key(result.output)
         return result.output.strip()
@@ -397,7 +397,7 @@ def elsewhere(agent: Path, authority: certificates.Authority, server: Server):
         server.answers[:] = answers
         script = IPV6_OR_NAMED.replace("PLACES", f"(lambda host, port: {places})")
         script += FETCH % json.dumps([url.format(port=server.port), str(authority.der)])
-        result = run_code(script, path=[agent], heap="4M", timeout_s=20)
+        result = run_code(script, path=[agent], heap="4M", timeout_s=100)
         assert result.exit_code == 0, result.output
         return result.output.splitlines()
 

@@ -73,7 +73,7 @@ def test_redirected_to_a_store(behind, name: str):
     rules = f'location = {DOWNLOAD} {{ return 302 "{REDIRECTS[name]}"; }}'
     site, nginx = behind(rules, sample.tar_gz(PACKAGE))
     check_updated(site)
-    asked = [line[:2] for line in nginx.log()]
+    asked = [line[:2] for line in nginx.log(4)]
     # Its first bytes, and all of it.
     assert asked == [
         [status, path]
@@ -105,11 +105,11 @@ def test_cut_off_and_resumed_by_its_own_entity_tag(behind):
         location /store/ {{ limit_rate_after 9000; limit_rate 10; }}"""
     site, nginx = behind(rules, sample.tar_gz(PACKAGE), config={"timeout_s": 1})
     check_updated(site)
-    head, (status, *_), *others = nginx.log()
+    head, (status, *_), *others = nginx.log(4)
     assert (head[0], head[2]) == ("206", "bytes=0-17")
     assert status == "200"
     assert len(others) >= 2
-    assert all(line[0] == "206" and line[2].startswith("bytes=") for line in others), nginx.log()
+    assert all(line[0] == "206" and line[2].startswith("bytes=") for line in others), others
 
 
 def test_a_stored_archive_that_is_labelled_gzip(behind):
@@ -120,7 +120,7 @@ def test_a_stored_archive_that_is_labelled_gzip(behind):
         location /store/ {{ add_header Content-Encoding {label}; }}"""
         site, nginx = behind(rules, sample.tar_gz(PACKAGE))
         check_updated(site)
-        assert [line[3] for line in nginx.log()] == [label] * 2
+        assert [line[3] for line in nginx.log(2)] == [label] * 2
 
 
 def test_a_file_that_nginx_finds_compressed_beside_it(behind):
@@ -134,7 +134,7 @@ def test_a_file_that_nginx_finds_compressed_beside_it(behind):
     assert run.output.count("check: later") == 1
     reason = "can not download: Content-Encoding, and not the announced length"
     assert [report["m"] for report in site.reports()] == [reason], run.output
-    assert [line[3] for line in nginx.log()] == ["gzip", "gzip"]
+    assert [line[3] for line in nginx.log(2)] == ["gzip", "gzip"]
     assert site.flash_files() == site.files
 
 

@@ -152,7 +152,7 @@ def test_anchors(
     servers[server].answers[:] = [OK + HELLO]
     url = f"https://localhost:{servers[server].port}/p"
     script = f"import os; os.chdir({str(pki.folder)!r})\n" + FETCH % json.dumps([url, ca])
-    result = run_code(script, path=[agent], timeout_s=20)
+    result = run_code(script, path=[agent], timeout_s=100)
     assert result.output.strip().startswith(expected), result.output
     assert len(servers[server].heard) == (expected == READ)
 

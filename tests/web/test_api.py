@@ -7,6 +7,7 @@ import gzip
 import http.client
 import json
 import socket
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pytest
 import requests
 
 from host_sim import sample
+from host_sim.console import DeviceView
 from host_sim.errors import SimError
 from host_sim.web import WebServer
 from insigh_ota.package.build import build
@@ -547,6 +549,28 @@ def test_the_end_closes_the_streams(fake: FakeConsole) -> None:
         assert time.monotonic() - began < 2 * factor()
         for messages in many:
             assert "hello" not in [name for _, name, _ in messages]
+
+
+def test_no_event_is_told_before_its_row(
+    fake: FakeConsole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something happens in the middle of a look at the console."""
+    fake.set("a")
+    look, due = fake.views, threading.Event()
+
+    def views(after: int = 0) -> list[DeviceView]:
+        found = look(after)
+        if due.is_set():
+            due.clear()
+            fake.set("a", state="failed", message="just now")
+        return found
+
+    monkeypatch.setattr(fake, "views", views)
+    with WebServer(fake) as web, stream(web) as messages:
+        until(messages, "events")
+        due.set()
+        told = until(messages, "events")
+        assert [row["state"] for m in told if m[1] == "rows" for row in m[2]["rows"]] == ["failed"]
 
 
 def test_any_text_gets_through(web: WebServer, fake: FakeConsole) -> None:

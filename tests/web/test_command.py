@@ -16,6 +16,7 @@ import requests
 from click.testing import CliRunner
 
 from host_sim.console.cli import console
+from tests.busy import factor
 
 ROOT = Path(__file__).resolve().parents[2]
 _COMMAND = [sys.executable, "-m", "insigh_ota", "console"]
@@ -40,19 +41,19 @@ def test_ctrl_c_ends_it_at_once_while_a_page_is_open(tmp_path: Path) -> None:
     process, ready = begin(tmp_path / "console", "--web", "0")
     try:
         assert "web_token" not in ready
-        assert "Devices" in requests.get(ready["web"], timeout=20).text
-        place = http.client.HTTPConnection(ready["web"].split("/")[2], timeout=20)
+        assert "Devices" in requests.get(ready["web"], timeout=60).text
+        place = http.client.HTTPConnection(ready["web"].split("/")[2], timeout=60)
         place.request("GET", "/api/stream")
         answer = place.getresponse()
         assert answer.readline().startswith(b"event: hello")
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
         took = time.monotonic() - began
     finally:
         process.kill()
         process.wait()
-    assert took < 4, took
+    assert took < 4 * factor(), took
     assert "Traceback" not in errors and "Error" not in errors, errors
     answer.read()  # the stream has ended, and is not broken
     place.close()
@@ -63,13 +64,13 @@ def test_a_token_is_printed_for_other_addresses(tmp_path: Path) -> None:
     try:
         port = ready["web"].rstrip("/").rsplit(":", 1)[1]
         here = f"http://127.0.0.1:{port}/"
-        assert "Token" in requests.get(here, timeout=20).text
-        page = requests.get(here, params={"token": ready["web_token"]}, timeout=20)
+        assert "Token" in requests.get(here, timeout=60).text
+        page = requests.get(here, params={"token": ready["web_token"]}, timeout=60)
         # Without a browser's memory for cookies it only leads back to the login.
         assert page.history[0].status_code == 303 and page.history[0].cookies
     finally:
         process.terminate()
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert ready["web_token"] not in errors
 
 

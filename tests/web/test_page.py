@@ -15,6 +15,7 @@ from playwright.sync_api import Page, expect
 
 from host_sim import sample
 from host_sim.console import Console
+from host_sim.console.process_broker import reserved
 from host_sim.sample import DEVICE_ID
 from host_sim.site import Site
 from host_sim.web import WebServer
@@ -267,18 +268,19 @@ def test_a_lost_connection_is_told_and_heals(fake: FakeConsole, open_page: Open)
         page = open_page(web.url)
         expect(page.locator("#link")).to_have_text("live")
         expect(page.locator("#lost")).to_be_hidden()
-    expect(page.locator("#lost")).to_contain_text("was lost at")
-    expect(page.locator("#link")).to_have_text("not connected")
-    page.get_by_role("button", name="Cancel the request of node-00000").or_(
-        page.locator("#pause")
-    ).first.click()
-    fake.set("node-00001", state="downloading", percent=77)
-    fake.set("new", state="idle")
-    with WebServer(fake, port):
-        expect(page.locator("#link")).to_have_text("live")
-        expect(page.locator("#lost")).to_be_hidden()
-        expect(row(page, "node-00001")).to_contain_text("downloading 77 %")
-        expect(page.locator("#rows tr")).to_have_count(4)
+    with reserved(port):  # else another program may be given it meanwhile
+        expect(page.locator("#lost")).to_contain_text("was lost at")
+        expect(page.locator("#link")).to_have_text("not connected")
+        page.get_by_role("button", name="Cancel the request of node-00000").or_(
+            page.locator("#pause")
+        ).first.click()
+        fake.set("node-00001", state="downloading", percent=77)
+        fake.set("new", state="idle")
+        with WebServer(fake, port):
+            expect(page.locator("#link")).to_have_text("live")
+            expect(page.locator("#lost")).to_be_hidden()
+            expect(row(page, "node-00001")).to_contain_text("downloading 77 %")
+            expect(page.locator("#rows tr")).to_have_count(4)
 
 
 def test_the_token_is_asked_for(fake: FakeConsole, open_page: Open) -> None:
@@ -297,7 +299,7 @@ def test_the_token_is_asked_for(fake: FakeConsole, open_page: Open) -> None:
         expect(other.locator("#link")).to_have_text("live")
         assert other.url == web.url
     # Another console at the same place does not know the cookie of this one.
-    with WebServer(fake, port, token="another token, longer"):
+    with reserved(port), WebServer(fake, port, token="another token, longer"):
         expect(page.get_by_label("Token")).to_be_visible()
 
 

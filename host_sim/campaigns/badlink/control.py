@@ -59,6 +59,8 @@ class ControlChannel:
             wrong = lane.wrong_end(lane.run(), self.fuid, PACKAGE)
             if wrong:
                 raise SimError(f"the cycle goes wrong without a cut: {'; '.join(wrong)}")
+            # The node is gone; its last word may still be on its way through the tap.
+            tap.wait_for(lambda: tap.packets[-1].type == "DISCONNECT")
             return tap.packets
 
     def cases(self) -> list[str]:

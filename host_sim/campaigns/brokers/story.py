@@ -14,6 +14,7 @@ from pathlib import Path
 from host_sim import sample
 from host_sim.campaigns.brokers.turns import Idle, idle
 from host_sim.campaigns.fleet.member import Member
+from host_sim.campaigns.scripts.steps import Steps
 from host_sim.console import Console
 from host_sim.link.wiretap import Segment, Wiretap
 from host_sim.node.node import Node, Run
@@ -22,15 +23,16 @@ from host_sim.node.node import Node, Run
 MOST_WAKES = 24
 # A node that waits for its channel in vain ends long before.
 _WAKE_TIMEOUT_S = 120
-#: How long a node waits at the beginning of a download, where the console is to come in between.
-_PAUSE_MS = 1500
+#: A node is held at the beginning of a download until the console has come in between, and so
+#: long behind that.
+_SETTLED_S = 0.5
 #: Idle checks that are measured: among so many is one patient one.
 MEASURED = 24
 
 _MAIN = """\
 import machine
 import os
-import time
+import socket
 import ota
 
 config = ota.load_config()
@@ -42,8 +44,13 @@ config["mqtt"]["port"] = int(os.getenv("MQTT_PORT"))
 def progress(step, value):
     if step not in ("bytes", "file"):
         print("@" + step, value)
-    if step == "download":
-        time.sleep_ms(int(os.getenv("PAUSE_MS")))
+    port = os.getenv("STEP_PORT")
+    if port and step == "download":
+        held = socket.socket()
+        held.connect(socket.getaddrinfo("127.0.0.1", int(port))[0][-1])
+        held.write(step + "\\n")
+        held.read(1)
+        held.close()
 
 agent = ota.Agent(config, progress=progress)
 print("@outcome", agent.check(), agent.reason or "")
@@ -120,20 +127,17 @@ class Story(threading.Thread):
                 "DEVICE_KEY": self.member.key,
                 "CONTROL_CHANNEL": self.member.channel,
                 "HTTPS_PORT": str(console.ports.https),
-                "PAUSE_MS": "0",
+                "STEP_PORT": "",
             },
-            log=self._hear,
             mtime=False,
         )
         self._wakes = 0
         self._awake_s = 0.4  # in the last wake
-        self._output = ""
-        self._line: tuple[str, Callable[[], object]] | None = None
         self._expected: dict[str, int | None] = {}  # file id: the end that it has to have
 
     def run(self) -> None:
         """Everything, once."""
-        with Wiretap(self._port) as self._wiretap:
+        with Wiretap(self._port) as self._wiretap, Steps() as self._steps:
             self.node.environ["MQTT_PORT"] = str(self._wiretap.port)
             try:
                 self._learn()
@@ -242,14 +246,7 @@ class Story(threading.Thread):
 
     # -- how it happens ----------------------------------------------------------------------
 
-    def _hear(self, text: str) -> None:
-        self._output += text
-        if self._line and self._line[0] in self._output:
-            (_, call), self._line = self._line, None
-            call()
-
     def _wake(self) -> Run:
-        self._output = ""
         began = time.monotonic()
         run = self.node.run(
             cause="deepsleep" if self._wakes else "power_on", timeout_s=_WAKE_TIMEOUT_S
@@ -269,28 +266,25 @@ class Story(threading.Thread):
 
     def _meanwhile(self, fuid: str, call: Callable[[], object]) -> bool:
         """Do something when the node begins to download; whether it got so far."""
-        self.node.environ["PAUSE_MS"] = str(_PAUSE_MS)
-        done = threading.Event()
+        done = False
 
         def called() -> None:
-            done.set()
+            nonlocal done
+            done = True
             call()
+            time.sleep(_SETTLED_S)
 
-        # Not on the thread that reads the node's output: that one serves its timers as well.
-        self._line = ("@download", lambda: threads.append(_start(called)))
-        threads: list[threading.Thread] = []
-        for _ in range(MOST_WAKES):
-            self._wake()
-            if done.is_set():
-                break
-        self._line = None
-        self.node.environ["PAUSE_MS"] = "0"
-        for thread in threads:
-            thread.join()
-        if not done.is_set():
+        with self._steps.waiting({"download": called}) as port:
+            self.node.environ["STEP_PORT"] = str(port)
+            for _ in range(MOST_WAKES):
+                self._wake()
+                if done:
+                    break
+            self.node.environ["STEP_PORT"] = ""
+        if not done:
             self._wrong("missed", fuid)
             self._clear()
-        return done.is_set()
+        return done
 
     def _package(self, data: bytes, end: int | None) -> str:
         fuid = self._console.add_package(data, "package.tar").fuid
@@ -336,9 +330,3 @@ class Story(threading.Thread):
 
     def _wrong(self, kind: str, words: str) -> None:
         self.counts.wrong.append((kind, " / ".join(words.split("\n"))))
-
-
-def _start(call: Callable[[], object]) -> threading.Thread:
-    thread = threading.Thread(target=call)
-    thread.start()
-    return thread
