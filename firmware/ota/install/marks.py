@@ -13,9 +13,11 @@ from binascii import crc32
 
 from micropython import const
 
-# In bytes that are fetched, and as many as the least that tar makes: such an archive has no mark.
-# The next place for a mark on flash may be some KB further on.
+# In bytes that a reset would lose, and as many as the least that tar makes: such an archive has no
+# mark. The next place for a mark on flash may be some KB further on, in gzip further than in tar;
+# with them it has to be less than 16 KB.
 _STEP_ON_FLASH = const(10 * 1024)
+_SOONER = const(1024)
 _TWO_BLOCKS = const(1024)
 _NONE = const(("", 0, "", 0))
 
@@ -59,12 +61,15 @@ class Marks:
         self._last = at, journal.size, journal.sum, done, sum_, archive.sum, archive.length
         # What lies ahead in RAM would be fetched again as well. Only at the end of a block: from
         # within one, littlefs would copy it for what comes next, with an erase.
-        if full and download.fetched - self._saved > _STEP_ON_FLASH:
+        step = _STEP_ON_FLASH - (archive.window and _SOONER)
+        if full and download.fetched - self._saved > step:
             # What it tells of comes first: a cut in between leaves the mark before.
             if file:
                 file.flush()
             journal.keep()
             self.save()
+            # What lies ahead in RAM is lost as well.
+            self._saved = download.fetched - ahead - back
 
     def tick(self):
         """Behind the end of a tar, and a block of zeros: as note()."""
@@ -76,7 +81,6 @@ class Marks:
         if not self._download.done:
             # The server has not what the index is of: the next wake begins anew.
             self._last, self._begun = (0,) * 7, _NONE
-        self._saved = self._download.fetched
         waits, size, path, seed = self._begun
         fetched = self._fetched + self._download.fetched
         same = 0

@@ -166,8 +166,7 @@ def discard(moved=None, keep=None):
 def kept(request):
     """How many bytes of the package of that file id and size earlier wakes have staged."""
     mark = read_mark()
-    size = (load("attempts") or "").split(" ")[7:]  # an older agent has not noted it
-    if request[2] and size not in ([], [str(request[2])]):
+    if request[2] and not (load("attempts") or "").endswith(" %d" % request[2]):
         return 0  # the platform has another one under the same id by now
     try:
         with open("/.ota/journal", "rb") as file:

@@ -141,7 +141,7 @@ class Package(package.Package):
             # Most of it is as before, that patches are patches still; and it has to be shorter.
             tree = dict(self.tree)
             large = max(tree, key=lambda name: len(tree[name]))
-            tree[large] = chance.randbytes(len(tree[large]) // 2)
+            tree[large] = tree[large][: len(tree[large]) // 2][::-1]
         tree["main.py"] = self.tree["main.py"].replace(b"version", b"VERSION")
         if longer:
             tree["longer.bin"] = chance.randbytes(20_000)
@@ -251,7 +251,7 @@ def make(seed: int) -> Schedule:
     wakes = _wakes(chance, len(one.archive), bool(trouble))
     troubles = _troubles(chance, trouble, wakes)
     # Text is as large as it is on flash.
-    blocks = 352 if kind == PATCHES else 224
+    blocks = 480 if kind == PATCHES else 224
     return Schedule(seed, config, old, one, two, wakes, troubles, blocks=blocks)
 
 
@@ -304,6 +304,8 @@ def _versions(chance: random.Random, size: int) -> tuple[Tree, Tree]:
         if n and not large:
             large = chance.randint(30_000, 60_000)
             content = chance.randbytes(large)
+            if chance.random() < 0.5:  # restart points in it, and small files behind it
+                content = sample._source(chance, name, 2 * large)
             if most < 0.5:
                 old[name] = chance.randbytes(chance.choice((large, large // 2)))
         elif most < 0.5 and folder != "new/":
