@@ -89,6 +89,7 @@ def _open_streams() -> None:
             if nowhere != number:
                 os.dup2(nowhere, number)
                 os.close(nowhere)
+            os.set_inheritable(number, True)  # else it is closed to each child
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
 
 

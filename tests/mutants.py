@@ -274,13 +274,13 @@ MUTANTS = [
         "a new attempt does not clear what a cut one left",
         "one",
         (
-            (ATTEMPT, "    discard(agent.feed, count and file_id)\n", ""),
+            (ATTEMPT, "    discard(agent.feed, count and request)\n", ""),
             (
                 OPENING,
                 '        transaction.discard(agent.feed, (attempts.split(" ")[0], "", 0))\n',
                 "",
             ),
-            (OPENING, "    transaction.discard(agent.feed, request and request.file_id)\n", ""),
+            (OPENING, "    transaction.discard(agent.feed, request)\n", ""),
         ),
         near=0.964,
         slow=True,

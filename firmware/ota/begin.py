@@ -33,9 +33,9 @@ def connect(agent, request, rehearsal, progress, on_bytes):
     while True:
         from .download import Download
 
-        at, etag, stop = (left[0][0], left[1], 0) if left else (0, None, 0)
+        at, etag, stop = 0, None, 0
         if left:
-            stop = (0, request.size, -1)[left[-2]]
+            at, etag, stop = left[0][0], left[1], (0, request.size, -1)[left[-2]]
         elif not (rehearsal or open_stream or agent.whole) and request.size > _WHOLE:
             stop = _HEAD if request.kind == ".tar.gz" else 0
         progress("download", request.size)

@@ -39,6 +39,8 @@ def read_devices(path: Path) -> list[Device]:
                     missing = [name for name in _NEEDED if name not in names]
                     if missing:
                         raise SimError(f"no column {', '.join(missing)} in its first line")
+                    if names.count("id") > 1:  # a platform's own number, and the node's
+                        raise SimError("both id and device_id name a column: keep one")
                     columns = {name: names.index(name) for name in _COLUMNS if name in names}
                     continue
                 columns = {name: i for i, name in enumerate(_COLUMNS)}

@@ -68,6 +68,8 @@ def read(path: Path, *, credentials: bool = True) -> list[Device]:
     missing = [name for name in needed if name not in columns]
     if missing:
         raise SimError(f"{path}: no column {', '.join(missing)} in its first line")
+    if columns.count("id") > 1:
+        raise SimError(f"{path}: both id and device_id name a column: keep one")
     found: dict[str, tuple[int, Device]] = {}
     wrong = []
     for number, row in lines:

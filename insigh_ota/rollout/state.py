@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,9 @@ def load(path: Path) -> State | None:
         return None
     except OSError as error:
         raise SimError(f"{path} can not be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise SimError(damaged + advice) from error
+    except RecursionError as error:
         raise SimError(damaged + advice) from error
 
 
@@ -120,12 +123,14 @@ def _check(state: State) -> None:
     counts = (state.size, state.steps, state.package.size)
     if not (
         all(isinstance(text, str) for text in texts)
-        and all(isinstance(number, (int, float)) and number >= 0 for number in numbers)
+        and all(isinstance(number, (int, float)) and 0 <= number < 1e12 for number in numbers)
         and all(isinstance(count, int) and count >= 0 for count in counts)
         and state.stage in ("running", "stopped", "done", "cancelled")
         and state.report in ("installed", "confirmed")
-        and rules.waves
-        and rules.waves[-1] == 100
+        and state.package.type in (".tar", ".tar.gz")
+        and state.package.fuid
+        and all(a < b for a, b in pairwise((0, *rules.waves, 100.1)))
+        and 100 in rules.waves
     ):
         raise ValueError
 

@@ -404,7 +404,7 @@ CATCHES = [
     (
         mutant(
             "no mark on flash but at the end of a wake",
-            (MARKS, "_STEP_ON_FLASH = const(10 * 1024)", "_STEP_ON_FLASH = const(1 << 29)"),
+            (MARKS, "(_SOONER if archive.window else _STEP)", "(1 << 29)"),
         ),
         interrupted("reset"),
     ),
@@ -445,9 +445,9 @@ CATCHES = [
             "what a patch begins with is not hashed",
             (
                 PLAN,
-                "        found = digest(",
+                "        found = there(",
                 "        if len(places) > 1:\n            return places[0][0]\n"
-                "        found = digest(",
+                "        found = there(",
             ),
         ),
         [changed("text2", 3)],
@@ -457,8 +457,8 @@ CATCHES = [
             "what is unchanged is not hashed",
             (
                 PLAN,
-                "        found = digest(",
-                "        if len(places) == 1:\n            return b''\n        found = digest(",
+                "        found = there(",
+                "        if len(places) == 1:\n            return b''\n        found = there(",
             ),
         ),
         [changed("same", 2)],

@@ -365,18 +365,31 @@ def test_a_reader_that_goes_away():
     assert process.wait() == 1
 
 
+_CHILD = """
+import os, subprocess, sys
+from host_sim import ctrl_c
+child = "import os; print(os.open('opened', os.O_CREAT | os.O_RDWR) > 2, file=open('found', 'w'))"
+sys.exit(ctrl_c.run(lambda: subprocess.call([sys.executable, "-c", child])))
+"""
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_closed_streams(tmp_path: Path, closed: str):
-    """As a service starts it; no file of the command gets their numbers."""
-    key = tmp_path / "key"
-    words = f'exec "$0" -m insigh_ota package keygen "$1" --json {closed}'
-    done = subprocess.run(
-        ["sh", "-c", words, sys.executable, key], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0
-    assert "Traceback" not in done.stderr
+    """As a service starts it: no file of the command, or of its child, gets their numbers."""
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+
+    def run(*words: object) -> subprocess.CompletedProcess:
+        line = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, *words]
+        done = subprocess.run(line, cwd=tmp_path, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0
+        assert "Traceback" not in done.stderr
+        return done
+
+    done = run("-m", "insigh_ota", "package", "keygen", "key", "--json")
     assert "PRIVATE KEY" in (tmp_path / "key.pem").read_text()
     assert bool(done.stdout) == (closed in ("2>&-", "<&-"))
+    run("-c", _CHILD)
+    assert (tmp_path / "found").read_text() == "True\n"
 
 
 def test_any_folder(tmp_path: Path):

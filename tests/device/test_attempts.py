@@ -163,6 +163,20 @@ def test_what_a_server_says_passes_with_progress():
     check.equal(attempt.was_told("can not download: 404 no such package"), True)
 
 
+def test_what_a_server_says_passes_where_nothing_stays():
+    node = Node()
+    for fetched in (20_000, 60_000):  # each wake has brought more than all before
+        node.begin()
+        check.equal(attempt.was_told("can not download: 404 no such package"), False)
+        node.begin()
+        node.brings(0, fetched)
+        attempt.note(node.request)
+    node.begin()
+    check.equal(attempt.was_told("can not download: 404 no such package"), False)
+    node.begin()
+    check.equal(attempt.was_told("can not download: 404 no such package"), True)
+
+
 def test_a_damaged_package_does_not_pass():
     node = Node()
     node.begin()

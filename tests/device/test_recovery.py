@@ -549,7 +549,7 @@ def test_what_lies_on_a_card_already():
         ramflash.write("/sd/x.mpy", b"x")
         walk = Wanted(None, 9, None, None, None, (), 0)
         walk.staging = new_staging()
-        check.raises(Refused, "another filesystem", walk.take, "/sd/x.mpy", 0)
+        check.raises(Refused, "another filesystem", walk.take, "/sd/x.mpy", "/sd/x.mpy", 0)
     finally:
         vfs.umount("/sd")
 

@@ -292,6 +292,7 @@ def test_a_table_of_devices(console: Console, run: Run, tmp_path: Path, text: st
         ('x,"k,ch\n', "line 1: unexpected end of data"),
         ("id,device_key,channel\nx,k,ch\n", "line 1: no column key in its first line"),
         ("id,key,control_channel\nx,k,ch\n", "line 1: no column channel in its"),
+        ("device_id,id,key,channel\nx,7,k,ch\n", "line 1: both id and device_id name a column"),
         ("board,id\n,x\n", "line 1: no column key, channel in its"),
         ("x" * 1025 + ",k,ch\n", "line 1: device id .*: it is longer than 1024 bytes"),
         ("x,k," + "c" * 70_000, "line 1: control channel .*: it is longer than 1024 bytes"),

@@ -640,6 +640,26 @@ def test_an_applications_own_boot_file(compiled: Path, tmp_path: Path, changed: 
 
 
 @pytest.mark.check
+def test_an_applications_own_boot_file_under_both_of_its_names(compiled: Path, tmp_path: Path):
+    """With an index a package may do no more to it, and no less, than one without."""
+    theirs = b"import esp\n" * 30
+    old = {f"apps/a{n}.py": text(n, 5000) for n in range(10)} | {"boot.py": theirs}
+    new = in_order(old | {"main.py": main_py(2)})
+    raw, _ = package(new, in_order(old | {"main.py": main_py(1)}))
+    plain = sample.tar_gz(new)
+    has = old | {"boot.py": (FIRMWARE / "boot.py").read_bytes(), "boot_user.py": theirs}
+    has |= {"main.py": main_py(1), "boot_user.mpy": b"theirs"}
+    protected: list[list[str]] = [["/boot.py"], ["/boot_user.py"], []]
+    cases = [(each, None, [], 3, {"protected": p}) for p in protected for each in (raw, plain)]
+    rows = run(compiled, tmp_path, absolute(has), cases, blocks=160)
+    for of_index, of_plain in zip(rows[::2], rows[1::2], strict=True):
+        assert of_index["ends"] == of_plain["ends"]
+        assert of_index["reasons"] == of_plain["reasons"]
+        assert changes(of_index) == changes(of_plain)
+    assert [row["ends"][0] for row in rows[::2]] == ["failed", "failed", "reset"]
+
+
+@pytest.mark.check
 def test_one_wake_does_not_fetch_without_end(compiled: Path, tmp_path: Path):
     """A server without Range that comes a little further each time."""
     rules = [(n, n + 1, {"range": False, "cut": 400 * (n + 1)}) for n in range(300)]

@@ -45,6 +45,8 @@ def test_keys_that_are_not_needed_are_not_shown(tmp_path: Path):
     with pytest.raises(SimError, match="name its columns") as caught:
         read(csv(tmp_path, "n1,SECRET\n"), credentials=False)
     assert "SECRET" not in str(caught.value)
+    with pytest.raises(SimError, match="both id and device_id name a column"):
+        read(csv(tmp_path, "id,device_id,key,channel\n7,n1,SECRET,c1\n"))
     with pytest.raises(SimError, match="no column id") as caught:
         read(csv(tmp_path, "name,key,channel\nn1,SECRET,c1\n"))
     assert [d.id for d in read(csv(tmp_path, "n1\nn2\n"), credentials=False)] == ["n1", "n2"]

@@ -152,15 +152,14 @@ def note(request):
     brought = mark[7] - fetched
     if brought > -best:
         # It may come whole in a wake that is longer still.
-        best, count = -brought, 0
+        best, count, told = -brought, 0, "-"
     _save(request, count, told, best, mark[7], end, since)
 
 
 def _save(request, *fields):
     from .transaction import save
 
-    fields = (request.file_id,) + fields + (request.size,)
-    save("attempts", " ".join([str(x) for x in fields]))
+    save("attempts", " ".join([str(x) for x in (request.file_id,) + fields + (request.size,)]))
 
 
 def _before(request):

@@ -16,8 +16,8 @@ from micropython import const
 # In bytes that a reset would lose, and as many as the least that tar makes: such an archive has no
 # mark. The next place for a mark on flash may be some KB further on, in gzip further than in tar;
 # with them it has to be less than 16 KB.
-_STEP_ON_FLASH = const(10 * 1024)
-_SOONER = const(1024)
+_STEP = const(10 * 1024)
+_SOONER = const(9 * 1024)
 _TWO_BLOCKS = const(1024)
 _NONE = const(("", 0, "", 0))
 
@@ -61,8 +61,7 @@ class Marks:
         self._last = at, journal.size, journal.sum, done, sum_, archive.sum, archive.length
         # What lies ahead in RAM would be fetched again as well. Only at the end of a block: from
         # within one, littlefs would copy it for what comes next, with an erase.
-        step = _STEP_ON_FLASH - (archive.window and _SOONER)
-        if full and download.fetched - self._saved > step:
+        if full and download.fetched - self._saved > (_SOONER if archive.window else _STEP):
             # What it tells of comes first: a cut in between leaves the mark before.
             if file:
                 file.flush()

@@ -165,8 +165,8 @@ def end_attempt(agent, request, error, counted, last):
 
         # How far it came tells apart a link that is too slow and one that is dead.
         mark = read_mark()
-        slow = reason.startswith(_REASON) or "interrupted" in reason
-        if mark and keep and (slow or isinstance(error, Transient)):
+        slow = isinstance(error, Transient) or "interrupted" in reason
+        if mark and keep and (slow or reason.startswith(_REASON)):
             reason += ", %d of %d bytes were staged" % (mark[0], request.size)
         return fail(agent, request.file_id, reason, flash_works)
     from .attempt import note

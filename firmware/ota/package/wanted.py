@@ -39,7 +39,7 @@ class Wanted:
         self.staging = None
         self._feed = feed
         self._gzip = self._tar = self._file = None
-        self._number = begun + bool(inside)
+        self._number = begun + bool(inside) - 1  # of the last one
         self._ahead = ReadAhead(download)
         self._at = self._stop = 0
         self._jobs = jobs
@@ -65,28 +65,29 @@ class Wanted:
             listed = signed.lines.next_file()
             if not listed:
                 return False
+            name, size, stated = listed
             jobs, at = self._jobs, self._next
-            number = self._number
             self._number += 1
-            if at < len(jobs) and jobs[at] >> 1 == number:
+            if at < len(jobs) and jobs[at] >> 1 == self._number:
                 self._next += _OF_A_JOB
                 self._fetch(at)
                 make = self._patch if jobs[at] & 1 else self._whole
-                signed.begin(listed, make(listed[0], listed[1], jobs[at + 3]))
+                signed.begin(listed, make(name, size, jobs[at + 3]))
                 return True
-            path, found, sum_ = there(listed[0], listed[2], self._buffer, self._feed)
-            _check(found == listed[2], path)
-            self.take(path, sum_)
+            path, found, sum_ = there(name, stated, self._buffer, self._feed)
+            _check(found == stated, name)
+            self.take(name, path, sum_)
 
-    def take(self, path, sum_):
-        """Take a file that is there already for the next member. sum_: its CRC-32."""
+    def take(self, name, path, sum_):
+        """Take a file that is there already, at path, for the next member. sum_: its CRC-32."""
         staging = self.staging
+        staging.check(name)
         staging.check(path)
         staging.places.missing(path[: path.rfind("/")])  # raises for another filesystem
         staging.journal.meet(path)
         staging.sum, staging.seed = sum_, 0
         staging.unchanged(path)
-        staging.retire(path)
+        staging.retire(name)
 
     def skip(self):
         """Be behind the file: the next wake may go on from here. Closes a patch's old file."""

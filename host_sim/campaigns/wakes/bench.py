@@ -179,7 +179,8 @@ def _is_whole(download: Download, following: Download, came: int) -> bool:
     if last == str(index.FIRST - 1):  # the beginning, behind which more of it is asked for
         return last != end
     if last and came == int(last) - int(first) + 1:
-        return True
+        # All has come; where some of it is asked for again, a reset came before it was staged.
+        return first == "0" or int(at) > int(last)
     if end:
         return last != end and int(at) > int(first)
     return int(at) > int(last)  # else it goes on inside of that
