@@ -6,6 +6,7 @@ in each wake. test_wakes.py has schedules without such an intent.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -30,7 +31,11 @@ from host_sim.node import flash
 from host_sim.sample import Tree
 from host_sim.signing import MANIFEST
 
-DRAWN = make(0)
+#: Where a version is rolled back, that is all that is reported.
+CONFIG = make(0).config | {"report": "confirmed"}
+DRAWN = dataclasses.replace(
+    make(0), config=CONFIG, old=make(0).old | {"ota.json": json.dumps(CONFIG).encode()}
+)
 AGENT = 'agent = __import__("ota").Agent(config)\n'
 RESETS = b"import machine\nmachine.reset()\n"
 

@@ -181,12 +181,11 @@ def read_index(data, chance):
     kinds = [(has >> n % 16 * 2) & 3 for n in range(listed)]
     plan.exists = lambda path: 0x8000 if kinds[int(path)] else 0
 
-    def digest(path, buffer, feed):
-        if path[0] == "/":  # the manifest
-            return b"", _MANIFEST
-        return b"" if kinds[int(path)] == 1 else _HAS + bytes(26), 0
+    def there(path, stated, buffer, feed):
+        return path, b"" if kinds[int(path)] == 1 else _HAS + bytes(26), 0
 
-    plan.digest = digest
+    plan.digest = lambda *_: (b"", _MANIFEST)
+    plan.there = there
     jobs = list(Plan(_buffer, _ignore, 256).made(_SIZE, 0))
     try:
         files, end, of = reference.decode(raw)
