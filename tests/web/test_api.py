@@ -343,6 +343,14 @@ def test_nothing_of_a_refused_body_is_kept(fake: FakeConsole) -> None:
     assert most > 8 << 20 > 4 * kept, (kept, most)
 
 
+def to_the_end(client: socket.socket) -> bytes:
+    """All that comes before the connection ends."""
+    said = b""
+    while part := client.recv(1 << 16):
+        said += part
+    return said
+
+
 def test_a_body_that_stops_is_given_up(fake: FakeConsole, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("host_sim.web.app._READ_S", 0.5)
     monkeypatch.setattr("host_sim.web.linger.LINGER_S", 0.5)
@@ -351,9 +359,7 @@ def test_a_body_that_stops_is_given_up(fake: FakeConsole, monkeypatch: pytest.Mo
         head = "POST /api/packages?name=a.tar HTTP/1.1\r\nX-Insigh-Ota: a"
         with client:
             client.sendall(f"{head}\r\nHost: {host}\r\nContent-Length: 9\r\n\r\nhalf".encode())
-            said = b""
-            while more := client.recv(1 << 16):  # to the end of the connection
-                said += more
+            said = to_the_end(client)
     assert said.startswith(b"HTTP/1.1 408 ") and b"did not come" in said
     assert not fake.packages()
 
@@ -366,9 +372,7 @@ def test_who_waits_to_be_told_is_told_no_at_once(fake: FakeConsole) -> None:
         )
         with client:
             client.sendall(f"{head}Host: {host}\r\nContent-Length: {2 << 20}\r\n\r\n".encode())
-            said = b""
-            while part := client.recv(1 << 16):  # to the end of the connection
-                said += part
+            said = to_the_end(client)
     assert said.startswith(b"HTTP/1.1 413 ") and b"too large" in said
 
 
